@@ -1,0 +1,110 @@
+"""Sets of pictures that share a subject, as pictures (`ImageSet`) and as tensors (`SetBatch`).
+
+Letters: S sets in a batch; N pictures in a set; I pictures in a batch (sum of all N); C, H, W a latent's
+channels, height, width; K text tokens; D text features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from jedi_diffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures of one subject, each with its own caption.
+
+    `pictures` are RGB and square, all of one size. `is_reference[n]` says whether picture n is given (a
+    reference) or to be generated (a target). `masks`, where known, are 8-bit pictures of the same size, 255 on the
+    subject. `info` carries provenance (subject, scene, seed) as plain JSON values.
+    """
+
+    pictures: tuple[Image.Image, ...]
+    captions: tuple[str, ...]
+    is_reference: tuple[bool, ...]
+    masks: tuple[Image.Image, ...] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = {
+            "pictures": len(self.pictures),
+            "captions": len(self.captions),
+            "reference flags": len(self.is_reference),
+        }
+        if self.masks is not None:
+            counts["masks"] = len(self.masks)
+        if len(set(counts.values())) != 1:
+            listed = ", ".join(f"{number} {name}" for name, number in counts.items())
+            raise UsageError(f"An image set needs one of each per picture, but it has {listed}.")
+        if not self.pictures:
+            raise UsageError("An image set needs at least one picture.")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+@dataclass(frozen=True)
+class SetBatch:
+    """What a joint-image model is conditioned on, for a batch of sets laid end to end.
+
+    latents (I, C, H, W): clean latents x0, scaled; only those of references are ever shown to the model as such.
+    mask (I, 1, 1, 1): the paper's M, 1 for a target, 0 for a reference.
+    text (I, K, D): text embeddings, one caption a picture.
+    set_sizes: N of every set, in order; they sum to I.
+    pooled_text (I, P) and time_ids (I, 6): SDXL's added conditions, None for other models.
+    weight (I, 1, H, W): weights of the loss per latent, None for 1 everywhere.
+    """
+
+    latents: torch.Tensor
+    mask: torch.Tensor
+    text: torch.Tensor
+    set_sizes: tuple[int, ...]
+    pooled_text: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        pictures = self.latents.shape[0]
+        if min(self.set_sizes, default=0) < 1 or sum(self.set_sizes) != pictures:
+            raise UsageError(f"Set sizes {self.set_sizes} do not add up to the {pictures} pictures of the batch.")
+        for name, value in self._tensors():
+            if value.shape[0] != pictures:
+                raise UsageError(f"`{name}` holds {value.shape[0]} rows for {pictures} pictures.")
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "set_sizes" and value is not None:
+                yield item.name, value
+
+    @property
+    def reference_latents(self) -> torch.Tensor:
+        """x0 * (1 - M): the references' latents, zero for targets (supplement, section 6)."""
+        return self.latents * (1 - self.mask)
+
+    @property
+    def is_reference(self) -> torch.Tensor:
+        """(I,) bool, true where M = 0."""
+        return self.mask.flatten() < 0.5
+
+    def to(self, *args: Any, **kwargs: Any) -> SetBatch:
+        """The batch with every tensor moved or cast by `Tensor.to`."""
+        return replace(self, **{name: value.to(*args, **kwargs) for name, value in self._tensors()})
+
+    @staticmethod
+    def concatenate(batches: Sequence[SetBatch]) -> SetBatch:
+        """One batch of all sets, in order; every batch must hold the same fields."""
+        import torch
+
+        names = [dict(batch._tensors()).keys() for batch in batches]
+        if any(each != names[0] for each in names):
+            raise UsageError("Only batches with the same fields can be joined.")
+        joined = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names[0]}
+        return SetBatch(set_sizes=sum((batch.set_sizes for batch in batches), ()), **joined)
