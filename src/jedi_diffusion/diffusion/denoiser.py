@@ -1,0 +1,29 @@
+"""What the loss and the sampler ask of a model: one callable."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from jedi_diffusion.sets import SetBatch
+
+Coupling = Literal["joint", "cached"]
+
+
+class Denoiser(Protocol):
+    """A joint-image network as a function.
+
+    noisy (I, C, H, W); timestep () or (I,), in the scheduler's units; batch: the conditions of the pictures.
+    Returns the prediction (I, C, H, W): the noise, or v, as the network was trained.
+    With `reference_cache` the batch holds targets only and reads the references from it.
+    """
+
+    def __call__(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        batch: SetBatch,
+        coupling: Coupling = "joint",
+        reference_cache: Any = None,
+    ) -> Tensor: ...

@@ -1,0 +1,109 @@
+"""Guidance, equations 3 and 4 of the paper, as pure functions of predictions of any one shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from jedi_diffusion.errors import UsageError
+
+GuidanceMode = Literal["joint", "text_first", "image_first", "text_only"]
+MODES: tuple[str, ...] = get_args(GuidanceMode)
+
+
+def joint_guidance(null: Tensor, full: Tensor, scale: float) -> Tensor:
+    """Equation 3: e0 + scale * (e - e0)."""
+    return null + scale * (full - null)
+
+
+def staged_guidance(
+    null: Tensor, partial: Tensor, full: Tensor, scale_partial: float, scale_full: float
+) -> Tensor:
+    """Equation 4: e0 + scale_partial * (e1 - e0) + scale_full * (e - e1)."""
+    return null + scale_partial * (partial - null) + scale_full * (full - partial)
+
+
+class Condition(NamedTuple):
+    """What a branch of guidance keeps: the captions, and the other pictures of its set."""
+
+    text: bool
+    pictures: bool
+
+
+NULL = Condition(text=False, pictures=False)
+TEXT = Condition(text=True, pictures=False)
+IMAGE = Condition(text=False, pictures=True)
+FULL = Condition(text=True, pictures=True)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Predictions to make and how to add them up: e_0 + sum over i of scales[i] * (e_(i+1) - e_i).
+
+    One branch is used as it is, two are equation 3, three are equation 4.
+    """
+
+    branches: tuple[Condition, ...]
+    scales: tuple[float, ...]
+
+    def combine(self, predictions: Sequence[Tensor]) -> Tensor:
+        """The guided prediction from one prediction a branch, in the order of `branches`."""
+        if len(predictions) == 1:
+            return predictions[0]
+        if len(predictions) == 2:
+            return joint_guidance(predictions[0], predictions[1], self.scales[0])
+        null, partial, full = predictions
+        return staged_guidance(null, partial, full, *self.scales)
+
+
+def plan_guidance(
+    mode: GuidanceMode,
+    guidance_scale: float,
+    image_guidance_scale: float | None = None,
+    *,
+    text_matters: bool = True,
+    pictures_matter: bool = True,
+) -> Guidance:
+    """The fewest branches that give the guidance of `mode`.
+
+    guidance_scale: equation 3's scale, the text's scale in equation 4; image_guidance_scale: the references'
+    scale in equation 4, None for guidance_scale.
+    `joint`: equation 3. `text_first`: equation 4, the partial prediction sees the text only. `image_first`:
+    equation 4, the partial prediction sees the references only. `text_only`: the references stay in both
+    predictions, guidance acts on the text alone.
+    text_matters, pictures_matter: false where dropping them changes nothing (empty captions; no references).
+    Branches that cancel out are left out: equal neighbours, equal neighbouring scales, a scale of 1 at the
+    start or of 0 at the end. Raises UsageError for an unknown mode or a scale that is not finite.
+    """
+    if mode not in MODES:
+        raise UsageError(f"guidance_mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    image_scale = guidance_scale if image_guidance_scale is None else image_guidance_scale
+    for name, value in (("guidance_scale", guidance_scale), ("image_guidance_scale", image_scale)):
+        if not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, not {value}.")
+    branches, scales = {
+        "joint": ([NULL, FULL], [guidance_scale]),
+        "text_first": ([NULL, TEXT, FULL], [guidance_scale, image_scale]),
+        "image_first": ([NULL, IMAGE, FULL], [image_scale, guidance_scale]),
+        "text_only": ([IMAGE, FULL], [guidance_scale]),
+    }[mode]
+    seen = [Condition(each.text and text_matters, each.pictures and pictures_matter) for each in branches]
+    return _shortest(seen, [float(scale) for scale in scales])
+
+
+def _shortest(branches: list[Condition], scales: list[float]) -> Guidance:
+    for i in reversed(range(len(scales))):
+        if branches[i] == branches[i + 1]:
+            del branches[i + 1], scales[i]
+    for i in reversed(range(len(scales) - 1)):
+        if scales[i] == scales[i + 1]:
+            del branches[i + 1], scales[i + 1]
+    while scales and scales[-1] == 0:
+        del branches[-1], scales[-1]
+    if scales and scales[0] == 1:
+        del branches[0], scales[0]
+    return Guidance(tuple(branches), tuple(scales))
