@@ -1,0 +1,23 @@
+"""The joint model: coupled self-attention on a diffusers UNet, its widened input, the reference cache."""
+
+from jedi_diffusion.model.joint_unet import (
+    JointDenoiser,
+    install_coupling,
+    is_joint,
+    make_joint,
+    remove_coupling,
+    widen_input,
+)
+from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, ReferenceCache
+
+__all__ = [
+    "REFERENCE_TIMESTEP",
+    "CacheView",
+    "JointDenoiser",
+    "ReferenceCache",
+    "install_coupling",
+    "is_joint",
+    "make_joint",
+    "remove_coupling",
+    "widen_input",
+]

@@ -1,0 +1,182 @@
+"""Coupled self-attention: every token of a set attends to every token of the same set (section 3.2, Fig. 6).
+
+Letters: S sets; N pictures in a set; I pictures in the batch (sum of all N); R references that a set reads
+from a cache; L tokens a picture; H heads; D features a head; C = H * D; G sets of one shape, which share an
+attention call; T keys that each query of such a set sees, (R + N) * L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.model.reference_cache import CacheView, CacheWriter, Pair
+
+
+class CoupledSelfAttnProcessor:
+    """A diffusers attention processor that couples the pictures of a set.
+
+    Without `set_sizes` every picture is a set of its own, and the result is bit for bit that of diffusers'
+    AttnProcessor2_0. `layer` names the layer in a reference cache; `stock` is the processor it stands in for.
+    """
+
+    def __init__(self, layer: str, stock: Any) -> None:
+        self.layer = layer
+        self.stock = stock
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        set_sizes: Sequence[int] | None = None,
+        reference_cache: CacheWriter | CacheView | None = None,
+        is_reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(I, L, C) -> (I, L, C).
+
+        set_sizes: N of every set, in order. reference_cache: a writer keeps this pass's keys and values, a
+        view adds those of references to what each set sees. is_reference (I,) bool: see `coupled_attention`.
+        Raises UsageError for sizes that do not add up to I, an attention mask, or a cache that does not fit.
+        """
+        if attention_mask is not None:
+            raise UsageError(
+                "Coupled self-attention takes no attention mask; every token of a picture is seen."
+            )
+        layers = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
+        sizes = _checked_sizes(set_sizes, pictures=hidden_states.shape[0])
+        references = None
+        if isinstance(reference_cache, CacheWriter):
+            reference_cache.store(self.layer, key, value)
+        elif reference_cache is not None:
+            references = reference_cache.read(self.layer, like=key)
+        mixed = coupled_attention(query, key, value, sizes, references, is_reference)
+        output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
+        return attn.to_out[1](output)
+
+
+class PerPictureProcessor:
+    """Cross-attention as it was.
+
+    It accepts the arguments meant for coupled layers (diffusers warns of names a processor lacks) and ignores
+    them.
+    """
+
+    def __init__(self, stock: Any) -> None:
+        self.stock = stock
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        set_sizes: Sequence[int] | None = None,
+        reference_cache: CacheWriter | CacheView | None = None,
+        is_reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(I, L, C) -> (I, L, C), each picture with its own text."""
+        return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+def coupled_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    set_sizes: Sequence[int],
+    references: Sequence[Pair | None] | None = None,
+    is_reference: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
+
+    One attention call per distinct shape (references read, own pictures): no padding, no cross-talk. Where
+    all sets have one size and read no cache, this is a plain view: the supplement's `view(-1, ng*l, c)`.
+
+    references: for each set, cached (keys, values) (R, L, H, D) that it reads beside its own, or None.
+    is_reference (I,) bool: the cached coupling as one masked pass without a cache: references see the
+    references of their set, a target sees those and itself. Slower, and the plain statement of what the cache
+    computes. Raises UsageError if `references` is not one entry a set, or both it and `is_reference` are
+    given.
+    """
+    if references is None:
+        references = [None] * len(set_sizes)
+    elif is_reference is not None:
+        raise UsageError("A reference cache and `is_reference` are two forms of one thing; give one of them.")
+    elif len(references) != len(set_sizes):
+        raise UsageError(f"The cache view is for {len(references)} sets, but the batch has {len(set_sizes)}.")
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, (pair, size) in enumerate(zip(references, set_sizes, strict=True)):
+        groups.setdefault((0 if pair is None else pair[0].shape[0], size), []).append(number)
+
+    pieces: list[torch.Tensor] = [query] * len(set_sizes)
+    for members in groups.values():
+        size = set_sizes[members[0]]
+        cached = [references[number] for number in members]
+        mixed = _attend(
+            _join(query, set_sizes, members),
+            _join(key, set_sizes, members, [pair and pair[0] for pair in cached]),
+            _join(value, set_sizes, members, [pair and pair[1] for pair in cached]),
+            None if is_reference is None else _cached_mask(is_reference, set_sizes, members, query.shape[1]),
+        )
+        own = mixed.reshape(-1, *query.shape[1:])
+        if len(groups) == 1:
+            return own
+        for number, piece in zip(members, own.split(size), strict=True):
+            pieces[number] = piece
+    return torch.cat(pieces)
+
+
+def _join(
+    tokens: torch.Tensor,
+    set_sizes: Sequence[int],
+    members: Sequence[int],
+    cached: Sequence[torch.Tensor | None] | None = None,
+) -> torch.Tensor:
+    """(I, L, H, D) -> (G, T, H, D): the tokens of each member set in one row, cached ones before its own."""
+    if len(members) == len(set_sizes) and (cached is None or cached[0] is None):
+        return tokens.reshape(len(members), -1, *tokens.shape[2:])
+    own = tokens.split(tuple(set_sizes))
+    parts = []
+    for place, number in enumerate(members):
+        if cached is not None and cached[place] is not None:
+            parts.append(cached[place])
+        parts.append(own[number])
+    return torch.cat(parts).reshape(len(members), -1, *tokens.shape[2:])  # type: ignore[arg-type]
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """(G, N*L, H, D), (G, T, H, D) twice -> (G, N*L, H, D)."""
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+def _cached_mask(
+    is_reference: torch.Tensor, set_sizes: Sequence[int], members: Sequence[int], tokens: int
+) -> torch.Tensor:
+    """(G, 1, N*L, N*L) bool: references see references, targets see those and themselves."""
+    flags = is_reference.split(tuple(set_sizes))
+    seen = torch.stack([flags[number] for number in members])
+    itself = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
+    pictures = seen[:, None, None, :] | itself
+    return pictures.repeat_interleave(tokens, dim=2).repeat_interleave(tokens, dim=3)
+
+
+def _checked_sizes(set_sizes: Sequence[int] | None, pictures: int) -> tuple[int, ...]:
+    if set_sizes is None:
+        return (1,) * pictures
+    if min(set_sizes, default=0) < 1 or sum(set_sizes) != pictures:
+        raise UsageError(
+            f"Set sizes {tuple(set_sizes)} do not add up to the {pictures} pictures of the batch."
+        )
+    return tuple(set_sizes)

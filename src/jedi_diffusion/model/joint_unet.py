@@ -1,0 +1,268 @@
+"""From a single-image UNet to a joint one: a wider input, coupled self-attention, a denoiser over sets.
+
+Letters: I pictures in a batch; C, H, W a latent's channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+    SlicedAttnProcessor,
+    XFormersAttnProcessor,
+)
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.model.coupled_attention import CoupledSelfAttnProcessor, PerPictureProcessor
+from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, CacheWriter, ReferenceCache
+from jedi_diffusion.sets import SetBatch
+
+Coupling = Literal["joint", "cached"]
+
+# Processors that compute plain attention in different ways, so that the coupled one may stand in for them.
+_PLAIN_PROCESSORS = (
+    AttnProcessor,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+    SlicedAttnProcessor,
+    XFormersAttnProcessor,
+)
+
+
+def make_joint(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Widens the input and couples every self-attention of a diffusers UNet (SD 1.x, 2.x, SDXL), in place.
+
+    Untrained, the widened model gives the base model's output for sets of one. Calling it again changes
+    nothing. Raises ModelError for a UNet that cannot be made joint.
+    """
+    return install_coupling(widen_input(unet))
+
+
+def is_joint(unet: UNet2DConditionModel) -> bool:
+    """Whether `make_joint` has been applied: a widened input, and coupling on every self-attention."""
+    coupled = [isinstance(attn.processor, CoupledSelfAttnProcessor) for _, attn in _self_attention(unet)]
+    return bool(coupled) and all(coupled) and unet.config["in_channels"] == _joint_channels(unet)
+
+
+def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Widens `conv_in` from C channels to [noisy latents C, mask 1, reference latents C], in place.
+
+    The new channels start at zero. A UNet that has 2C + 1 channels already, such as an inpainting checkpoint,
+    whose mask means the same (1 = to be filled), is kept as it is. Raises ModelError for any other number.
+    """
+    channels, latents = unet.config["in_channels"], unet.config["out_channels"]
+    if channels == _joint_channels(unet):
+        return unet
+    if channels != latents:
+        raise ModelError(
+            f"A UNet with {channels} input and {latents} output channels cannot be made joint; it needs "
+            f"{latents} input channels (text-to-image) or {_joint_channels(unet)} (inpainting)."
+        )
+    old = unet.conv_in
+    if type(old) is not nn.Conv2d:
+        raise ModelError(
+            f"The UNet's conv_in is a {type(old).__name__}; make the UNet joint before adding adapters."
+        )
+    new = nn.Conv2d(
+        _joint_channels(unet), old.out_channels, old.kernel_size, old.stride, old.padding,  # type: ignore[arg-type]
+        device=old.weight.device, dtype=old.weight.dtype,
+    )  # fmt: skip
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, :latents] = old.weight
+        new.bias.copy_(old.bias)  # type: ignore[union-attr, arg-type]
+    new.requires_grad_(old.weight.requires_grad)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=_joint_channels(unet))
+    return unet
+
+
+def install_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Puts coupled attention on every self-attention, in place; cross-attention stays per picture.
+
+    Pass `cross_attention_kwargs={"set_sizes": ...}` to the UNet. Raises ModelError where an attention layer
+    is not part of a transformer block, or its processor is more than plain attention.
+    """
+    processors: dict[str, Any] = {}
+    for name, attn in _attention_layers(unet):
+        stock = attn.processor
+        if isinstance(stock, CoupledSelfAttnProcessor | PerPictureProcessor):
+            processors[f"{name}.processor"] = stock
+            continue
+        if not isinstance(stock, _PLAIN_PROCESSORS):
+            raise ModelError(
+                f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
+                "unload what installed it before the UNet is made joint."
+            )
+        coupled = not attn.is_cross_attention
+        processors[f"{name}.processor"] = (
+            CoupledSelfAttnProcessor(name, stock) if coupled else PerPictureProcessor(stock)
+        )
+    unet.set_attn_processor(processors)
+    return unet
+
+
+def remove_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Puts the very processors back that `install_coupling` replaced, in place; the input stays wide."""
+    unet.set_attn_processor(
+        {name: getattr(processor, "stock", processor) for name, processor in unet.attn_processors.items()}
+    )
+    return unet
+
+
+def _joint_channels(unet: UNet2DConditionModel) -> int:
+    return 2 * unet.config["out_channels"] + 1
+
+
+def _attention_layers(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention]]:
+    """Name and module of every attention layer, all of which sit in transformer blocks as attn1 or attn2."""
+    for processor_name in unet.attn_processors:
+        name = processor_name.removesuffix(".processor")
+        block, _, place = name.rpartition(".")
+        in_block = isinstance(unet.get_submodule(block), BasicTransformerBlock)
+        if not in_block or place not in ("attn1", "attn2"):
+            raise ModelError(
+                f"Attention layer {name} is in no plain transformer block; it cannot be coupled."
+            )
+        yield name, cast(Attention, unet.get_submodule(name))
+
+
+def _self_attention(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention]]:
+    return ((name, attn) for name, attn in _attention_layers(unet) if not attn.is_cross_attention)
+
+
+class JointDenoiser(nn.Module):
+    """Predicts the noise (or v) of sets of pictures with a joint UNet; the input layout is eq. 2's.
+
+    A module, so that one call of it is one forward pass for wrappers such as DistributedDataParallel.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        if not is_joint(unet):
+            raise ModelError("The UNet is not joint; call make_joint(unet) first.")
+        self.unet = unet
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timestep: torch.Tensor | float,
+        batch: SetBatch,
+        coupling: Coupling = "joint",
+        reference_cache: CacheView | None = None,
+    ) -> torch.Tensor:
+        """noisy (I, C, H, W) and a timestep, scalar or (I,), to the prediction (I, C, H, W) in noisy's dtype.
+
+        coupling "joint": all pictures of a set attend to each other. "cached" without a cache (training): the
+        references of each set run first, on clean latents at REFERENCE_TIMESTEP whatever `noisy` holds for
+        them, and each target reads them and itself; gradients flow through both. "cached" with a view of a
+        filled cache (sampling): `batch` holds targets only, whose sets read what the view gives them. Raises
+        UsageError for an unknown coupling or conditions that the UNet lacks.
+        """
+        if coupling not in ("joint", "cached"):
+            raise UsageError(f"Unknown coupling {coupling!r}; it is 'joint' or 'cached'.")
+        if coupling == "joint":
+            if reference_cache is not None:
+                raise UsageError("A reference cache needs coupling 'cached'.")
+            return self._run(noisy, timestep, batch)
+        if reference_cache is not None:
+            return self._run(noisy, timestep, batch, reference_cache)
+        return self._run_both(noisy, timestep, batch)
+
+    def fill_cache(self, references: SetBatch) -> ReferenceCache:
+        """One pass over sets that hold references only; the cache's set s is the batch's set s.
+
+        The caller owns the cache: `cache.for_sets(...)` gives what `forward` reads.
+        """
+        cache = ReferenceCache()
+        self._read_references(references, cache.writer(references.set_sizes))
+        return cache
+
+    def _read_references(self, references: SetBatch, writer: CacheWriter) -> torch.Tensor:
+        if not bool(references.is_reference.all()):
+            raise UsageError(
+                "A reference cache is filled from references only; the batch holds targets (mask 1)."
+            )
+        return self._run(references.latents, REFERENCE_TIMESTEP, references, writer)
+
+    def _run_both(self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch) -> torch.Tensor:
+        """References, then targets reading them; outputs in the order of the batch."""
+        flags = batch.is_reference.tolist()
+        rows = {kind: [row for row, flag in enumerate(flags) if flag is kind] for kind in (True, False)}
+        reference_sizes, index = _split_sets(flags, batch.set_sizes)
+        outputs, cache = [], ReferenceCache()
+        if reference_sizes:
+            references = _select(batch, rows[True], reference_sizes)
+            outputs.append(self._read_references(references, cache.writer(reference_sizes)).to(noisy.dtype))
+        if index:
+            targets = _select(batch, rows[False], (1,) * len(index))
+            steps = timestep
+            if isinstance(timestep, torch.Tensor) and timestep.ndim:
+                steps = timestep[rows[False]]
+            outputs.append(self._run(noisy[rows[False]], steps, targets, cache.for_sets(index)))
+        order = rows[True] + rows[False]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(outputs)[back]
+
+    def _run(
+        self,
+        noisy: torch.Tensor,
+        timestep: torch.Tensor | float,
+        batch: SetBatch,
+        reference_cache: CacheWriter | CacheView | None = None,
+    ) -> torch.Tensor:
+        mask = batch.mask.to(noisy.dtype).expand(-1, 1, *noisy.shape[-2:])
+        inputs = torch.cat([noisy, mask, batch.reference_latents.to(noisy.dtype)], dim=1)
+        dtype = self.unet.dtype
+        prediction: torch.Tensor = self.unet(
+            inputs.to(dtype),
+            timestep,
+            encoder_hidden_states=batch.text.to(dtype),
+            added_cond_kwargs=self._added_conditions(batch),
+            cross_attention_kwargs={"set_sizes": batch.set_sizes, "reference_cache": reference_cache},
+            return_dict=False,
+        )[0]
+        return prediction.to(noisy.dtype)
+
+    def _added_conditions(self, batch: SetBatch) -> dict[str, torch.Tensor] | None:
+        """SDXL's pooled text and picture sizes."""
+        if self.unet.config["addition_embed_type"] != "text_time":
+            return None
+        if batch.pooled_text is None or batch.time_ids is None:
+            raise UsageError("This UNet (SDXL) needs `pooled_text` and `time_ids` in the batch.")
+        return {"text_embeds": batch.pooled_text.to(self.unet.dtype), "time_ids": batch.time_ids}
+
+
+def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:
+    """Sizes of the reference sets, and for each target which of those sets it reads, or None."""
+    sizes: list[int] = []
+    index: list[int | None] = []
+    start = 0
+    for size in set_sizes:
+        count = sum(flags[start : start + size])
+        index += [len(sizes) if count else None] * (size - count)
+        if count:
+            sizes.append(count)
+        start += size
+    return tuple(sizes), index
+
+
+def _select(batch: SetBatch, rows: list[int], set_sizes: tuple[int, ...]) -> SetBatch:
+    """The given pictures of a batch, as sets of the given sizes."""
+    return SetBatch(
+        latents=batch.latents[rows],
+        mask=batch.mask[rows],
+        text=batch.text[rows],
+        set_sizes=set_sizes,
+        pooled_text=None if batch.pooled_text is None else batch.pooled_text[rows],
+        time_ids=None if batch.time_ids is None else batch.time_ids[rows],
+    )
