@@ -1,16 +1,39 @@
 """Loss, guidance, replacement and sampling: pure functions over a denoiser callable."""
 
 from jedi_diffusion.diffusion.denoiser import Coupling, Denoiser
-from jedi_diffusion.diffusion.guidance import GuidanceMode, joint_guidance, plan_guidance, staged_guidance
+from jedi_diffusion.diffusion.guidance import (
+    Guidance,
+    GuidanceMode,
+    joint_guidance,
+    plan_guidance,
+    staged_guidance,
+)
 from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
+from jedi_diffusion.diffusion.replacement import renoise
+from jedi_diffusion.diffusion.sampler import (
+    CachedReferences,
+    NullSet,
+    SamplingPlan,
+    draw_noise,
+    sample,
+    spawn_generators,
+)
 
 __all__ = [
+    "CachedReferences",
     "Coupling",
     "Denoiser",
+    "Guidance",
     "GuidanceMode",
     "JointLoss",
     "NoiseDraw",
+    "NullSet",
+    "SamplingPlan",
+    "draw_noise",
     "joint_guidance",
     "plan_guidance",
+    "renoise",
+    "sample",
+    "spawn_generators",
     "staged_guidance",
 ]

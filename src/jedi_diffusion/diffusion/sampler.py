@@ -1,0 +1,167 @@
+"""Sampling: a pure function of a denoiser, a scheduler, conditions and noise (section 3.3, eqs. 3 and 4).
+
+Letters: S sets; I pictures of all sets, T of them targets; B rows of one forward, all branches of guidance;
+C, H, W a latent's channels, height, width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jedi_diffusion.diffusion.denoiser import Denoiser
+from jedi_diffusion.diffusion.guidance import Condition, Guidance
+from jedi_diffusion.diffusion.replacement import renoise
+from jedi_diffusion.sets import SetBatch
+
+NullSet = Literal["joint", "single"]
+StepCallback = Callable[[int, Tensor, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class CachedReferences:
+    """References that ran once (coupling "cached").
+
+    cache: a filled ReferenceCache. set_of: the number of the reference set that a branch with captions (True)
+    or with empty captions (False) reads.
+    """
+
+    cache: Any
+    set_of: Mapping[bool, int]
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """What to sample and how to guide it.
+
+    batch: the sets with all their conditions; for coupling "cached" the targets alone, as sets of one.
+    null: the empty caption's `text` (1, K, D) and, for SDXL, `pooled_text` (1, P).
+    null_set: what a branch without references keeps: "joint" the whole set, its references re-noised but not
+    shown as references; "single" each target as a set of one. Cached references are never noised, so there is
+    nothing to keep and both are the same.
+    """
+
+    batch: SetBatch
+    null: Mapping[str, Tensor]
+    guidance: Guidance
+    null_set: NullSet = "joint"
+    cached: CachedReferences | None = None
+
+
+def sample(
+    denoiser: Denoiser,
+    scheduler: Any,
+    plan: SamplingPlan,
+    noise: Tensor,
+    generators: Sequence[torch.Generator],
+    callback: StepCallback | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """The targets' clean latents (T, C, H, W), in the order of the batch; as far as they came if stopped.
+
+    scheduler: any of diffusers' SD family after `set_timesteps`; its state is used up. noise (I, C, H, W):
+    see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step,
+    timestep, latents) runs after each step and may return other latents. should_stop() is asked before each.
+    """
+    layout = _lay_out(plan)
+    coupling: Literal["joint", "cached"] = "joint" if plan.cached is None else "cached"
+    given = plan.batch.is_reference
+    references, reference_noise = plan.batch.latents[given], noise[given]
+    latents = noise[~given] * scheduler.init_noise_sigma
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # else repeated timesteps would be looked up by value
+    options = _step_options(scheduler, generators)
+    for step, timestep in enumerate(scheduler.timesteps):
+        if should_stop():
+            break
+        pictures = torch.empty_like(noise)
+        pictures[~given] = latents
+        pictures[given] = renoise(scheduler, references, reference_noise, timestep)
+        noisy = scheduler.scale_model_input(pictures[layout.rows], timestep)
+        predictions = denoiser(
+            noisy, timestep, layout.batch, coupling=coupling, reference_cache=layout.reference_cache
+        )
+        guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
+        latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
+        changed = callback(step, timestep, latents) if callback else None
+        latents = latents if changed is None else changed
+    return latents
+
+
+def draw_noise(batch: SetBatch, generators: Sequence[torch.Generator]) -> Tensor:
+    """Noise for every picture, (I, C, H, W) float32 on the batch's device.
+
+    A target's noise comes from its own generator; then a set's references draw from its first's.
+    A picture is so the same alone or in a larger call.
+    """
+    noise = torch.empty_like(batch.latents, dtype=torch.float32)
+    given = batch.is_reference.tolist()
+    remaining = iter(generators)
+    start = 0
+    for size in batch.set_sizes:
+        rows = range(start, start + size)
+        own = {row: next(remaining) for row in rows if not given[row]}
+        first = next(iter(own.values()), None)
+        for row, generator in [*own.items(), *((row, first) for row in rows if given[row])]:
+            device = generator.device if generator else None
+            noise[row] = torch.randn(noise.shape[1:], generator=generator, device=device)
+        start += size
+    return noise
+
+
+def spawn_generators(seed: int, count: int) -> list[torch.Generator]:
+    """One CPU generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
+    seeds = (np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0] for k in range(count))
+    return [torch.Generator().manual_seed(int(each) >> 1) for each in seeds]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """All branches of guidance as one batch: which pictures (B,) it shows, and where targets are."""
+
+    batch: SetBatch
+    rows: Tensor
+    targets: list[Tensor]
+    reference_cache: Any
+
+
+def _lay_out(plan: SamplingPlan) -> _Layout:
+    batch = plan.batch
+    every = torch.arange(len(batch.mask), device=batch.mask.device)
+    is_target = ~batch.is_reference
+    branches, rows, targets, index, start = [], [], [], [], 0
+    for condition in plan.guidance.branches:
+        alone = not condition.pictures and plan.null_set == "single"
+        kept = every[is_target] if alone else every
+        branches.append(_branch(plan, condition, kept, alone))
+        rows.append(kept)
+        targets.append(start + torch.nonzero(is_target[kept]).flatten())
+        start += len(kept)
+        if plan.cached is not None:
+            number = plan.cached.set_of[condition.text] if condition.pictures else None
+            index += [number] * len(kept)
+    view = None if plan.cached is None else plan.cached.cache.for_sets(index)
+    return _Layout(SetBatch.concatenate(branches), torch.cat(rows), targets, view)
+
+
+def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool) -> SetBatch:
+    """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
+    names = [item.name for item in fields(plan.batch) if item.name != "set_sizes"]
+    values = {name: getattr(plan.batch, name) for name in names}
+    chosen = {name: value[kept] for name, value in values.items() if value is not None}
+    if not condition.text:
+        chosen |= {name: value.expand_as(chosen[name]) for name, value in plan.null.items()}
+    if not condition.pictures:
+        chosen |= {"latents": torch.zeros_like(chosen["latents"]), "mask": torch.ones_like(chosen["mask"])}
+    return replace(plan.batch, set_sizes=(1,) * len(kept) if alone else plan.batch.set_sizes, **chosen)
+
+
+def _step_options(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    return {"generator": list(generators)} if takes_generator else {}

@@ -1,0 +1,250 @@
+"""Sampling on four schedulers with denoisers whose answers are known, and the layout of the branches."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
+
+from jedi_diffusion.diffusion.guidance import MODES, Condition, plan_guidance
+from jedi_diffusion.diffusion.replacement import renoise
+from jedi_diffusion.diffusion.sampler import (
+    CachedReferences,
+    SamplingPlan,
+    draw_noise,
+    sample,
+    spawn_generators,
+)
+from jedi_diffusion.sets import SetBatch
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SCHEDULERS = {
+    "ddim": lambda **more: DDIMScheduler(clip_sample=False, **SD, **more),
+    "dpm": lambda **more: DPMSolverMultistepScheduler(**SD, **more),
+    "euler": lambda **more: EulerDiscreteScheduler(**SD, **more),
+    "lcm": lambda **more: LCMScheduler(**SD, **more),
+}
+
+
+def ready(name, steps=6, **settings):
+    scheduler = SCHEDULERS[name](**settings)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def make_batch(set_sizes=(3, 2), given=(1, 1, 0, 1, 0), seed=0):
+    """Sets of references and targets; a caption's features are its picture's number + 1."""
+    mask = 1 - torch.tensor(given, dtype=torch.float32).view(-1, 1, 1, 1)
+    latents = torch.randn(len(given), 4, 3, 3, generator=torch.Generator().manual_seed(seed))
+    text = torch.arange(1.0, len(given) + 1).view(-1, 1, 1).expand(-1, 2, 3)
+    return SetBatch(latents=latents * (1 - mask), mask=mask, text=text, set_sizes=tuple(set_sizes))
+
+
+NULL = {"text": torch.zeros(1, 2, 3)}
+
+
+def set_mean_denoiser(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    """Not linear in anything it sees, and every picture sees its whole set."""
+    seen = noisy + batch.reference_latents + 0.1 * batch.mask + batch.text.mean((1, 2)).view(-1, 1, 1, 1)
+    means = torch.cat(
+        [part.tanh().mean(0, keepdim=True).expand_as(part) for part in seen.split(batch.set_sizes)]
+    )
+    return (means + noisy).sin() + 1e-4 * timestep
+
+
+def run(name, batch, mode="joint", null_set="joint", denoiser=set_mean_denoiser, seeds=None, **settings):
+    targets = int((~batch.is_reference).sum())
+    generators = seeds or spawn_generators(0, targets)
+    plan = SamplingPlan(batch, NULL, plan_guidance(mode, 3.0, 2.0), null_set)
+    return sample(denoiser, ready(name, **settings), plan, draw_noise(batch, generators), generators)
+
+
+def alphas(scheduler, timestep):
+    abar = scheduler.alphas_cumprod[int(timestep)]
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm", "lcm"])
+def test_renoise_is_the_forward_process(name):
+    scheduler = ready(name)
+    x0, n = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    for t in scheduler.timesteps:
+        alpha, sigma = alphas(scheduler, t)
+        torch.testing.assert_close(renoise(scheduler, x0, n, t), alpha * x0 + sigma * n, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(SCHEDULERS))
+def test_references_follow_the_forward_process_at_every_step(name):
+    batch = make_batch()
+    generators = spawn_generators(5, 2)
+    noise = draw_noise(batch, spawn_generators(5, 2))
+    scheduler = ready(name, steps=8, timestep_spacing="leading")
+    plan = SamplingPlan(batch, NULL, plan_guidance("joint", 1.0))
+    seen = []
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        seen.append((noisy.clone(), timestep))
+        return noisy * 0.1
+
+    sample(record, scheduler, plan, noise, generators)
+    assert len(seen) == 8
+    for noisy, t in seen:
+        given = batch.is_reference
+        alpha, sigma = alphas(scheduler, t)  # what the network sees is in the variance-preserving scale
+        expected = alpha * batch.latents[given] + sigma * noise[given]
+        torch.testing.assert_close(noisy[given], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(SCHEDULERS))
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_an_oracle_leads_every_scheduler_to_its_picture(name, prediction_type):
+    batch = make_batch((2,), (1, 0))
+    wanted = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(9))
+    levels = ready(name).alphas_cumprod
+
+    def oracle(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        abar = levels[int(timestep)]
+        noise = (noisy - abar.sqrt() * wanted) / (1 - abar).sqrt()
+        return noise if prediction_type == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * wanted
+
+    settings = {"prediction_type": prediction_type}
+    latents = run(name, batch, denoiser=oracle, steps=20, **settings)
+    torch.testing.assert_close(latents, wanted, rtol=0, atol=0.1)
+
+
+def test_ddim_by_hand():
+    """Five steps of DDIM with equation 3, written out with one call a branch."""
+    batch = make_batch()
+    noise = draw_noise(batch, spawn_generators(0, 2))
+    scheduler = ready("ddim", steps=5, set_alpha_to_one=True)
+    given, x = batch.is_reference, noise.clone()
+    null = SetBatch(torch.zeros_like(x), torch.ones(5, 1, 1, 1), torch.zeros(5, 2, 3), batch.set_sizes)
+    for t in scheduler.timesteps.tolist():
+        abar = scheduler.alphas_cumprod[t]
+        after = scheduler.alphas_cumprod[t - 200] if t >= 200 else torch.tensor(1.0)
+        x[given] = abar.sqrt() * batch.latents[given] + (1 - abar).sqrt() * noise[given]
+        e0, e = (set_mean_denoiser(x, t, each) for each in (null, batch))
+        eps = e0 + 3.0 * (e - e0)
+        x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
+        x = after.sqrt() * x0 + (1 - after).sqrt() * eps
+    torch.testing.assert_close(
+        run("ddim", batch, steps=5, set_alpha_to_one=True), x[~given], rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("null_set", ["joint", "single"])
+@pytest.mark.parametrize("mode", MODES)
+def test_branches_in_one_batch_equal_separate_calls(mode, null_set):
+    batch = make_batch()
+    calls = []
+
+    def one_set_at_a_time(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        calls.append(batch.set_sizes)
+        parts, start = [], 0
+        for size in batch.set_sizes:
+            rows = slice(start, start + size)
+            alone = SetBatch(batch.latents[rows], batch.mask[rows], batch.text[rows], (size,))
+            parts.append(set_mean_denoiser(noisy[rows], timestep, alone))
+            start += size
+        return torch.cat(parts)
+
+    together = run("dpm", batch, mode, null_set)
+    torch.testing.assert_close(run("dpm", batch, mode, null_set, one_set_at_a_time), together)
+    whole = {"joint": 1, "text_first": 1, "image_first": 2, "text_only": 2}[mode]
+    dropped = {"joint": 1, "text_first": 2, "image_first": 1, "text_only": 0}[mode]
+    order = ((1, 1) if null_set == "single" else (3, 2)) * dropped + (3, 2) * whole
+    assert calls == [order] * 6
+
+
+def test_what_each_branch_sees():
+    batch, seen = make_batch(), []
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        seen.append(batch)
+        return noisy * 0
+
+    run("ddim", batch, "text_first", "single", record)
+    captions = seen[0].text[:, 0, 0].tolist()
+    assert captions == [0, 0, 3, 5, 1, 2, 3, 4, 5]
+    assert seen[0].mask.flatten().tolist() == [1, 1, 1, 1, 0, 0, 1, 0, 1]
+    assert seen[0].reference_latents[:4].abs().max() == 0
+    torch.testing.assert_close(seen[0].reference_latents[4:], batch.reference_latents)
+
+    run("ddim", batch, "image_first", "joint", record)
+    assert seen[-1].text[:, 0, 0].tolist() == [0] * 10 + [1, 2, 3, 4, 5]
+    assert seen[-1].mask.flatten().tolist() == [1] * 5 + [0, 0, 1, 0, 1] * 2
+
+
+@pytest.mark.parametrize("name", list(SCHEDULERS))
+def test_a_picture_is_the_same_alone_and_in_a_larger_call(name):
+    larger, alone = make_batch(), make_batch()
+    alone = SetBatch(alone.latents[3:], alone.mask[3:], alone.text[3:], (2,))
+    second = spawn_generators(0, 2)[1:]
+    assert torch.equal(
+        draw_noise(larger, spawn_generators(0, 2))[3:], draw_noise(alone, spawn_generators(0, 2)[1:])
+    )
+    together = run(name, larger)
+    torch.testing.assert_close(run(name, alone, seeds=second), together[1:], rtol=0, atol=1e-4)
+
+
+def test_spawned_generators_depend_on_seed_and_number_only():
+    seeds = [each.initial_seed() for each in spawn_generators(7, 4)]
+    assert seeds[:2] == [each.initial_seed() for each in spawn_generators(7, 2)]
+    assert len({*seeds, *(each.initial_seed() for each in spawn_generators(8, 4))}) == 8
+    assert len(spawn_generators(2**64 - 1, 1)) == 1
+
+
+def test_cached_references_are_read_by_branch():
+    batch = make_batch((1, 1), (0, 0))
+    indices, calls = [], []
+    cache = SimpleNamespace(for_sets=lambda index: indices.append(list(index)) or "view")
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        calls.append((coupling, reference_cache, batch.set_sizes))
+        return noisy * 0
+
+    cached = CachedReferences(cache, {True: 0, False: 1})
+    plan = SamplingPlan(batch, NULL, plan_guidance("image_first", 3.0, 2.0), "joint", cached)
+    generators = spawn_generators(0, 2)
+    sample(record, ready("ddim"), plan, draw_noise(batch, generators), generators)
+    assert indices == [[None, None, 1, 1, 0, 0]]
+    assert calls == [("cached", "view", (1,) * 6)] * 6
+
+
+def test_callback_sees_and_changes_latents_and_stop_ends_the_loop():
+    batch = make_batch()
+    generators = spawn_generators(0, 2)
+    plan = SamplingPlan(batch, NULL, plan_guidance("joint", 3.0))
+    steps = []
+
+    def callback(step, timestep, latents):
+        steps.append(step)
+        return torch.full_like(latents, 7.0)
+
+    noise = draw_noise(batch, generators)
+    latents = sample(
+        set_mean_denoiser,
+        ready("ddim"),
+        plan,
+        noise,
+        generators,
+        callback,
+        should_stop=lambda: len(steps) == 2,
+    )
+    assert steps == [0, 1]
+    assert latents.unique().tolist() == [7.0]
+
+
+def test_guidance_can_run_one_branch_only():
+    assert plan_guidance("joint", 1.0).branches == (Condition(text=True, pictures=True),)
+    widths = []
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        widths.append(len(noisy))
+        return noisy * 0
+
+    batch = make_batch()
+    plan = SamplingPlan(batch, NULL, plan_guidance("joint", 1.0))
+    generators = spawn_generators(0, 2)
+    sample(record, ready("ddim"), plan, draw_noise(batch, generators), generators)
+    assert widths == [5] * 6
