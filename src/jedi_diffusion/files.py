@@ -1,0 +1,46 @@
+"""Writing results so that a reader never meets half a file, and an older good one survives a full disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from jedi_diffusion.errors import OutputError
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` in one step: into a temporary file beside it, flushed to disk, then renamed.
+
+    Raises OutputError with the path and the reason (disk full, read-only, not a folder); what was at `path`
+    before is then still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):  # gone after the rename; a leftover would fill the disk further
+            os.unlink(temporary)
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder `path`, made with its parents where missing, after a trial that files can be made in it.
+
+    Raises OutputError with the path and the reason.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OutputError(f"The folder {path} cannot be written to: {error.strerror or error}.") from error
