@@ -1,8 +1,8 @@
 """What is seen around a subject: sky, horizon, walls, ground, what falls in front; and the light of a scene.
 
 I pictures, Q rays of a picture, K = SCENE_WIDTH. Per-picture values are (I, 1), per-ray values (I, Q).
-Colours are sRGB, lit already: a renderer only has to darken the ground where the subject's shadow falls. One set
-of formulas serves every scene; what a scene does not use has weight 0.
+Colours are sRGB, lit already: a renderer only has to darken the ground where the subject's shadow falls. One
+set of formulas serves every scene; what a scene does not use has weight 0.
 """
 
 import math

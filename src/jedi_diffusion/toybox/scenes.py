@@ -159,7 +159,7 @@ def pack_scene(name: str, rng: np.random.Generator) -> np.ndarray:
 
 @functools.cache
 def _row_arrays(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A row as arrays: colours (C, options, 3), options of each (C,), low and high ends (N,) of the numbers."""
+    """A row as arrays: colours (C, options, 3), options of each (C,), low and high (N,) of the numbers."""
     row = ROWS[name]
     haze = {"haze": row.get("sky_low", COLORS["sky_low"])}
     options = [(haze | row).get(field, default).split("|") for field, default in COLORS.items()]

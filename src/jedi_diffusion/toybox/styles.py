@@ -1,8 +1,8 @@
 """Styles: a rendered picture turned into a sketch, a mosaic, an old photo ...; pure tensor functions.
 
 Each takes pictures (I, 3, H, W) in 0..1, edges (I, 1, H, W) in 0..1 (outlines known to the renderer) and
-int32 seeds (I,), and returns new pictures of the same shape and range. Lengths are shares of the height, so that a
-style looks alike at every size.
+int32 seeds (I,), and returns new pictures of the same shape and range. Lengths are shares of the height, so
+that a style looks alike at every size.
 """
 
 import math
@@ -29,12 +29,12 @@ def pencil_sketch(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     u, v = _grid(pictures)
     level = _blur(gray(pictures), 1)
     noise = _noise(pictures, seeds, 60)
-    hatch = 0.5 + 0.5 * torch.sin((u + v) * 2 * math.pi * 26 + 1.5 * noise)
-    cross = 0.5 + 0.5 * torch.sin((u - v) * 2 * math.pi * 26 + 1.5 * noise)
-    dark = ((0.75 - level) * 1.7).clamp(0, 1) * hatch * 0.75 + ((0.4 - level) * 2).clamp(0, 1) * cross * 0.6
+    hatch = 0.5 + 0.5 * torch.sin((u + v) * 2 * math.pi * 17 + 1.5 * noise)
+    cross = 0.5 + 0.5 * torch.sin((u - v) * 2 * math.pi * 17 + 1.5 * noise)
+    dark = ((0.75 - level) * 1.7).clamp(0, 1) * hatch * 0.6 + ((0.4 - level) * 2).clamp(0, 1) * cross * 0.5
     strokes = 1 - (dark + 0.9 * _lines(pictures, edges)).clamp(0, 0.9)
     paper = strokes * (0.95 + 0.05 * noise)
-    return (paper + 0.12 * (pictures - gray(pictures))).clamp(0, 1)
+    return (paper + 0.22 * (pictures - gray(pictures))).clamp(0, 1)
 
 
 def pixel_art(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
@@ -47,14 +47,14 @@ def pixel_art(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 def watercolor(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     """Light washes that run into each other, darker where they dry at the rims, on white grained paper."""
     u, v = _grid(pictures)
-    wander = [(_noise(pictures, seeds + k, 12) - 0.5) * 0.09 for k in (1, 2)]
+    wander = [(_noise(pictures, seeds + k, 10) - 0.5) * 0.05 for k in (1, 2)]
     grid = torch.cat([u + wander[0], v + wander[1]], 1).permute(0, 2, 3, 1) * 2 - 1
     moved = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    wash = _blur(moved, 2)
+    wash = _blur(moved, 1)
     steps = torch.round(wash * 6) / 6
-    rim = (_blur(moved, 1) - _blur(moved, 3)).abs().mean(1, keepdim=True)
+    rim = (wash - _blur(wash, 2)).abs().mean(1, keepdim=True)
     pigment = 0.35 * wash + 0.65 * (0.5 * wash + 0.5 * steps)
-    light = 0.24 + 0.8 * pigment
+    light = 0.16 + 0.86 * pigment
     grain = 0.12 * (_noise(pictures, seeds + 3, 70) - 0.5) + 0.14 * (_noise(pictures, seeds + 4, 7) - 0.5)
     dry = ((_border_distance(pictures) + 0.06 * (_noise(pictures, seeds + 5, 14) - 0.5) - 0.035) * 40).clamp(
         0, 1
@@ -64,15 +64,15 @@ def watercolor(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 
 
 def comic(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
-    """Flat strong colours, thick black outlines, and print dots in the shade."""
+    """Flat strong colours, black outlines, and print dots in the shade."""
     level = gray(pictures)
-    strong = (level + 1.7 * (_blur(pictures, 1) - level)).clamp(0, 1)
-    flat = (torch.round(strong * 3) / 3) * 0.85 + 0.15 * strong
+    strong = (level + 1.6 * (pictures - level)).clamp(0, 1)
+    flat = (torch.round(strong * 4) / 4) * 0.85 + 0.15 * strong
     u, v = _grid(pictures)
-    raster = torch.sin((u + v) * math.pi * 40) * torch.sin((u - v) * math.pi * 40)
-    dots = (raster * 3 + 0.5).clamp(0, 1) * ((0.55 - level) * 4).clamp(0, 0.35)
-    outline = F.max_pool2d(_lines(pictures, edges), 3, 1, 1)
-    return ((flat * (1 - dots)) * (1 - (outline * 2 - 0.4).clamp(0, 1))).clamp(0, 1)
+    raster = torch.sin((u + v) * math.pi * 24) * torch.sin((u - v) * math.pi * 24)
+    dots = (raster * 3 + 0.3).clamp(0, 1) * ((0.55 - level) * 4).clamp(0, 0.4)
+    outline = torch.maximum(edges, (_change(pictures) * 2.2 - 0.7).clamp(0, 1))
+    return (flat * (1 - dots) * (1 - 0.95 * outline)).clamp(0, 1)
 
 
 def black_and_white(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def old_photo(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     u, v = _grid(pictures)
     level = _blur(gray(pictures), 1) * 0.75 + 0.16
     corner = 1 - 0.9 * ((u - 0.5) ** 2 + (v - 0.5) ** 2)
-    grain = 0.14 * (_white_noise(pictures, seeds) - 0.5) + 0.1 * (_noise(pictures, seeds, 6) - 0.5)
+    grain = 0.1 * (_white_noise(pictures, seeds) - 0.5) + 0.1 * (_noise(pictures, seeds, 6) - 0.5)
     scratch = (_noise_line(pictures, seeds) > 0.965).to(pictures.dtype) * 0.22
     tone = (level * corner + grain + scratch).clamp(0, 1)
     warm = pictures.new_tensor([1.06, 0.86, 0.6])[:, None, None]
@@ -109,14 +109,14 @@ def old_photo(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 def mosaic(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     """Irregular small stones in light mortar, each of one colour."""
     u, v = _grid(pictures)
-    count = 22
+    count = 16
     nearest, second, place = _nearest_stones(u, v, count, seeds)
     stones = F.grid_sample(_blur(pictures, 1), place * 2 - 1, padding_mode="border", align_corners=False)
     across, down = (torch.floor(place[..., k] * 4096).to(torch.int32) for k in (0, 1))
     tint = lattice(across, down, torch.zeros_like(down), seeds[:, None, None])
     stones = stones * (0.85 + 0.3 * tint[:, None])
-    mortar = ((second - nearest) * 7 - 0.4).clamp(0, 1)
-    return (stones * mortar + 0.86 * (1 - mortar)).clamp(0, 1)
+    solid = ((second - nearest) * 7 - 0.2).clamp(0, 1)
+    return (stones * solid + (0.2 * stones + 0.68) * (1 - solid)).clamp(0, 1)
 
 
 STYLES: dict[str, Style] = {
@@ -180,11 +180,15 @@ def _block_mean(pictures: Tensor, count: int) -> Tensor:
 
 def _lines(pictures: Tensor, edges: Tensor) -> Tensor:
     """Outlines (I, 1, H, W): the renderer's edges and the strong changes of the picture itself."""
-    soft = F.pad(_blur(pictures, 1), (1, 1, 1, 1), mode="replicate")
-    across = (soft[..., 1:-1, 2:] - soft[..., 1:-1, :-2]).abs()
-    down = (soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]).abs()
-    change = (across + down).amax(1, keepdim=True)
-    return torch.maximum(edges, (change * 2.4 - 0.25).clamp(0, 1))
+    return torch.maximum(edges, (_change(_blur(pictures, 1)) * 2.4 - 0.25).clamp(0, 1))
+
+
+def _change(pictures: Tensor) -> Tensor:
+    """The largest channel's central differences, across plus down: (I, 1, H, W)."""
+    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs()
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs()
+    return (across + down).amax(1, keepdim=True)
 
 
 def _nearest_stones(u: Tensor, v: Tensor, count: int, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
