@@ -1,0 +1,251 @@
+"""Attributes of a prompt: what a subject wears, holds or stands on, and how it lies. For any subject."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.toybox.assembly import bounding_box, grounded, moved, part_bounds, turned
+from jedi_diffusion.toybox.materials import plain
+from jedi_diffusion.toybox.parts import Material, Part, Vec3
+
+Draw = Callable[[], float]
+
+RED: Vec3 = (0.86, 0.10, 0.10)
+BLUE: Vec3 = (0.10, 0.22, 0.85)
+GREEN: Vec3 = (0.10, 0.62, 0.18)
+YELLOW: Vec3 = (0.97, 0.85, 0.12)
+PURPLE: Vec3 = (0.52, 0.16, 0.70)
+BLACK: Vec3 = (0.05, 0.05, 0.06)
+WHITE: Vec3 = (0.96, 0.96, 0.94)
+GOLD: Vec3 = (0.96, 0.74, 0.16)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a hat goes: centre and half extents of the box around a part; `round` on top or flat."""
+
+    center: Vec3
+    half: Vec3
+    round: bool
+
+    @property
+    def seat(self) -> float:
+        """The height at which a hat sits: on a flat top, or a little down a round one."""
+        return self.center[1] + self.half[1] * (0.78 if self.round else 1.0)
+
+    @property
+    def radius(self) -> float:
+        """The radius of a hat that fits."""
+        return min(0.26, max(0.07, 0.78 * min(self.half[0], self.half[2])))
+
+
+def find_head(parts: Sequence[Part]) -> Head:
+    """The high, central and broad part of a subject that a hat would be put on."""
+
+    def score(bounds: tuple[Vec3, Vec3]) -> float:
+        low, high = bounds
+        breadth = min(high[0] - low[0], high[2] - low[2])
+        return high[1] - 0.6 * abs(0.5 * (low[0] + high[0])) + 0.8 * min(breadth, 0.35)
+
+    bounds = [part_bounds(part) for part in parts]
+    best = max(range(len(parts)), key=lambda index: score(bounds[index]))
+    low, high = bounds[best]
+    center = (0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2]))
+    half = (0.5 * (high[0] - low[0]), 0.5 * (high[1] - low[1]), 0.5 * (high[2] - low[2]))
+    return Head(center, half, parts[best].kind == "ellipsoid")
+
+
+def _front(parts: Sequence[Part], x: float, y: float) -> float:
+    """About how far the subject reaches towards +z at this x and y (0 where there is nothing)."""
+    depths = [0.0]
+    for part in parts:
+        low, high = part_bounds(part)
+        u = (2 * x - low[0] - high[0]) / (high[0] - low[0])
+        v = (2 * y - low[1] - high[1]) / (high[1] - low[1])
+        inside = 1 - u * u - v * v if part.kind == "ellipsoid" else 1 - max(abs(u), abs(v))
+        if inside > 0:
+            reach = math.sqrt(inside) if part.kind == "ellipsoid" else 1.0
+            depths.append(0.5 * (low[2] + high[2]) + 0.5 * (high[2] - low[2]) * reach)
+    return max(depths)
+
+
+def _cloth(color: Vec3, draw: Draw, gloss: float = 0.15) -> Material:
+    """The named colour, a shade lighter or darker."""
+    shade = 0.85 + 0.15 * draw()
+    return plain((color[0] * shade, color[1] * shade, color[2] * shade), gloss)
+
+
+def _tube(
+    center: Vec3, radius: float, half: float, material: Material, taper: float = 1.0, turn: float = 0.0
+) -> Part:
+    return Part("frustum", center, (radius, half, radius), material, (0.0, 0.0, turn), taper)
+
+
+def _hat(parts: list[Part], draw: Draw, color: Vec3, height: float, brim: float, taper: float) -> list[Part]:
+    head, felt = find_head(parts), _cloth(color, draw)
+    x, z, y, radius = head.center[0], head.center[2], head.seat, head.radius
+    return [
+        *parts,
+        _tube((x, y + 0.015, z), radius * brim, 0.018, felt),
+        _tube((x, y + height * radius, z), radius, height * radius, felt, taper),
+    ]
+
+
+def _red_hat(parts: list[Part], draw: Draw) -> list[Part]:
+    return _hat(parts, draw, RED, 0.55 + 0.2 * draw(), 1.65, 0.75)
+
+
+def _top_hat(parts: list[Part], draw: Draw) -> list[Part]:
+    return _hat(parts, draw, BLACK, 1.0 + 0.3 * draw(), 1.5, 1.0)
+
+
+def _party_hat(parts: list[Part], draw: Draw) -> list[Part]:
+    head, radius = find_head(parts), 0.85 * find_head(parts).radius
+    x, z, y, rise = head.center[0], head.center[2], head.seat, radius * (1.3 + 0.4 * draw())
+    stripes = Material("stripes", (YELLOW, PURPLE, WHITE), 9.0, (0.0, 0.0, 60.0))
+    return [
+        *parts,
+        _tube((x, y + rise, z), radius, rise, stripes, 0.04),
+        Part("ellipsoid", (x, y + 2 * rise, z), (0.3 * radius,) * 3, _cloth(PURPLE, draw)),
+    ]
+
+
+def _crown(parts: list[Part], draw: Draw) -> list[Part]:
+    head, gold = find_head(parts), _cloth(GOLD, draw, 0.9)
+    x, z, y, radius = head.center[0], head.center[2], head.seat, head.radius
+    rise = radius * (0.45 + 0.15 * draw())
+    points = [
+        Part(
+            "box",
+            (x, y + 2 * rise, z),
+            (0.68 * radius, 0.68 * radius * 0.35, 0.05 * radius),
+            gold,
+            (0.0, turn, 0.0),
+        )
+        for turn in (45.0, -45.0)
+    ]
+    jewel = plain(RED, 0.9)
+    return [
+        *parts,
+        # Upside down, so that it widens to the top.
+        _tube((x, y + rise, z), 1.12 * radius, rise, gold, 0.85, 180.0),
+        *points,
+        Part("ellipsoid", (x, y + rise, z + radius), (0.2 * radius,) * 3, jewel),
+    ]
+
+
+def _sunglasses(parts: list[Part], draw: Draw) -> list[Part]:
+    head, glass = find_head(parts), plain((0.03, 0.03, 0.04), 0.9)
+    half = min(0.22, max(0.06, head.half[0]))
+    y = head.center[1] + (0.2 * head.half[1] if head.half[1] < 0.3 else head.half[1] - 0.2)
+    x, size = head.center[0], half * (0.36 + 0.06 * draw())
+    z = max(_front(parts, x + sign * 0.45 * half, y) for sign in (1.0, -1.0)) + 0.01
+    lenses = [
+        Part("ellipsoid", (x + sign * 0.47 * half, y, z), (size, 0.85 * size, 0.05), glass)
+        for sign in (1.0, -1.0)
+    ]
+    arms = Part("box", (x, y + 0.25 * size, z - 0.3 * half), (0.98 * half, 0.022, 0.3 * half), glass)
+    return [*parts, *lenses, arms]
+
+
+def _scarf(parts: list[Part], draw: Draw) -> list[Part]:
+    head, wool = find_head(parts), _cloth(BLUE, draw)
+    # The neck is where a head ends, or two thirds up a body that has none.
+    low = head.center[1] - 0.75 * head.half[1] if head.half[1] < 0.3 else head.center[1] + 0.35 * head.half[1]
+    shrink = 0.8 if head.round and head.half[1] < 0.3 else 1.0
+    wide, deep = (max(0.07, min(0.4, shrink * head.half[i] * 1.06 + 0.02)) for i in (0, 2))
+    x, z = head.center[0], head.center[2]
+    side = 1.0 if draw() < 0.5 else -1.0
+    ring = Part("frustum", (x, low, z), (wide, 0.05, deep), wool)
+    end = Part(
+        "box",
+        (x + side * 0.45 * wide, low - 0.11, z + deep),
+        (0.045, 0.11, 0.025),
+        wool,
+        (8.0, 0.0, side * 8.0),
+    )
+    return [*parts, ring, end]
+
+
+def _balloon(parts: list[Part], draw: Draw) -> list[Part]:
+    low, high = bounding_box(parts)
+    side = 1.0 if draw() < 0.5 else -1.0
+    size, lift = 0.13 + 0.03 * draw(), 0.55 * (high[1] - low[1])
+    x = (high[0] if side > 0 else low[0]) + side * 0.8 * size
+    top = high[1] + 0.04 + 0.08 * draw()
+    rubber = _cloth(RED, draw, 0.8)
+    return [
+        *parts,
+        _tube((x, 0.5 * (top + lift) - 0.5 * size, 0.08), 0.008, 0.5 * (top - lift), plain(WHITE)),
+        Part("ellipsoid", (x, top, 0.08), (size, 1.2 * size, size), rubber),
+        _tube((x, top - 1.22 * size, 0.08), 0.25 * size, 0.12 * size, rubber, 0.3),
+    ]
+
+
+def _flag(parts: list[Part], draw: Draw) -> list[Part]:
+    low, high = bounding_box(parts)
+    side = 1.0 if draw() < 0.5 else -1.0
+    x, top = (high[0] if side > 0 else low[0]) + side * 0.05, high[1] + 0.12
+    cloth = _cloth(YELLOW, draw)
+    return [
+        *parts,
+        _tube((x, 0.5 * top, 0.0), 0.014, 0.5 * top, plain((0.45, 0.3, 0.18))),
+        Part("box", (x + side * 0.14, top - 0.11, 0.0), (0.13, 0.09, 0.01), cloth),
+    ]
+
+
+def _on_box(parts: list[Part], draw: Draw) -> list[Part]:
+    low, high = bounding_box(parts)
+    height = 0.1 + 0.06 * draw()
+    size = (0.52 * (high[0] - low[0]) + 0.03, height, 0.52 * (high[2] - low[2]) + 0.03)
+    return [*moved(parts, (0.0, 2 * height, 0.0)), Part("box", (0.0, height, 0.0), size, _cloth(GREEN, draw))]
+
+
+def _on_cushion(parts: list[Part], draw: Draw) -> list[Part]:
+    low, high = bounding_box(parts)
+    height = 0.07 + 0.03 * draw()
+    size = (0.62 * (high[0] - low[0]) + 0.06, height, 0.62 * (high[2] - low[2]) + 0.06)
+    cushion = Part("ellipsoid", (0.0, height, 0.0), size, _cloth(PURPLE, draw))
+    return [*moved(parts, (0.0, 1.5 * height, 0.0)), cushion]
+
+
+def _lying(parts: list[Part], draw: Draw) -> list[Part]:
+    return grounded(turned(parts, (0.0, 0.0, 90.0 if draw() < 0.5 else -90.0)))
+
+
+def _upside_down(parts: list[Part], draw: Draw) -> list[Part]:
+    return grounded(turned(parts, (0.0, 0.0, 180.0)))
+
+
+_APPLY: dict[str, Callable[[list[Part], Draw], list[Part]]] = {
+    "wearing a red hat": _red_hat,
+    "wearing a black top hat": _top_hat,
+    "wearing a party hat": _party_hat,
+    "wearing a golden crown": _crown,
+    "wearing sunglasses": _sunglasses,
+    "wearing a blue scarf": _scarf,
+    "with a red balloon": _balloon,
+    "with a yellow flag": _flag,
+    "on a green box": _on_box,
+    "on a purple cushion": _on_cushion,
+    "lying on its side": _lying,
+    "upside down": _upside_down,
+}
+ATTRIBUTES: tuple[str, ...] = tuple(_APPLY)
+
+
+def apply_attribute(parts: list[Part], attribute: str, rng: np.random.Generator) -> list[Part]:
+    """The subject with an attribute: its own parts first, moved as one body, then up to two of each kind.
+
+    The result stands on y = 0 and may be taller or wider than one unit. Raises UsageError for an attribute
+    that is not in ATTRIBUTES.
+    """
+    apply = _APPLY.get(attribute)
+    if apply is None:
+        raise UsageError(
+            f"The toybox knows no attribute {attribute!r}; choose one of {', '.join(ATTRIBUTES)}."
+        )
+    return apply(parts, rng.random)
