@@ -109,14 +109,14 @@ def old_photo(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 def mosaic(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     """Irregular small stones in light mortar, each of one colour."""
     u, v = _grid(pictures)
-    count = 16
+    count = 19
     nearest, second, place = _nearest_stones(u, v, count, seeds)
     stones = F.grid_sample(_blur(pictures, 1), place * 2 - 1, padding_mode="border", align_corners=False)
     across, down = (torch.floor(place[..., k] * 4096).to(torch.int32) for k in (0, 1))
     tint = lattice(across, down, torch.zeros_like(down), seeds[:, None, None])
     stones = stones * (0.85 + 0.3 * tint[:, None])
-    solid = ((second - nearest) * 7 - 0.2).clamp(0, 1)
-    return (stones * solid + (0.2 * stones + 0.68) * (1 - solid)).clamp(0, 1)
+    solid = ((second - nearest) * 8 - 0.1).clamp(0, 1)
+    return (stones * solid + (0.35 * stones + 0.56) * (1 - solid)).clamp(0, 1)
 
 
 STYLES: dict[str, Style] = {
