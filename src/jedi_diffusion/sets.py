@@ -73,7 +73,9 @@ class SetBatch:
     def __post_init__(self) -> None:
         pictures = self.latents.shape[0]
         if min(self.set_sizes, default=0) < 1 or sum(self.set_sizes) != pictures:
-            raise UsageError(f"Set sizes {self.set_sizes} do not add up to the {pictures} pictures of the batch.")
+            raise UsageError(
+                f"Set sizes {self.set_sizes} do not add up to the {pictures} pictures of the batch."
+            )
         for name, value in self._tensors():
             if value.shape[0] != pictures:
                 raise UsageError(f"`{name}` holds {value.shape[0]} rows for {pictures} pictures.")
@@ -97,6 +99,11 @@ class SetBatch:
     def to(self, *args: Any, **kwargs: Any) -> SetBatch:
         """The batch with every tensor moved or cast by `Tensor.to`."""
         return replace(self, **{name: value.to(*args, **kwargs) for name, value in self._tensors()})
+
+    def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
+        """The pictures with these numbers, in this order, laid out as sets of the given sizes."""
+        chosen: dict[str, Any] = {name: value[rows] for name, value in self._tensors()}
+        return SetBatch(set_sizes=tuple(set_sizes), **chosen)
 
     @staticmethod
     def concatenate(batches: Sequence[SetBatch]) -> SetBatch:

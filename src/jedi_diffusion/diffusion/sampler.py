@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -152,14 +152,16 @@ def _lay_out(plan: SamplingPlan) -> _Layout:
 
 def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool) -> SetBatch:
     """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
-    names = [item.name for item in fields(plan.batch) if item.name != "set_sizes"]
-    values = {name: getattr(plan.batch, name) for name in names}
-    chosen = {name: value[kept] for name, value in values.items() if value is not None}
+    chosen = plan.batch.select(kept, (1,) * len(kept) if alone else plan.batch.set_sizes)
     if not condition.text:
-        chosen |= {name: value.expand_as(chosen[name]) for name, value in plan.null.items()}
+        null: dict[str, Any] = {
+            name: each.expand(len(kept), *each.shape[1:]) for name, each in plan.null.items()
+        }
+        chosen = replace(chosen, **null)
     if not condition.pictures:
-        chosen |= {"latents": torch.zeros_like(chosen["latents"]), "mask": torch.ones_like(chosen["mask"])}
-    return replace(plan.batch, set_sizes=(1,) * len(kept) if alone else plan.batch.set_sizes, **chosen)
+        latents, mask = torch.zeros_like(chosen.latents), torch.ones_like(chosen.mask)
+        chosen = replace(chosen, latents=latents, mask=mask)
+    return chosen
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:

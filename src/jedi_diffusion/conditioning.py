@@ -1,0 +1,182 @@
+"""Prompts and pictures as the tensors that a joint model is conditioned on.
+
+Letters: B captions; K text tokens; D text features; P pooled text features; R references; H, W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.pictures import to_rgb
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 80
+"""Characters of dropped text that a warning quotes."""
+
+Picture = Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Text:
+    """Captions as the UNet reads them: embeddings (B, K, D) and, for SDXL, pooled (B, P)."""
+
+    embeddings: Tensor
+    pooled: Tensor | None = None
+
+    def select(self, rows: Sequence[int]) -> Text:
+        """The captions with these numbers, in this order, repeats allowed."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.embeddings.device)
+        return Text(self.embeddings[index], None if self.pooled is None else self.pooled[index])
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises UsageError for a prompt that is not text: another type, NUL characters, broken Unicode."""
+    if not isinstance(prompt, str):
+        raise UsageError(f"A prompt must be a string, not {type(prompt).__name__}.")
+    if "\0" in prompt:
+        raise UsageError(f"A prompt holds a NUL character at position {prompt.index(chr(0))}; remove it.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"A prompt holds broken Unicode at position {error.start}; remove it.") from error
+
+
+def encode_text(
+    prompts: Sequence[str],
+    tokenizers: Sequence[Any],
+    encoders: Sequence[Any],
+    device: torch.device,
+    zero_if_empty: bool = False,
+) -> Text:
+    """Captions through one text encoder (SD 1.x, 2.x: last hidden states) or two (SDXL: penultimate, joined).
+
+    Each distinct caption runs once. What exceeds a tokenizer's length is dropped, and a warning quotes it.
+    zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained. Raises UsageError for what
+    `check_prompt` refuses.
+    """
+    distinct = list(dict.fromkeys(prompts))
+    for prompt in distinct:
+        check_prompt(prompt)
+    states, pooled = [], None
+    for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
+        tokens = torch.cat([_tokenize(tokenizer, prompt) for prompt in distinct]).to(device)
+        output = encoder(tokens, output_hidden_states=len(encoders) > 1)
+        if len(encoders) == 1:
+            states.append(output.last_hidden_state)
+        else:
+            states.append(output.hidden_states[-2])
+            pooled = getattr(output, "text_embeds", pooled)
+    text = Text(torch.cat(states, dim=-1), pooled)
+    if zero_if_empty:
+        keep = torch.tensor([bool(prompt) for prompt in distinct], device=device)
+        text = Text(
+            text.embeddings * keep[:, None, None],
+            None if text.pooled is None else text.pooled * keep[:, None],
+        )
+    return text.select([distinct.index(prompt) for prompt in prompts])
+
+
+def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
+    """Token ids (1, K), padded and cut to the tokenizer's length."""
+    encoded = tokenizer(
+        prompt,
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    end = int(encoded.offset_mapping.max()) if prompt else 0
+    is_full = bool(encoded.attention_mask.all())
+    dropped = prompt[end:].strip() if is_full else ""
+    if dropped:
+        shown = dropped if len(dropped) <= SHOWN else f"{dropped[:SHOWN]}..."
+        logger.warning(
+            "The prompt exceeds the %d tokens that the model reads; its last %d characters are dropped: %r.",
+            tokenizer.model_max_length,
+            len(dropped),
+            shown,
+        )
+    return encoded.input_ids
+
+
+def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
+    """The words of a prompt that a closed-vocabulary model never saw, each once, lower case, in order.
+
+    Only tokenizers marked `whole_words` have a closed vocabulary: there every known word is one token. Others
+    give an empty list. Looks at the words the tokenizer keeps, at most `model_max_length` of them.
+    """
+    if not tokenizer.init_kwargs.get("whole_words"):
+        return []
+    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", prompt.lower())[: tokenizer.model_max_length]
+    return [word for word in dict.fromkeys(words) if not _is_whole(tokenizer, word)]
+
+
+def _is_whole(tokenizer: Any, word: str) -> bool:
+    tokens = tokenizer(word, add_special_tokens=False).input_ids
+    return len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id
+
+
+def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:
+    """References as (R, 3, H, W) float32 in [-1, 1]: the centre of each, cut to the shape and resized.
+
+    Accepts Pillow pictures of any mode, 8-bit arrays (H, W, 3), and tensors (3, H, W) in 0..1.
+    Raises UsageError that names the reference's number for anything else.
+    """
+    rows = [_to_unit(picture, number, height, width) for number, picture in enumerate(pictures, start=1)]
+    return torch.stack(rows) * 2 - 1 if rows else torch.zeros(0, 3, height, width)
+
+
+def _to_unit(picture: Picture, number: int, height: int, width: int) -> Tensor:
+    """One reference as (3, H, W) in 0..1."""
+    if isinstance(picture, Tensor):
+        return _fit_tensor(picture, number, height, width)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UsageError(
+                f"Reference {number} is an array of {picture.dtype} and shape {picture.shape}; "
+                "arrays must be uint8 of shape (height, width, 3)."
+            )
+        picture = Image.fromarray(picture)
+    if not isinstance(picture, Image.Image):
+        raise UsageError(
+            f"Reference {number} is a {type(picture).__name__}, not a Pillow picture, an array or a tensor."
+        )
+    upright = to_rgb(ImageOps.exif_transpose(picture))
+    fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 255
+
+
+def _fit_tensor(picture: Tensor, number: int, height: int, width: int) -> Tensor:
+    if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+        raise UsageError(
+            f"Reference {number} is a tensor of {picture.dtype} and shape {tuple(picture.shape)}; "
+            "tensors must be floating-point of shape (3, height, width)."
+        )
+    if not bool(((picture >= 0) & (picture <= 1)).all()):
+        raise UsageError(f"Reference {number} holds values outside 0..1; tensors must be in that range.")
+    rows, columns = picture.shape[1:]
+    scale = min(rows / height, columns / width)
+    crop_rows, crop_columns = round(height * scale), round(width * scale)
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    crop = picture.detach().float().cpu()[None, :, top : top + crop_rows, left : left + crop_columns]
+    if crop.shape[2:] != (height, width):
+        crop = F.interpolate(crop, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return crop[0]
+
+
+def sizes_of_pictures(count: int, height: int, width: int) -> Tensor:
+    """SDXL's time_ids (count, 6): original size, crop's corner, target size, for uncropped pictures."""
+    return torch.tensor([[height, width, 0, 0, height, width]] * count, dtype=torch.float32)

@@ -1,0 +1,402 @@
+"""JeDiPipeline: references and prompts in, new pictures of the subject out (section 3.3 of the paper).
+
+Letters: R references; T targets; I pictures of all sets; C, H, W a latent's channels, height, width.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from jedi_diffusion.conditioning import (
+    Picture,
+    Text,
+    check_prompt,
+    encode_text,
+    sizes_of_pictures,
+    to_pixels,
+    unknown_words,
+)
+from jedi_diffusion.diffusion import (
+    CachedReferences,
+    Coupling,
+    GuidanceMode,
+    NullSet,
+    SamplingPlan,
+    draw_noise,
+    plan_guidance,
+    sample,
+)
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.model import JointDenoiser, install_coupling, make_joint
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.model.checkpoint import check_model_folder
+from jedi_diffusion.request import (
+    Request,
+    check_choice,
+    checked_count,
+    fresh_scheduler,
+    listed_references,
+    one_caption_each,
+    one_generator_each,
+    picture_size,
+)
+from jedi_diffusion.sets import SetBatch
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+@dataclass
+class JeDiPipelineOutput(BaseOutput):
+    """images, prompt-major: a list of RGB pictures (pil), or an array (T, H, W, 3) in 0..1 (np), or a tensor
+    (T, 3, H, W) in 0..1 (pt), or the scaled latents (T, C, H, W) (latent)."""
+
+    images: list[Image.Image] | np.ndarray | Tensor
+
+
+class JeDiPipeline(DiffusionPipeline):
+    """Personalized text-to-image generation with a joint-image model of the Stable Diffusion family.
+
+    vae: AutoencoderKL or PatchAutoencoder; unet: a UNet2DConditionModel with 2C + 1 input channels, on which
+    coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only.
+    force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
+    Raises ModelError for a UNet that is not joint.
+    """
+
+    vae: Any
+    unet: Any
+    scheduler: Any
+    tokenizer: Any
+    text_encoder: Any
+    tokenizer_2: Any
+    text_encoder_2: Any
+
+    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | PatchAutoencoder,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
+        force_zeros_for_empty_prompt: bool = False,
+    ) -> None:
+        super().__init__()
+        config: Any = unet.config
+        channels, latent = config.in_channels, config.out_channels
+        if channels != 2 * latent + 1:
+            raise ModelError(
+                f"The UNet has {channels} input channels where a joint model has {2 * latent + 1}; make one "
+                "from a single-image model with JeDiPipeline.from_single_image_model(...)."
+            )
+        install_coupling(unet)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+        )
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self._interrupt = False
+        self._num_timesteps = 0
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any
+    ) -> "JeDiPipeline":
+        """A trained joint model from a diffusers folder or the Hub; safetensors only.
+
+        kwargs: diffusers' (torch_dtype, variant, revision, ...). A folder's weights are checked before
+        anything is built from them. Raises ModelError.
+        """
+        if os.path.isdir(pretrained_model_name_or_path):
+            check_model_folder(os.fspath(pretrained_model_name_or_path), kwargs.get("variant"))
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"use_safetensors": True})
+
+    @classmethod
+    def from_single_image_model(
+        cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any
+    ) -> "JeDiPipeline":
+        """An untrained joint model from any SD-family model (SD 1.x, 2.x, SDXL; plain or inpainting).
+
+        Training starts here. Sampled as it is, with coupling "joint", it is the training-free variant:
+        coupled attention and replacement. Safety checker and feature extractor are left out. kwargs and errors
+        as for `from_pretrained`.
+        """
+        path = pretrained_model_name_or_path
+        if os.path.isdir(path):
+            check_model_folder(os.fspath(path), kwargs.get("variant"))
+        unet = UNet2DConditionModel.from_pretrained(
+            path, subfolder="unet", **kwargs | {"use_safetensors": True}
+        )
+        return cls.from_pretrained(path, unet=make_joint(unet), **kwargs)
+
+    @property
+    def interrupt(self) -> bool:
+        """Set to True, by a callback or another thread, to stop the call that runs within one step."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the latest call."""
+        return self._num_timesteps
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        references: Sequence[Picture] | Picture = (),
+        reference_prompts: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 3.0,
+        guidance_mode: GuidanceMode = "joint",
+        image_guidance_scale: float | None = None,
+        coupling: Coupling = "joint",
+        null_set: NullSet = "joint",
+        joint_targets: bool = False,
+        height: int | None = None,
+        width: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        callback_on_step_end: Callback | None = None,
+        output_type: Literal["pil", "np", "pt", "latent"] = "pil",
+        return_dict: bool = True,
+    ) -> JeDiPipelineOutput | tuple[Any]:
+        """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
+
+        references: any number of pictures; each is cut to its centre and resized (`conditioning.to_pixels`).
+        reference_prompts: None (no captions), one for all, or one each.
+        guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
+        None for the same. guidance_mode: `diffusion.plan_guidance`.
+        coupling: "joint", the paper's; "cached": references run once, and every step and target reads them.
+        null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
+        target as a set of one; with coupling "cached" both are the same.
+        joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
+        height, width: pixels, by default the UNet's own size.
+        generator: one a picture, or one for all: picture k then depends on its initial seed and k only, so a
+        second call with the same object gives the same pictures. None draws a seed from torch's global state.
+        callback_on_step_end(pipeline, step, timestep, {"latents": (T, C, H, W)}) may return other latents.
+        Everything is checked before the first forward; raises UsageError.
+        """
+        self._interrupt = False
+        check_choice("output_type", output_type, OUTPUT_TYPES)
+        request = self._check(
+            prompts=[prompt] if isinstance(prompt, str) else list(prompt),
+            references=listed_references(references),
+            captions=reference_prompts,
+            images_per_prompt=num_images_per_prompt,
+            steps=num_inference_steps,
+            guidance=(guidance_mode, guidance_scale, image_guidance_scale),
+            coupling=coupling,
+            null_set=null_set,
+            joint_targets=joint_targets,
+            size=(height, width),
+            generator=generator,
+        )
+        self._num_timesteps = len(request.scheduler.timesteps)
+        latents = self._sample(request, callback_on_step_end)
+        images = self._to_output(latents, output_type)
+        self.maybe_free_model_hooks()
+        return JeDiPipelineOutput(images=images) if return_dict else (images,)
+
+    def _check(
+        self,
+        prompts: list[str],
+        references: list[Picture],
+        captions: str | Sequence[str] | None,
+        images_per_prompt: int,
+        steps: int,
+        guidance: tuple[GuidanceMode, float, float | None],
+        coupling: Coupling,
+        null_set: NullSet,
+        joint_targets: bool,
+        size: tuple[int | None, int | None],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> Request:
+        """All of a call's checks; nothing has run on a network yet."""
+        if not prompts:
+            raise UsageError("There is no prompt; give at least one.")
+        check_choice("coupling", coupling, ("joint", "cached"))
+        check_choice("null_set", null_set, ("joint", "single"))
+        if coupling == "cached" and joint_targets:
+            raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
+        captions = one_caption_each(captions, len(references))
+        for text in (*prompts, *captions):
+            check_prompt(text)
+        targets = [
+            text for text in prompts for _ in range(checked_count("num_images_per_prompt", images_per_prompt))
+        ]
+        sets_differ = bool(references) or (null_set == "single" and joint_targets and len(targets) > 1)
+        plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
+        height, width = picture_size(*size, self.unet.config.sample_size, self.vae_scale_factor)
+        request = Request(
+            prompts=targets,
+            captions=captions,
+            pixels=to_pixels(references, height, width),
+            guidance=plan,
+            scheduler=fresh_scheduler(self.scheduler, steps, self._execution_device),
+            generators=one_generator_each(generator, len(targets)),
+            coupling=coupling if references else "joint",
+            null_set=null_set,
+            joint_targets=joint_targets,
+        )
+        self._report_unknown_words([*prompts, *captions])
+        return request
+
+    def _report_unknown_words(self, prompts: Sequence[str]) -> None:
+        words = [word for prompt in prompts for word in unknown_words(self.tokenizer, prompt)]
+        if words:
+            listed = ", ".join(dict.fromkeys(words))
+            logger.warning("The model does not know these words and may ignore them: %s.", listed)
+
+    def _sample(self, request: Request, callback: Callback | None) -> Tensor:
+        """The targets' latents (T, C, H, W)."""
+        sets = self._encode_sets(request)
+        denoiser = JointDenoiser(self.unet)
+        null = self.encode_captions([""])
+        plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
+        if request.coupling == "cached":
+            plan = self._run_references_once(denoiser, plan)
+        noise = draw_noise(plan.batch, request.generators)
+        with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
+
+            def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor | None:
+                bar.update()
+                if callback is None:
+                    return None
+                return (callback(self, step, timestep, {"latents": latents}) or {}).get("latents")
+
+            return sample(
+                denoiser,
+                request.scheduler,
+                plan,
+                noise,
+                request.generators,
+                after_step,
+                lambda: self._interrupt,
+            )
+
+    def _encode_sets(self, request: Request) -> SetBatch:
+        """The sets: the references and one target each, or all targets in one set (settled question 7)."""
+        device, targets = self._execution_device, len(request.prompts)
+        given = self.encode_pictures(request.pixels)
+        text = self.encode_captions([*request.captions, *request.prompts])
+        references = list(range(len(given)))
+        groups = [list(range(targets))] if request.joint_targets else [[number] for number in range(targets)]
+        rows = [row for group in groups for row in (*references, *(len(given) + number for number in group))]
+        empty = torch.zeros(targets, *self._latent_shape(*request.size), device=device)
+        mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
+        sizes = sizes_of_pictures(len(rows), *request.size).to(device) if text.pooled is not None else None
+        return SetBatch(
+            latents=torch.cat([given, empty])[rows],
+            mask=mask.view(-1, 1, 1, 1),
+            set_sizes=tuple(len(references) + len(group) for group in groups),
+            time_ids=sizes,
+            **_named(text.select(rows)),
+        )
+
+    def _run_references_once(self, denoiser: JointDenoiser, plan: SamplingPlan) -> SamplingPlan:
+        """Fills a cache with one pass over the references; the sets that remain are the targets alone.
+
+        The references run with their captions, with empty ones, or with both, as guidance's branches ask.
+        """
+        count = plan.batch.set_sizes[0] - 1
+        captions = [text for text in (True, False) if (text, True) in plan.guidance.branches]
+        first_set = plan.batch.select(list(range(count)), (count,))
+        silent: dict[str, Any] = {
+            name: value.expand(count, *value.shape[1:]) for name, value in plan.null.items()
+        }
+        passes = [first_set if text else replace(first_set, **silent) for text in captions]
+        targets = torch.nonzero(~plan.batch.is_reference).flatten()
+        alone = plan.batch.select(targets, (1,) * len(targets))
+        if not passes:
+            return replace(plan, batch=alone)
+        cache = denoiser.fill_cache(SetBatch.concatenate(passes))
+        cached = CachedReferences(cache, {text: number for number, text in enumerate(captions)})
+        return replace(plan, batch=alone, cached=cached)
+
+    def encode_captions(self, captions: Sequence[str]) -> Text:
+        """Captions as the UNet reads them, (B, K, D) and SDXL's pooled (B, P)."""
+        tokenizers = [each for each in (self.tokenizer, self.tokenizer_2) if each is not None]
+        encoders = [each for each in (self.text_encoder, self.text_encoder_2) if each is not None]
+        config: Any = self.config
+        zeros = config.force_zeros_for_empty_prompt
+        return encode_text(captions, tokenizers, encoders, self._execution_device, zeros)
+
+    def encode_pictures(self, pixels: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] as scaled latents (B, C, H, W) float32, the encoder's mode."""
+        device = self._execution_device
+        if not len(pixels):
+            return torch.zeros(0, *self._latent_shape(*pixels.shape[2:]), device=device)
+        with self._vae_without_overflow():
+            latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
+        return (latents - self._shift) * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
+        with self._vae_without_overflow():
+            latents = latents / self.vae.config.scaling_factor + self._shift
+            return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+
+    def _to_output(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
+        if output_type == "latent":
+            return latents
+        return self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
+
+    @property
+    def _shift(self) -> float:
+        return getattr(self.vae.config, "shift_factor", None) or 0.0
+
+    @contextmanager
+    def _vae_without_overflow(self) -> Iterator[None]:
+        """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
+        dtype = self.vae.dtype
+        upcast = dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False)
+        if upcast:
+            self.vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            if upcast:
+                self.vae.to(dtype)
+
+    def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        factor = self.vae_scale_factor
+        return self.unet.config.out_channels, height // factor, width // factor
+
+
+def _named(text: Text) -> dict[str, Tensor]:
+    """Captions under SetBatch's names; pooled features only where the model has them."""
+    named = {"text": text.embeddings, "pooled_text": text.pooled}
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,119 @@
+"""A call of the pipeline after its checks: what is asked for, in plain lists, before any network runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jedi_diffusion.conditioning import Picture
+from jedi_diffusion.diffusion import Coupling, Guidance, NullSet, spawn_generators
+from jedi_diffusion.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and one generator a target, one caption a reference; pixels (R, 3, H, W) in [-1, 1].
+
+    scheduler: a copy of the pipeline's, set to the steps of this call.
+    """
+
+    prompts: list[str]
+    captions: list[str]
+    pixels: Tensor
+    guidance: Guidance
+    scheduler: Any
+    generators: list[torch.Generator]
+    coupling: Coupling
+    null_set: NullSet
+    joint_targets: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises UsageError unless the value is one of the choices."""
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+def checked_count(name: str, value: int, most: int | None = None) -> int:
+    """The value, if it is a whole number from 1 to `most`. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
+        raise UsageError(
+            f"{name} must be a whole number {f'from 1 to {most}' if most else 'above 0'}, not {value}."
+        )
+    return value
+
+
+def listed_references(references: Sequence[Picture] | Picture) -> list[Picture]:
+    """The references as a list, be they none, one picture, several, or one tensor (R, 3, H, W)."""
+    if isinstance(references, list | tuple) or (isinstance(references, Tensor) and references.ndim == 4):
+        return list(references)
+    return [references]  # type: ignore[list-item]
+
+
+def one_caption_each(captions: str | Sequence[str] | None, references: int) -> list[str]:
+    """One caption a reference: those given, one for all, or empty ones. Raises UsageError on a mismatch."""
+    if captions is None or isinstance(captions, str):
+        return [captions or ""] * references
+    if len(captions) != references:
+        raise UsageError(
+            f"There are {len(captions)} reference prompts for {references} references; "
+            "give one for each, a single one for all, or none."
+        )
+    return list(captions)
+
+
+def one_generator_each(
+    generator: torch.Generator | Sequence[torch.Generator] | None, pictures: int
+) -> list[torch.Generator]:
+    """One generator a picture: the given ones, or children of one seed (None: from torch's global state).
+
+    Raises UsageError for another count.
+    """
+    if generator is None:
+        return spawn_generators(int(torch.randint(2**63 - 1, ())), pictures)
+    if isinstance(generator, torch.Generator):
+        return spawn_generators(generator.initial_seed(), pictures)
+    if len(generator) != pictures:
+        raise UsageError(
+            f"There are {len(generator)} generators for {pictures} pictures; give one each, or one."
+        )
+    return list(generator)
+
+
+def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:
+    """A copy of the scheduler, set to `steps` steps: a call leaves no state behind. Raises UsageError."""
+    checked_count("num_inference_steps", steps, scheduler.config.num_train_timesteps)
+    scheduler = copy.deepcopy(scheduler)
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except ValueError as error:
+        raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps: {error}") from error
+    return scheduler
+
+
+def picture_size(height: int | None, width: int | None, own: Any, factor: int) -> tuple[int, int]:
+    """Height and width in pixels, by default the UNet's own size.
+
+    own: its `sample_size` in latents (one number, two, or None); factor: pixels a latent. Raises UsageError
+    for sides that are not multiples of it.
+    """
+    rows, columns = own if isinstance(own, list | tuple) else (own, own)
+    sides = []
+    for name, side, latents in (("height", height, rows), ("width", width, columns)):
+        if side is None and latents is None:
+            raise UsageError(f"This model's UNet states no size of its own; give the {name}.")
+        pixels = checked_count(name, latents * factor if side is None else side)
+        if pixels % factor:
+            raise UsageError(f"{name} must be a multiple of {factor} pixels, not {pixels}.")
+        sides.append(pixels)
+    return sides[0], sides[1]

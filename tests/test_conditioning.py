@@ -1,0 +1,136 @@
+"""Prompts and pictures as tensors."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import make_text_encoder, make_tokenizer
+
+from jedi_diffusion.conditioning import check_prompt, encode_text, sizes_of_pictures, to_pixels, unknown_words
+from jedi_diffusion.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    torch.manual_seed(0)
+    return make_text_encoder(tokenizer, 16)
+
+
+@torch.no_grad()
+def test_one_encoder_gives_its_last_states(tokenizer, encoder):
+    prompts = ["a robot", "", "a robot", "a dog on the beach"]
+    text = encode_text(prompts, [tokenizer], [encoder], CPU)
+    assert text.pooled is None
+    for row, prompt in zip(text.embeddings, prompts, strict=True):
+        ids = tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt").input_ids
+        torch.testing.assert_close(row, encoder(ids).last_hidden_state[0])
+
+
+@torch.no_grad()
+def test_two_encoders_give_joined_penultimate_states_and_the_second_ones_pooled(tokenizer, encoder):
+    second = make_text_encoder(tokenizer, 24, projection=True)
+    text = encode_text(["a dog"], [tokenizer, tokenizer], [encoder, second], CPU)
+    ids = tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
+    outputs = [each(ids, output_hidden_states=True) for each in (encoder, second)]
+    torch.testing.assert_close(text.embeddings, torch.cat([out.hidden_states[-2] for out in outputs], -1))
+    torch.testing.assert_close(text.pooled, outputs[1].text_embeds)
+    zeros = encode_text(["", "a dog"], [tokenizer, tokenizer], [encoder, second], CPU, zero_if_empty=True)
+    assert zeros.embeddings[0].abs().max() == zeros.pooled[0].abs().max() == 0
+    torch.testing.assert_close(zeros.embeddings[1:], text.embeddings)
+
+
+@torch.no_grad()
+def test_what_is_too_long_is_dropped_and_quoted(tokenizer, encoder, caplog):
+    fits = " ".join(["a robot"] * 7)
+    with caplog.at_level(logging.WARNING):
+        short = encode_text([fits], [tokenizer], [encoder], CPU)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        long = encode_text([f"{fits} on the beach"], [tokenizer], [encoder], CPU)
+    assert "'on the beach'" in caplog.text
+    assert "16 tokens" in caplog.text
+    torch.testing.assert_close(long.embeddings, short.embeddings)
+
+
+@torch.no_grad()
+def test_a_megabyte_of_prompt_is_cut_with_a_short_report(tokenizer, encoder, caplog):
+    with caplog.at_level(logging.WARNING):
+        encode_text(["a dog " * 170_000], [tokenizer], [encoder], CPU)
+    assert len(caplog.text) < 1000
+    assert "dropped" in caplog.text
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "a \udcff", 7])
+def test_what_is_no_text_is_refused(bad):
+    with pytest.raises(UsageError, match=r"(?i)prompt"):
+        check_prompt(bad)
+
+
+def test_unknown_words_are_named_once_where_the_vocabulary_is_closed(tokenizer):
+    closed = make_tokenizer(whole_words=True)
+    assert unknown_words(closed, "A zebra, a robot and a ZEBRA") == ["zebra", "and"]
+    assert unknown_words(closed, "a dog on the beach") == []
+    assert unknown_words(tokenizer, "a zebra") == []
+
+
+def striped(width, height):
+    """A picture whose red is its column, green its row, as parts of the whole."""
+    columns, rows = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([columns, rows, 0 * rows], -1).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["pillow", "array", "tensor"])
+def test_pictures_are_cut_to_their_centre_and_resized(kind):
+    picture = striped(200, 100)
+    if kind == "array":
+        picture = np.array(picture)
+    if kind == "tensor":
+        picture = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    pixels = to_pixels([picture], 50, 50)
+    assert pixels.shape == (1, 3, 50, 50)
+    columns = torch.linspace(0.2525, 0.7475, 50) * 2 - 1
+    torch.testing.assert_close(pixels[0, 0, 25], columns, rtol=0, atol=0.02)
+    rows = torch.linspace(0.005, 0.995, 50) * 2 - 1
+    torch.testing.assert_close(pixels[0, 1, :, 25], rows, rtol=0, atol=0.02)
+
+
+def test_pictures_of_the_right_size_are_not_touched():
+    picture = striped(40, 40)
+    pixels = to_pixels([picture], 40, 40)
+    expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(((pixels[0] + 1) * 127.5).round().byte(), expected)
+
+
+def test_other_modes_become_rgb():
+    pixels = to_pixels([Image.new("L", (8, 8), 255), Image.new("RGBA", (8, 8), (0, 0, 0, 0))], 8, 8)
+    assert torch.equal(pixels, torch.ones(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.rand(3, 8, 8) * 255,
+        torch.full((3, 8, 8), float("nan")),
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.rand(4, 8, 8),
+        np.zeros((8, 8)),
+        "photo.jpg",
+    ],
+    ids=["range", "nan", "dtype", "channels", "array", "path"],
+)
+def test_what_is_no_picture_is_refused_by_number(bad):
+    with pytest.raises(UsageError, match="Reference 2"):
+        to_pixels([Image.new("RGB", (8, 8)), bad], 8, 8)
+
+
+def test_sizes_of_pictures():
+    assert sizes_of_pictures(2, 64, 96).tolist() == [[64, 96, 0, 0, 64, 96]] * 2

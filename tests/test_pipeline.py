@@ -1,0 +1,349 @@
+"""The pipeline on small random models: what it computes, and what it refuses."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+from tiny import make_tokenizer, sd_parts, sdxl_parts
+
+from jedi_diffusion.diffusion import spawn_generators
+from jedi_diffusion.diffusion.guidance import MODES
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.model import JointDenoiser, make_joint
+from jedi_diffusion.pipeline import JeDiPipeline
+
+
+def fill_new_channels(unet):
+    """Weights as after some training: references reach the output through the input, too."""
+    with torch.no_grad():
+        unet.conv_in.weight[:, 4:].normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    return unet
+
+
+def build(parts):
+    pipe = JeDiPipeline(**parts | {"unet": fill_new_channels(make_joint(parts["unet"]))})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return build(sd_parts())
+
+
+@pytest.fixture(scope="module")
+def photos():
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (70, 90, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def latents(pipe, prompt, references=(), **settings):
+    settings = {"num_inference_steps": 3, "generator": generator(), "output_type": "latent"} | settings
+    return pipe(prompt, references, **settings).images
+
+
+def test_pictures_come_prompt_major_in_every_output_type(pipe, photos):
+    call = {"prompt": ["a dog", "a robot"], "references": photos[:1], "num_images_per_prompt": 2}
+    call |= {"num_inference_steps": 2}
+    pil = pipe(**call, generator=generator()).images
+    assert [picture.size for picture in pil] == [(64, 64)] * 4
+    array = pipe(**call, generator=generator(), output_type="np").images
+    tensor = pipe(**call, generator=generator(), output_type="pt").images
+    assert (array.shape, tensor.shape) == ((4, 64, 64, 3), (4, 3, 64, 64))
+    assert np.array_equal(np.array(pil[2]), (array[2] * 255).round().astype(np.uint8))
+    raw = latents(pipe, ["a dog", "a robot"], photos[:1], num_images_per_prompt=2, num_inference_steps=2)
+    decoded = pipe.decode_latents(raw)
+    torch.testing.assert_close((decoded / 2 + 0.5).clamp(0, 1), tensor, rtol=0, atol=1e-5)
+    (images,) = pipe("a dog", num_inference_steps=1, return_dict=False)
+    assert len(images) == 1
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_is_the_same_alone_and_in_a_larger_call(pipe, photos, mode, coupling):
+    settings = {"guidance_mode": mode, "image_guidance_scale": 2.0, "coupling": coupling}
+    together = latents(pipe, ["a dog", "a robot"], photos[:2], num_images_per_prompt=2, **settings)
+    first = latents(pipe, "a dog", photos[:2], **settings)
+    torch.testing.assert_close(first, together[:1], rtol=0, atol=1e-4)
+    own = [generator(seed) for seed in (5, 6)]
+    pair = latents(pipe, ["a dog", "a robot"], photos[:2], **settings | {"generator": own})
+    last = latents(pipe, "a robot", photos[:2], **settings | {"generator": [generator(6)]})
+    torch.testing.assert_close(last, pair[1:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_pictures_depend_on_prompt_references_their_captions_and_the_seed(pipe, photos, coupling):
+    base = latents(pipe, "a dog", photos[:1], coupling=coupling)
+    assert torch.equal(base, latents(pipe, "a dog", photos[:1], coupling=coupling))
+    others = [
+        latents(pipe, "a robot", photos[:1], coupling=coupling),
+        latents(pipe, "a dog", photos[1:2], coupling=coupling),
+        latents(pipe, "a dog", photos[:2], coupling=coupling),
+        latents(pipe, "a dog", photos[:1], reference_prompts="a dog", coupling=coupling),
+        latents(pipe, "a dog", photos[:1], generator=generator(1), coupling=coupling),
+        latents(pipe, "a dog", coupling=coupling),
+    ]
+    for other in others:
+        assert not torch.allclose(base, other, atol=1e-3)
+
+
+def test_cached_equals_the_masked_form_without_a_cache(pipe, photos):
+    """Three steps of DDIM by hand, every branch with its references beside it, as training runs them."""
+    cached = latents(pipe, "a dog", photos[:2], coupling="cached", reference_prompts="a robot")
+    noise = None
+
+    def keep(noisy, *_, **__):
+        nonlocal noise
+        noise = noisy
+        return noisy * 0
+
+    seen = latents_of_first_step(pipe, photos, keep)
+    scheduler, denoiser = pipe.scheduler, JointDenoiser(pipe.unet)
+    scheduler.set_timesteps(3)
+    x = noise[-1:]
+    null = pipe.encode_captions([""]).embeddings
+    full = replace(seen, text=torch.cat([pipe.encode_captions(["a robot"] * 2 + ["a dog"]).embeddings]))
+    alone = full.select([2], (1,))
+    alone = replace(alone, text=null, mask=torch.ones(1, 1, 1, 1))
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            sets = torch.cat([full.latents[:2], x])
+            e = denoiser(sets, t, full, coupling="cached")[2:]
+            e0 = denoiser(x, t, alone, coupling="joint")
+            x = scheduler.step(e0 + 3.0 * (e - e0), t, x, return_dict=False)[0]
+    torch.testing.assert_close(cached, x, rtol=1e-4, atol=1e-3)
+
+
+def latents_of_first_step(pipe, photos, denoiser):
+    """The conditions (two references, one target) of a one-branch joint call; `denoiser` sees its first input."""
+    import jedi_diffusion.pipeline as module
+
+    seen = []
+
+    class Recorder:
+        def __init__(self, unet):
+            pass
+
+        def __call__(self, noisy, timestep, batch, coupling="joint", reference_cache=None):
+            seen.append(batch)
+            return denoiser(noisy)
+
+    original, module.JointDenoiser = module.JointDenoiser, Recorder
+    try:
+        latents(pipe, "a dog", photos[:2], guidance_scale=1.0, num_inference_steps=1)
+    finally:
+        module.JointDenoiser = original
+    return seen[0]
+
+
+def test_references_are_encoded_scaled_and_shown_with_mask_zero(pipe, photos):
+    batch = latents_of_first_step(pipe, photos, lambda noisy: noisy * 0)
+    assert batch.set_sizes == (3,)
+    assert batch.mask.flatten().tolist() == [0, 0, 1]
+    square = photos[0].crop((10, 0, 80, 70)).resize((64, 64), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = pipe.vae.encode(pixels).latent_dist.mode() * 0.18215
+    torch.testing.assert_close(batch.reference_latents[:1], expected, rtol=0, atol=0.01)
+    assert batch.reference_latents[2].abs().max() == 0
+
+
+@pytest.mark.parametrize("null_set", ["joint", "single"])
+def test_joint_targets_share_a_set(pipe, null_set):
+    settings = {"null_set": null_set, "num_images_per_prompt": 2}
+    apart = latents(pipe, "a dog", **settings)
+    shared = latents(pipe, "a dog", joint_targets=True, **settings)
+    assert not torch.allclose(apart, shared, atol=1e-3)
+
+
+def test_null_sets_differ_with_references_and_agree_when_cached(pipe, photos):
+    for coupling, same in (("joint", False), ("cached", True)):
+        settings = {"coupling": coupling}
+        joint = latents(pipe, "a dog", photos[:1], null_set="joint", **settings)
+        single = latents(pipe, "a dog", photos[:1], null_set="single", **settings)
+        assert torch.allclose(joint, single, atol=1e-3) is same
+
+
+def test_without_references_the_untrained_model_is_the_base_pipeline(tmp_path):
+    base = StableDiffusionPipeline(
+        **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    base.save_pretrained(tmp_path)
+    base.set_progress_bar_config(disable=True)
+    pipe = JeDiPipeline.from_single_image_model(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(4, 8, 8, generator=spawn_generators(0, 1)[0])[None]
+    settings = {"num_inference_steps": 4, "guidance_scale": 5.0}
+    ours = latents(pipe, "a dog on the beach", **settings)
+    theirs = base("a dog on the beach", latents=noise, output_type="latent", **settings).images
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_untrained_model_personalizes_by_coupling_and_replacement(tmp_path, photos):
+    base = StableDiffusionPipeline(
+        **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    base.save_pretrained(tmp_path)
+    pipe = JeDiPipeline.from_single_image_model(tmp_path)
+    assert pipe.unet.conv_in.weight[:, 4:].abs().max() == 0
+    assert not torch.allclose(
+        latents(pipe, "a dog", photos[:1]), latents(pipe, "a dog", photos[1:2]), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("make", [sd_parts, sdxl_parts])
+def test_a_saved_pipeline_gives_the_same_picture(make, tmp_path, photos):
+    pipe = build(make())
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    first, second = (
+        latents(each, "a dog", photos[:1], guidance_mode="image_first", image_guidance_scale=2.0)
+        for each in (pipe, again)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_sdxl_reads_pooled_text_and_sizes(photos, coupling):
+    pipe = build(sdxl_parts())
+    settings = {"guidance_mode": "image_first", "image_guidance_scale": 2.0, "coupling": coupling}
+    picture = latents(pipe, "a dog", photos[:2], **settings)
+    assert picture.isfinite().all()
+    larger = latents(pipe, ["a dog", "a robot"], photos[:2], **settings)
+    torch.testing.assert_close(larger[:1], picture, rtol=0, atol=1e-4)
+    wide = latents(pipe, "a dog", photos[:1], height=64, width=96)
+    assert wide.shape == (1, 4, 8, 12)
+
+
+@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler])
+def test_schedulers_of_the_family(photos, scheduler):
+    pipe = build(sd_parts())
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    before = dict(vars(pipe.scheduler))
+    picture = latents(pipe, ["a dog", "a robot"], photos[:1], generator=[generator(1), generator(2)])
+    assert picture.isfinite().all()
+    alone = latents(pipe, "a robot", photos[:1], generator=[generator(2)])
+    torch.testing.assert_close(alone, picture[1:], rtol=0, atol=1e-4)
+    assert all(vars(pipe.scheduler)[name] is value for name, value in before.items())
+
+
+def test_a_patch_autoencoder_takes_the_autoencoders_place(tmp_path, photos):
+    from jedi_diffusion.model.autoencoder import PatchAutoencoder
+
+    parts = sd_parts()
+    parts["vae"] = PatchAutoencoder(latent_channels=4, widths=(16, 16))
+    pipe = build(parts)
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path)
+    assert torch.equal(latents(pipe, "a dog", photos[:1]), latents(again, "a dog", photos[:1]))
+    assert again("a dog", photos[:1], num_inference_steps=1).images[0].size == (64, 64)
+
+
+def test_an_inpainting_model_keeps_its_nine_channels(tmp_path):
+    parts = sd_parts(in_channels=9)
+    base = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    base.save_pretrained(tmp_path)
+    pipe = JeDiPipeline.from_single_image_model(tmp_path)
+    assert torch.equal(pipe.unet.conv_in.weight, parts["unet"].conv_in.weight)
+
+
+def test_a_single_image_model_is_refused_with_the_way_to_convert_it():
+    with pytest.raises(ModelError, match="from_single_image_model"):
+        JeDiPipeline(**sd_parts())
+
+
+def test_callback_and_interrupt(pipe, photos):
+    steps = []
+
+    def stop_after_two(pipeline, step, timestep, values):
+        steps.append((step, values["latents"].shape))
+        pipeline.interrupt = step == 1
+        return {"latents": torch.zeros_like(values["latents"])}
+
+    stopped = latents(pipe, "a dog", photos[:1], num_inference_steps=5, callback_on_step_end=stop_after_two)
+    assert steps == [(0, (1, 4, 8, 8)), (1, (1, 4, 8, 8))]
+    assert stopped.abs().max() == 0
+    assert pipe.num_timesteps == 5
+    assert latents(pipe, "a dog", photos[:1]).abs().max() > 0
+
+
+def test_a_generator_gives_the_same_pictures_again_and_none_follows_the_global_seed(pipe):
+    one = generator(3)
+    assert torch.equal(latents(pipe, "a dog", generator=one), latents(pipe, "a dog", generator=one))
+    torch.manual_seed(0)
+    first = latents(pipe, "a dog", generator=None)
+    second = latents(pipe, "a dog", generator=None)
+    torch.manual_seed(0)
+    assert torch.equal(latents(pipe, "a dog", generator=None), first)
+    assert not torch.equal(first, second)
+
+
+def test_words_the_model_never_saw_are_named_once(photos, caplog):
+    pipe = build(sd_parts() | {"tokenizer": make_tokenizer(whole_words=True)})
+    with caplog.at_level(logging.WARNING):
+        latents(pipe, ["a zebra", "a zebra in the fog"], photos[:1], reference_prompts="a dog")
+    named = [record.getMessage() for record in caplog.records if "zebra" in record.getMessage()]
+    assert named == ["The model does not know these words and may ignore them: zebra, fog."]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reference_prompts": ["a dog"] * 3}, "3 reference prompts for 2 references"),
+        ({"guidance_scale": NAN}, "guidance_scale"),
+        ({"guidance_scale": INF}, "guidance_scale"),
+        ({"image_guidance_scale": NAN}, "image_guidance_scale"),
+        ({"guidance_mode": "both"}, "text_first"),
+        ({"coupling": "loose"}, "cached"),
+        ({"null_set": "none"}, "single"),
+        ({"output_type": "jpg"}, "latent"),
+        ({"num_inference_steps": 0}, "1 to 1000"),
+        ({"num_inference_steps": 1_000_000}, "1 to 1000"),
+        ({"num_inference_steps": 2.5}, "whole number"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+        ({"prompt": []}, "no prompt"),
+        ({"prompt": "a\0dog"}, "NUL"),
+        ({"reference_prompts": "a\0dog"}, "NUL"),
+        ({"height": 60}, "multiple of 8"),
+        ({"width": -8}, "width"),
+        ({"generator": [generator()] * 3}, "3 generators for 1 pictures"),
+        ({"joint_targets": True, "coupling": "cached"}, "joint_targets"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_network_runs(pipe, photos, monkeypatch, settings, message):
+    for part in (pipe.unet, pipe.text_encoder):
+        monkeypatch.setattr(part, "forward", lambda *_, **__: pytest.fail("a network ran"))
+    monkeypatch.setattr(pipe.vae, "encode", lambda *_, **__: pytest.fail("a network ran"))
+    with pytest.raises(UsageError, match=message):
+        pipe(**{"prompt": "a dog", "references": photos[:2]} | settings)
+
+
+def test_lcm_says_when_it_cannot_take_so_many_steps(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "scheduler", LCMScheduler.from_config(pipe.scheduler.config))
+    with pytest.raises(UsageError, match="LCMScheduler cannot sample in 500 steps"):
+        pipe("a dog", num_inference_steps=500)
+
+
+def test_one_picture_or_a_tensor_of_pictures_are_references_too(pipe, photos):
+    assert torch.equal(latents(pipe, "a dog", photos[0]), latents(pipe, "a dog", photos[:1]))
+    stack = torch.rand(2, 3, 64, 64, generator=generator())
+    assert torch.equal(latents(pipe, "a dog", stack), latents(pipe, "a dog", list(stack)))
