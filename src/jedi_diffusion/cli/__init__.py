@@ -1,0 +1,67 @@
+"""The command `jedi`. `jedi --help` loads this file and `commands` alone; a command loads what it needs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jedi_diffusion import __version__
+from jedi_diffusion.cli.commands import COMMANDS
+from jedi_diffusion.errors import JeDiError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `jedi` with these arguments (default: those of the process) and return its exit status.
+
+    0 done; 1 a fault that an input or the machine caused; 2 a request that is wrong; 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(help_text())
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"jedi-diffusion {__version__}")
+            return 0
+        name, rest = find_command(words)
+        import_module(f"jedi_diffusion.cli.{COMMANDS[name].module}").run(rest)
+    except JeDiError as error:
+        print(f"jedi: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stop:
+        print(f"\njedi: {stop or 'Interrupted.'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def find_command(words: list[str]) -> tuple[str, list[str]]:
+    """The longest command that `words` begin with ("toybox score" before "toybox"), and the words after."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            return name, words[length:]
+    close = difflib.get_close_matches(words[0], COMMANDS, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"There is no command {words[0]!r}.{hint} `jedi --help` lists the commands.")
+
+
+def help_text() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jedi COMMAND [options]",
+            "",
+            "New pictures of your own subject from a few reference photos, without fine-tuning.",
+            "",
+            *lines,
+            "",
+            "`jedi COMMAND --help` shows the options of a command, `jedi --version` the version.",
+        ]
+    )

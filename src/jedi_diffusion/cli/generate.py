@@ -1,0 +1,279 @@
+"""`jedi generate`: from photos and prompts to pictures, a contact sheet and settings that repeat them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from jedi_diffusion import __version__
+from jedi_diffusion.cli import models, naming, options
+from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.options import GenerateOptions
+from jedi_diffusion.errors import JeDiError, ModelError, PictureError
+from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+SHEET = "sheet.png"
+SETTINGS = "settings.json"
+SHEET_PICTURES = 64
+"""Pictures that the contact sheet shows at most."""
+SHEET_COLUMNS = 6
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to make."""
+
+    prompt: str
+    seed: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A given photo, decoded, and the SHA-256 of its file."""
+
+    path: str
+    picture: Image.Image
+    sha256: str
+
+
+@dataclass
+class Run:
+    """What a run is about to make, and what it has made."""
+
+    options: GenerateOptions
+    folder: Path
+    items: list[Item]
+    references: list[Reference]
+    suffix: str
+    made: int = 0
+    shown: list[Image.Image] = field(default_factory=list)
+
+    def path(self, name: str) -> Path:
+        return self.folder / naming.with_suffix(name, self.suffix)
+
+
+def run(arguments: list[str]) -> None:
+    """Check all that can be checked, then load the model, then make the pictures. Raises JeDiError."""
+    given = options.parse(arguments)
+    options.check(given)
+    show_notices()
+    models.check_model_name(given.model)
+    recorded = options.read_settings(given.from_) if given.from_ else None
+    references = read_references(given.reference)
+    if recorded:
+        check_same_references(recorded, references)
+    job = plan(given, references)
+    pipe, job = load(job, recorded)
+    settings = describe(job, pipe)
+    if recorded:
+        check_same_model(recorded, settings)
+    write_file(job.path(SETTINGS), json.dumps(settings, indent=2, ensure_ascii=False).encode())
+    try:
+        make(job, pipe, settings)
+    except KeyboardInterrupt:
+        made = f"{job.made} of {len(job.items)} pictures are in {job.folder}"
+        raise KeyboardInterrupt(f"Interrupted: {made}; repeat with --from {job.path(SETTINGS)}.") from None
+    save_png(job.path(SHEET), sheet(job))
+    for item in job.items:
+        print(job.path(item.file))
+    print(f"Contact sheet: {job.path(SHEET)}")
+    print(f"Settings:      {job.path(SETTINGS)}")
+
+
+def read_references(paths: Sequence[str]) -> list[Reference]:
+    """The photos, upright RGB. Raises PictureError that names the file."""
+    references = []
+    for path in paths:
+        picture = open_picture(path)
+        try:
+            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise PictureError(f"{path} cannot be read: {error.strerror}.") from error
+        references.append(Reference(path, picture, digest))
+    return references
+
+
+def check_same_references(recorded: dict[str, Any], references: Sequence[Reference]) -> None:
+    """Raises PictureError when a photo of a repeated run is no longer the one that it used."""
+    before = {row["path"]: row["sha256"] for row in recorded.get("references", [])}
+    for reference in references:
+        if before.get(reference.path, reference.sha256) != reference.sha256:
+            raise PictureError(f"{reference.path} has changed since the run that is to be repeated.")
+
+
+def check_same_model(recorded: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raises ModelError when a repeated run would use other weights; says so when libraries have changed."""
+    before, now = recorded.get("model", {}), settings["model"]
+    if before.get("name") == now["name"] and before.get("fingerprint") != now["fingerprint"]:
+        raise ModelError(f"The weights of {now['name']} have changed since the run that is to be repeated.")
+    for name, current in settings["versions"].items():
+        if recorded.get("versions", {}).get(name, current) != current:
+            logger.warning("%s is now %s; results may differ slightly from the recorded run.", name, current)
+
+
+def plan(given: GenerateOptions, references: list[Reference]) -> Run:
+    """Names, seeds and the folder, which is made and tried. Raises OutputError."""
+    items = []
+    for number, (prompt, name) in enumerate(zip(given.prompt, naming.slugs(given.prompt), strict=True)):
+        # Targets of one set need noise of their own; separate prompts share it, so that they can be compared.
+        first = given.seed + (number * given.images_per_prompt if given.joint_targets else 0)
+        seeds = range(first, first + given.images_per_prompt)
+        items += [Item(prompt, seed, f"{name}_{seed}.png") for seed in seeds]
+    folder = make_folder(given.out or ".")
+    names = [SHEET, SETTINGS, *(item.file for item in items)]
+    suffix = "" if given.overwrite else naming.free_suffix(folder, names)
+    return Run(given, folder, items, references, suffix)
+
+
+def load(job: Run, recorded: dict[str, Any] | None) -> tuple[Any, Run]:
+    """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
+    import torch
+
+    given = job.options
+    device = models.pick_device(given.device)
+    dtype = models.pick_dtype(given.dtype, device)
+    pipe = models.load_model(given.model, device, dtype)
+    models.set_scheduler(pipe, given.scheduler)
+    size = given.size or models.own_size(pipe)
+    if recorded and recorded.get("threads"):
+        torch.set_num_threads(recorded["threads"])  # sums over another number of threads round differently
+    names: dict[str, Any] = {"device": device.type, "dtype": str(dtype).removeprefix("torch.")}
+    resolved = replace(
+        given,
+        **names,
+        size=size,
+        image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
+    )
+    return pipe, replace(job, options=resolved)
+
+
+def describe(job: Run, pipe: Any) -> dict[str, Any]:
+    """The settings file: everything that decides what the pictures look like, as plain JSON values."""
+    import torch
+
+    return {
+        "program": f"jedi-diffusion {__version__}",
+        "options": options.to_record(job.options),
+        "model": {
+            "name": job.options.model,
+            "fingerprint": models.fingerprint(pipe),
+            "scheduler": type(pipe.scheduler).__name__,
+        },
+        "references": [
+            {"path": str(Path(each.path).resolve()), "sha256": each.sha256} for each in job.references
+        ],
+        "pictures": [
+            {"file": job.path(item.file).name, "prompt": item.prompt, "seed": item.seed} for item in job.items
+        ],
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def make(job: Run, pipe: Any, settings: dict[str, Any]) -> None:
+    """Make the pictures, batch after batch, and write each as soon as it is there."""
+    given = job.options
+    references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
+    carried = picture_parameters(settings)
+    steps = len(job.items) * given.steps
+    with tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
+        for batch in batches(job):
+            bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
+            for item, picture in zip(batch, sample(pipe, given, references, batch, bar), strict=True):
+                save_png(job.path(item.file), picture, {**carried, "prompt": item.prompt, "seed": item.seed})
+                job.made += 1
+                if job.made <= SHEET_PICTURES:
+                    job.shown.append(picture)
+
+
+def batches(job: Run) -> Iterator[list[Item]]:
+    """The pictures that are computed at once: `--batch` many, or with `--joint-targets` all, as one set."""
+    count = len(job.items) if job.options.joint_targets else job.options.batch
+    for start in range(0, len(job.items), count):
+        yield job.items[start : start + count]
+
+
+def sample(
+    pipe: Any, given: GenerateOptions, references: list[Image.Image], batch: list[Item], bar: tqdm
+) -> list[Image.Image]:
+    """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
+    import torch
+
+    def after_step(_pipe: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        bar.update(len(batch))
+        return {}
+
+    captions = list(given.reference_prompt) if references else []
+    try:
+        return pipe(
+            prompt=[item.prompt for item in batch],
+            references=references,
+            reference_prompts=captions[0] if len(captions) == 1 else captions or None,
+            num_inference_steps=given.steps,
+            guidance_scale=given.guidance,
+            guidance_mode=given.guidance_mode,
+            image_guidance_scale=given.image_guidance,
+            coupling=given.coupling,
+            null_set=given.null_set,
+            joint_targets=given.joint_targets,
+            height=given.size,
+            width=given.size,
+            generator=[torch.Generator().manual_seed(item.seed) for item in batch],
+            callback_on_step_end=after_step,
+        ).images
+    except torch.OutOfMemoryError as error:
+        raise JeDiError(
+            f"There is not enough memory for {len(batch)} pictures of {given.size} pixels at once; "
+            "take a smaller --batch, a smaller --size, or --dtype bfloat16."
+        ) from error
+
+
+def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a picture carries of the settings: all but folders, which are nobody else's business."""
+    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt")
+    kept = {name: value for name, value in settings["options"].items() if name not in dropped}
+    if Path(kept["model"]).exists():
+        kept["model"] = Path(kept["model"]).resolve().name
+    return {
+        "program": settings["program"],
+        "options": kept,
+        "model": {**settings["model"], "name": kept["model"]},
+        "references": [
+            {"file": Path(row["path"]).name, "sha256": row["sha256"]} for row in settings["references"]
+        ],
+        "versions": settings["versions"],
+    }
+
+
+def sheet(job: Run) -> Image.Image:
+    """References beside what was made of them: a row (or more) for every prompt."""
+    given = job.options
+    given_photos = [
+        (fit_square(each.picture, given.size or 0, given.fit), "reference") for each in job.references[:4]
+    ]
+    rows: list[list[tuple[Image.Image, str] | None]] = []
+    pairs = list(zip(job.items, job.shown, strict=False))  # the first SHEET_PICTURES
+    for prompt in dict.fromkeys(item.prompt for item, _ in pairs):
+        cells = [(picture, f"{prompt} ({item.seed})") for item, picture in pairs if item.prompt == prompt]
+        for start in range(0, len(cells), SHEET_COLUMNS):
+            left = given_photos if not rows else [None] * len(given_photos)
+            rows.append([*left, *cells[start : start + SHEET_COLUMNS]])
+    return contact_sheet(rows, title=f"jedi generate, model {given.model}")

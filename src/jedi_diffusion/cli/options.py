@@ -1,0 +1,192 @@
+"""What `jedi generate` can be told, where it is read from, and what is checked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import TypeAdapter, ValidationError
+
+from jedi_diffusion.errors import UsageError
+
+MAX_REFERENCES = 16
+MAX_PICTURES = 10_000
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+MAX_PROMPT = 10_000
+"""Characters; text encoders read some 77 words, so longer prompts are mistakes."""
+SIZES = range(64, 2049)
+MAX_SET = 32
+"""Pictures in one set with `--joint-targets`: attention grows with their square."""
+
+Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """New pictures of the subject that the references show, one for every prompt.
+
+    Writes PNGs named by prompt and seed, a contact sheet and the settings. Existing files are kept: a run
+    whose names are taken adds -2, -3 ... to all of its own.
+    """
+
+    reference: Repeated = ()
+    """A photo of the subject: PNG, JPEG, WEBP, GIF, BMP or TIFF. Give several for more angles."""
+    prompt: Repeated = ()
+    """What to show, in words: "a robot on the beach"."""
+    out: str | None = None
+    """Folder for the results."""
+    model: str = "toybox"
+    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained."""
+    reference_prompt: Repeated = ()
+    """What a reference shows, in words: one for all, or one for each in order."""
+    images_per_prompt: int = 1
+    """Pictures for every prompt, each with its own seed."""
+    steps: int = 25
+    """Denoising steps."""
+    guidance: float = 3.0
+    """Scale of eq. 3, and of the text in the staged modes (eq. 4)."""
+    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
+    """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
+    image_guidance: float | None = None
+    """Scale of the references in the staged modes; that of --guidance if not given."""
+    coupling: Literal["joint", "cached"] = "joint"
+    """The paper's form, or references computed once and reused."""
+    null_set: Literal["joint", "single"] = "joint"
+    """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
+    joint_targets: bool = False
+    """All pictures share one set: same subject throughout, also from prompts alone."""
+    size: int | None = None
+    """Side of the square pictures in pixels; the model's own if not given."""
+    fit: Literal["crop", "pad"] = "crop"
+    """How photos become square: their centre, or all of them on white."""
+    scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
+    """Sampler; that of the model if not given."""
+    seed: int = 0
+    """Picture k of every prompt has seed + k (with --joint-targets counted over all prompts)."""
+    batch: int = 4
+    """Pictures computed at once: more is faster and takes more memory."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format; float32, on CUDA bfloat16, if not given."""
+    overwrite: bool = False
+    """Replace files of earlier runs."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A settings.json of an earlier run to repeat; options given beside it change it."""
+
+
+def parse(arguments: list[str]) -> GenerateOptions:
+    """The options on a command line, over those of its `--from` file. Raises UsageError."""
+    given = _read(arguments, GenerateOptions())
+    if given.from_ is None:
+        return given
+    base = from_settings(read_settings(given.from_))
+    # tyro appends to defaults; a list given beside --from is meant to take the place of the recorded one.
+    base = replace(
+        base,
+        reference=() if given.reference else base.reference,
+        prompt=() if given.prompt else base.prompt,
+        reference_prompt=() if given.reference_prompt else base.reference_prompt,
+    )
+    return _read(arguments, base)
+
+
+def _read(arguments: list[str], default: GenerateOptions) -> GenerateOptions:
+    return tyro.cli(GenerateOptions, args=arguments, default=default, prog="jedi generate")
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that a run has written. Raises UsageError that names the file."""
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The settings {path} cannot be read: {error}.") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("options"), dict):
+        raise UsageError(f"{path} is not a settings.json that `jedi generate` wrote.")
+    return settings
+
+
+def from_settings(settings: dict[str, Any]) -> GenerateOptions:
+    """The options recorded in settings. Raises UsageError for unknown names and wrong types."""
+    recorded = settings["options"]
+    unknown = sorted(recorded.keys() - to_record(GenerateOptions()).keys())
+    if unknown:
+        raise UsageError(f"The settings hold options that this version does not know: {', '.join(unknown)}.")
+    try:
+        return TypeAdapter(GenerateOptions).validate_python(recorded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"The recorded option {first['loc'][0]} is wrong: {first['msg']}.") from error
+
+
+def to_record(options: GenerateOptions) -> dict[str, Any]:
+    """Everything that `from_settings` needs to repeat a run, with photos by absolute path."""
+    record = asdict(options)
+    del record["from_"], record["overwrite"]
+    record["reference"] = [str(Path(path).resolve()) for path in options.reference]
+    return record
+
+
+def check(options: GenerateOptions) -> None:
+    """Everything about the request that can be judged without its files or model. Raises UsageError."""
+    _check_numbers(options)
+    for prompt in (*options.prompt, *options.reference_prompt):
+        _check_prompt(prompt)
+    references, captions, prompts = len(options.reference), len(options.reference_prompt), len(options.prompt)
+    if prompts == 0:
+        raise UsageError('No prompt is given: say what to show with --prompt "...".')
+    if not options.out:
+        raise UsageError("No folder for the results is given: name one with --out.")
+    pictures = prompts * options.images_per_prompt
+    if pictures > MAX_PICTURES:
+        raise UsageError(f"{pictures} pictures are asked for; at most {MAX_PICTURES} are made in one run.")
+    if references == 0 and not (options.joint_targets and pictures > 1):
+        raise UsageError(
+            "0 references are given; at least 1 is needed: --reference photo.jpg. (Without one, "
+            "--joint-targets and 2 or more pictures make a set of one new subject.)"
+        )
+    if references > MAX_REFERENCES:
+        raise UsageError(f"{references} references are given; at most {MAX_REFERENCES} are used at once.")
+    if options.joint_targets and pictures + references > MAX_SET:
+        raise UsageError(f"{pictures} pictures and {references} references do not fit one set of {MAX_SET}.")
+    if options.joint_targets and options.coupling == "cached":
+        raise UsageError("--joint-targets needs --coupling joint: cached targets never see each other.")
+    if captions not in (0, 1, references):
+        raise UsageError(
+            f"{captions} reference prompts for {references} references: give none, one for all, or one each."
+        )
+
+
+def _check_numbers(options: GenerateOptions) -> None:
+    limits = {
+        "images_per_prompt": (1, MAX_PICTURES),
+        "steps": (1, MAX_STEPS),
+        "guidance": (0.0, MAX_GUIDANCE),
+        "image_guidance": (0.0, MAX_GUIDANCE),
+        "size": (SIZES.start, SIZES.stop - 1),
+        "seed": (0, 2**62),
+        "batch": (1, 256),
+    }
+    assert limits.keys() <= {field.name for field in fields(options)}
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} is {value}, but must lie between {low} and {high}.")
+    if options.size is not None and options.size % 8:
+        raise UsageError(f"--size is {options.size}, but must be a multiple of 8.")
+
+
+def _check_prompt(prompt: str) -> None:
+    if len(prompt) > MAX_PROMPT:
+        raise UsageError(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are accepted.")
+    odd = next((letter for letter in prompt if ord(letter) < 32 and letter not in "\t\n\r"), None)
+    if odd is not None:
+        raise UsageError(f"A prompt holds the control character U+{ord(odd):04X}; take it out.")
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
+        raise UsageError("A prompt is not valid Unicode text.")

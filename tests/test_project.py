@@ -1,0 +1,193 @@
+"""What holds for the project as a whole: import order, start-up time, forbidden packages, the built wheel."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "jedi_diffusion"
+LEVELS = {
+    "errors": 1,
+    "files": 1,
+    "pictures": 1,
+    "sets": 1,
+    "personalizer": 1,
+    "model": 2,
+    "diffusion": 2,
+    "data": 2,
+    "conditioning": 3,
+    "request": 3,
+    "pipeline": 3,
+    "toybox": 4,
+    "train": 4,
+    "synthesis": 4,
+    "evaluation": 4,
+    "methods": 4,
+    "app": 5,
+    "cli": 6,
+}
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Absolute names of everything a file imports, at any depth, for typing alone or at run time."""
+    parts = ("jedi_diffusion", *file.relative_to(PACKAGE).with_suffix("").parts)
+    package = parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            home = ".".join((*base, *([node.module] if node.module else [])))
+            # `from jedi_diffusion import sets` imports a module, `from jedi_diffusion.sets import X` a name.
+            yield from (f"{home}.{alias.name}" for alias in node.names)
+
+
+def own_imports(file: Path) -> set[str]:
+    """First component below the package of every import of our own."""
+    ours = (name.split(".") for name in imported_modules(file) if name.startswith("jedi_diffusion."))
+    return {parts[1] for parts in ours}
+
+
+def sources() -> list[Path]:
+    return [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
+
+
+def home_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_module_has_a_level() -> None:
+    assert {home_of(file) for file in sources()} <= LEVELS.keys()
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_come_only_from_lower_levels(file: Path) -> None:
+    home = home_of(file)
+    for name in own_imports(file) & LEVELS.keys() - {home}:
+        # Levels 1 and 3 are single files that share a purpose; the packages of a level stay apart.
+        assert LEVELS[name] < LEVELS[home] or LEVELS[name] == LEVELS[home] in (1, 3), (
+            f"{file} (level {LEVELS[home]}) imports {name} (level {LEVELS[name]})"
+        )
+
+
+def test_names_from_the_top_level_count_as_their_home() -> None:
+    """`from jedi_diffusion import JeDiPipeline` would hide an import of the pipeline from the test above."""
+    from jedi_diffusion import _HOMES
+
+    for file in sources():
+        hidden = own_imports(file) & _HOMES.keys()
+        assert all(LEVELS[_HOMES[name].split(".")[0]] < LEVELS[home_of(file)] for name in hidden), file
+
+
+def test_torchvision_is_not_importable() -> None:
+    assert importlib.util.find_spec("torchvision") is None, "a dependency brings torchvision: drop it"
+
+
+def test_nothing_installed_requires_torchvision() -> None:
+    """Follows the requirements of our distribution, extras included, through what is installed."""
+    waiting, seen = {("jedi-diffusion", True)}, set()
+    while waiting:
+        name, extras = waiting.pop()
+        seen.add(name)
+        try:
+            requirements = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:  # an extra that is not installed here
+            continue
+        for line in requirements:
+            if "extra ==" in line and not extras:
+                continue
+            needed = re.split(r"[\s;<>=!~\[(]", line, maxsplit=1)[0].lower().replace("_", "-")
+            assert needed not in {"torchvision", "timm", "open-clip-torch", "lpips"}, (
+                f"{name} requires {line}"
+            )
+            if needed not in seen:
+                waiting.add((needed, False))
+
+
+def test_no_source_imports_torchvision() -> None:
+    for file in sources():
+        assert "torchvision" not in {name.split(".")[0] for name in imported_modules(file)}, file
+
+
+def test_constraints_pin_what_the_project_needs() -> None:
+    pinned = set(
+        re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    pinned = {name.lower().replace("_", "-") for name in pinned}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["train"], *extras["dev"]]:
+        assert re.split(r"[<>=\[]", line, maxsplit=1)[0].lower().replace("_", "-") in pinned
+
+
+START = """
+import sys
+{statement}
+heavy = sorted({{"torch", "diffusers", "transformers", "numpy"}} & sys.modules.keys())
+print(heavy, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement", ["import jedi_diffusion", "from jedi_diffusion.cli import main; main(['--help'])"]
+)
+def test_start_is_fast_and_light(statement: str) -> None:
+    """Processor time, not wall time, and the best of five: other programs run on this machine too."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", START.format(statement=statement)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.stderr.strip() == "[]"
+    assert min(times) < 0.3
+
+
+def test_make_knows_its_targets() -> None:
+    for target in ("demo", "test", "test-slow", "lint"):
+        done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make lint test" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
+    """Build the wheel, install it alone through the constraints, and run the demo away from the sources."""
+
+    def run(*command: str | Path) -> str:
+        settings = {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "clean", with_pip=True)
+    binaries = tmp_path / "clean" / "bin"
+    run(binaries / "python", "-m", "pip", "install", "-c", ROOT / "constraints.txt", wheel)
+    assert "generate" in run(binaries / "jedi", "--help")
+    where = json.loads(
+        run(binaries / "python", "-c", "import json, jedi_diffusion as j; print(json.dumps(j.__file__))")
+    )
+    assert Path(where).is_relative_to(tmp_path)
+    run(binaries / "jedi", "demo", "--out", tmp_path / "demo", "--steps", "2")
+    assert list((tmp_path / "demo").glob("*.png"))
