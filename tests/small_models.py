@@ -84,6 +84,17 @@ def small_sdxl_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
     return random_unet(SMALL_SDXL_CONFIG | changes, seed)
 
 
+def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+    """SD 1.4's kinds of blocks at two levels with one layer each: for what costs time with every layer."""
+    return small_sd14_unet(
+        seed,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+    )
+
+
 def random_batch(
     unet: UNet2DConditionModel,
     set_sizes: Sequence[int],
