@@ -1,18 +1,23 @@
 """Lattice noise in plain tensor operations; integer hashes, so that CPU and GPU give the same patterns.
 
-Every function takes coordinates of any one broadcastable shape and an int32 seed tensor that broadcasts with them.
+Every function takes coordinates of any one broadcastable shape and an int32 seed tensor that broadcasts with
+them.
 """
 
 import torch
 from torch import Tensor
 
 
-def lattice(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
-    """A uniform value in [0, 1) for every lattice point (int32 coordinates)."""
+def scramble(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
+    """32 random bits (int32) for every lattice point (int32 coordinates)."""
     h = x * 374761393 + y * 668265263 + z * 1442695041 + seed * 974634777
     h = (h ^ ((h >> 13) & 0x7FFFF)) * 1274126177
-    h = h ^ ((h >> 16) & 0xFFFF)
-    return (h & 0xFFFFFF).to(torch.float32) * (1.0 / 16777216.0)
+    return h ^ ((h >> 16) & 0xFFFF)
+
+
+def lattice(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
+    """A uniform value in [0, 1) for every lattice point (int32 coordinates)."""
+    return (scramble(x, y, z, seed) & 0xFFFFFF).to(torch.float32) * (1.0 / 16777216.0)
 
 
 def value_noise(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
