@@ -1,0 +1,277 @@
+"""Checks on weights before anything is built from them: safetensors only, whole, well-shaped, finite.
+
+A safetensors file is 8 bytes (the header's length, little-endian), a JSON header of names, types, shapes and
+offsets, then the data. The checks read the header alone, and compare every number in it with the size of the
+file before they act on it, so a damaged or hostile file costs no memory. Pickles are never opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from jedi_diffusion.errors import ModelError
+
+COMPONENTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+"""Component folders that hold weights, and the first part of their weight files' names."""
+
+MAX_HEADER_BYTES = 4 * 2**20  # SDXL's largest is 0.3 MB
+MAX_CONFIG_BYTES = 2**20
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8}
+_PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_SHOWN = 3
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_model_folder(path: str | Path, variant: str | None = None) -> None:
+    """Checks a diffusers folder before it is loaded: its weight files, names, shapes, and that all is finite.
+
+    `variant` is diffusers' ("fp16"). Shapes are compared with the module that each component's config
+    describes, where the class is one of the SD family. Raises ModelError naming the file and the tensor.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}.")
+    index = _read_json(folder / "model_index.json")
+    for name, stem in COMPONENTS.items():
+        entry = index.get(name)
+        if isinstance(entry, list) and any(entry):
+            _check_component(folder / name, stem, variant)
+
+
+def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
+    """Loads weights into `module`, from a safetensors file or a state dict, only if all of them fit.
+
+    Raises ModelError naming the tensors that are missing, unexpected, of another shape, or not finite; the
+    module is unchanged then.
+    """
+    if isinstance(source, str | Path):
+        where = str(source)
+        check_weights_file(source)
+        state: Mapping[str, torch.Tensor] = dict(_tensors(Path(source)))
+    else:
+        where, state = "The state dict", source
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    _compare(where, {name: tuple(tensor.shape) for name, tensor in state.items()}, expected)
+    for name, tensor in state.items():
+        _check_finite(where, name, tensor)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_weights_file(path: str | Path) -> Shapes:
+    """Shapes of all tensors in a safetensors file, after checking that its header agrees with its size.
+
+    Raises ModelError for a pickle, whatever its name, and for a truncated or malformed file.
+    """
+    path = Path(path)
+    if path.suffix in _PICKLED:
+        raise ModelError(_how_to_convert(path))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            _check_start(path, start, length, size)
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: its safetensors header is not valid JSON.") from error
+    return _check_header(path, header, data_bytes=size - 8 - length)
+
+
+def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+        raise ModelError(f"{path} is a pickle under a safetensors name; it was not opened. {_CONVERT}")
+    if len(start) < 8 or length > size - 8:
+        raise ModelError(
+            f"{path} is truncated or not a safetensors file: its header should take {length} bytes, "
+            f"but the file has {size}."
+        )
+    if length > MAX_HEADER_BYTES:
+        raise ModelError(
+            f"{path} has a header of {length} bytes; more than {MAX_HEADER_BYTES} is not accepted."
+        )
+
+
+def _check_header(path: Path, header: Any, data_bytes: int) -> Shapes:
+    """Shapes by name; every tensor must have the bytes its shape asks for, and the file must hold them."""
+    if not isinstance(header, dict):
+        raise ModelError(f"{path} is damaged: its safetensors header is not a table of tensors.")
+    shapes: Shapes = {}
+    needed = 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            width, shape, (begin, end) = _BYTES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound or end - begin != width * math.prod(shape):
+            raise ModelError(f"{path} is damaged: the header's entry for tensor {name!r} makes no sense.")
+        shapes[name] = shape
+        needed = max(needed, end)
+    if needed > data_bytes:
+        raise ModelError(f"{path} is truncated: its tensors need {needed} bytes, but {data_bytes} are there.")
+    return shapes
+
+
+def _check_component(folder: Path, stem: str, variant: str | None) -> None:
+    config = _read_json(folder / "config.json")
+    shapes: Shapes = {}
+    files = _weight_files(folder, stem, variant)
+    for file in files:
+        shapes |= check_weights_file(file)
+    module = _empty_module(config, folder)
+    if module is not None:
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        _compare(str(folder), _current_names(shapes, module), _current_names(expected, module))
+    for file in files:
+        for name, tensor in _tensors(file):
+            _check_finite(str(file), name, tensor)
+
+
+def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    """The safetensors file of a component, or all its shards."""
+    suffix = f".{variant}" if variant else ""
+    single = folder / f"{stem}{suffix}.safetensors"
+    index = folder / f"{stem}.safetensors.index{suffix}.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        names = _read_json(index, limit=MAX_HEADER_BYTES).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise ModelError(f"{index} has no weight_map.")
+        if any(not isinstance(name, str) or Path(name).name != name for name in names.values()):
+            raise ModelError(f"{index} names a shard that is not a plain file name.")
+        return [folder / name for name in sorted(set(names.values()))]
+    present = sorted(file for file in folder.iterdir() if file.is_file())
+    pickled = [file for file in present if file.suffix in _PICKLED]
+    if pickled:
+        raise ModelError(_how_to_convert(pickled[0]))
+    others = [file.name for file in present if file.suffix == ".safetensors"]
+    hint = f"; it holds {others[0]}, so give its variant" if others else ""
+    raise ModelError(f"{folder} has no {single.name}{hint}.")
+
+
+_CONVERT = (
+    "Load it with diffusers in a sandbox, since a pickle can run any code, and write it again with "
+    "save_pretrained(folder, safe_serialization=True)."
+)
+
+
+def _how_to_convert(path: Path) -> str:
+    return f"{path} is a pickle; only safetensors are accepted. {_CONVERT}"
+
+
+def _compare(where: str, found: Shapes, expected: Shapes) -> None:
+    """Raises ModelError unless both have the same names with the same shapes."""
+    wrong = [
+        f"{name} is {list(found[name])}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    kinds = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of the wrong shape": wrong,
+    }
+    problems = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    if problems:
+        raise ModelError(f"{where} does not fit the model: tensors {'; '.join(problems)}.")
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _check_finite(where: str, name: str, tensor: torch.Tensor) -> None:
+    ordinary = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if ordinary and not bool(torch.isfinite(tensor).all()):
+        raise ModelError(f"{where} holds NaN or infinity in tensor {name}; the weights are damaged.")
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a file in turn, one in memory at a time."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is damaged: {error}.") from error
+
+
+def _read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > limit:
+            raise ModelError(f"{path} is larger than {limit} bytes, which no such file needs.")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object.")
+    return content
+
+
+def _empty_module(config: dict[str, Any], folder: Path) -> nn.Module | None:
+    """The module that a config describes, without memory for weights; None for a class not known here."""
+    build = _builders().get(_class_name(config))
+    if build is None:
+        return None
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"{folder / 'config.json'} does not describe a model: {error}") from error
+
+
+def _class_name(config: dict[str, Any]) -> str:
+    architectures = config.get("architectures") or [""]  # transformers' key; diffusers' is _class_name
+    return str(config.get("_class_name") or architectures[0])
+
+
+def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from jedi_diffusion.model.autoencoder import PatchAutoencoder
+
+    return {
+        "UNet2DConditionModel": UNet2DConditionModel.from_config,
+        "AutoencoderKL": AutoencoderKL.from_config,
+        "PatchAutoencoder": PatchAutoencoder.from_config,
+        "CLIPTextModel": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
+        "CLIPTextModelWithProjection": lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config)),
+    }
+
+
+def _current_names(shapes: Shapes, module: nn.Module) -> Shapes:
+    """Names as the libraries use them today: they rename old ones in the same way when they load."""
+    renamed = dict(shapes)
+    if isinstance(module, ModelMixin):  # the attention of early autoencoders
+        module._fix_state_dict_keys_on_load(renamed)  # type: ignore[arg-type]
+    return {
+        name.removeprefix("text_model."): shape  # CLIP's text model before transformers 5
+        for name, shape in renamed.items()
+        if not name.endswith("position_ids")
+    }
