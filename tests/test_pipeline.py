@@ -128,7 +128,7 @@ def test_cached_equals_the_masked_form_without_a_cache(pipe, photos):
 
 
 def latents_of_first_step(pipe, photos, denoiser):
-    """The conditions (two references, one target) of a one-branch joint call; `denoiser` sees its first input."""
+    """Three steps of DDIM by hand, every branch with its references beside it, as training runs it."""
     import jedi_diffusion.pipeline as module
 
     seen = []
@@ -266,6 +266,38 @@ def test_an_inpainting_model_keeps_its_nine_channels(tmp_path):
 def test_a_single_image_model_is_refused_with_the_way_to_convert_it():
     with pytest.raises(ModelError, match="from_single_image_model"):
         JeDiPipeline(**sd_parts())
+
+
+def test_a_hub_id_is_fetched_as_safetensors_and_checked_like_a_folder(pipe, tmp_path, monkeypatch):
+    pipe.save_pretrained(tmp_path)
+    fetched = []
+
+    def download(name, **settings):
+        fetched.append((name, settings))
+        return str(tmp_path)
+
+    monkeypatch.setattr(JeDiPipeline, "download", download)
+    JeDiPipeline.from_pretrained("owner/model", revision="main", dtype=torch.bfloat16)
+    assert fetched == [("owner/model", {"use_safetensors": True, "variant": None, "revision": "main"})]
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x80\x04 a pickle")
+    for load in (JeDiPipeline.from_pretrained, JeDiPipeline.from_single_image_model):
+        with pytest.raises(ModelError, match="pickle"):
+            load("owner/model")
+
+
+def test_a_model_that_is_not_there_is_named():
+    for load in (JeDiPipeline.from_pretrained, JeDiPipeline.from_single_image_model):
+        with pytest.raises(ModelError, match="/nowhere/at/all"):
+            load("/nowhere/at/all")
+
+
+def test_half_precision_samples(tmp_path, photos):
+    build(sd_parts()).save_pretrained(tmp_path)
+    pipe = JeDiPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert pipe.unet.dtype == torch.bfloat16
+    for coupling in ("joint", "cached"):
+        assert latents(pipe, "a dog", photos[:1], coupling=coupling).isfinite().all()
+    assert pipe("a dog", photos[:1], num_inference_steps=1).images[0].size == (64, 64)
 
 
 def test_callback_and_interrupt(pipe, photos):

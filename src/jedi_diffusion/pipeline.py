@@ -4,7 +4,6 @@ Letters: R references; T targets; I pictures of all sets; C, H, W a latent's cha
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,9 +41,9 @@ from jedi_diffusion.diffusion import (
     sample,
 )
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
 from jedi_diffusion.model import JointDenoiser, install_coupling, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.checkpoint import check_model_folder
 from jedi_diffusion.request import (
     Request,
     check_choice,
@@ -59,6 +58,7 @@ from jedi_diffusion.sets import SetBatch
 
 logger = logging.getLogger(__name__)
 
+UNET_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -128,35 +128,31 @@ class JeDiPipeline(DiffusionPipeline):
         self._num_timesteps = 0
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any
-    ) -> "JeDiPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
         """A trained joint model from a diffusers folder or the Hub; safetensors only.
 
-        kwargs: diffusers' (torch_dtype, variant, revision, ...). A folder's weights are checked before
-        anything is built from them. Raises ModelError.
+        kwargs: diffusers' (dtype, variant, revision, ...). The weights are checked before anything is built
+        from them. Raises ModelError.
         """
-        if os.path.isdir(pretrained_model_name_or_path):
-            check_model_folder(os.fspath(pretrained_model_name_or_path), kwargs.get("variant"))
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"use_safetensors": True})
+        with load_errors(pretrained_model_name_or_path):
+            folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
+            return super().from_pretrained(folder, **settings)
 
     @classmethod
     def from_single_image_model(
-        cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any
+        cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any
     ) -> "JeDiPipeline":
         """An untrained joint model from any SD-family model (SD 1.x, 2.x, SDXL; plain or inpainting).
 
         Training starts here. Sampled as it is, with coupling "joint", it is the training-free variant:
-        coupled attention and replacement. Safety checker and feature extractor are left out. kwargs and errors
-        as for `from_pretrained`.
+        coupled attention and replacement. Safety checker and feature extractor are left out. kwargs and
+        errors as for `from_pretrained`.
         """
-        path = pretrained_model_name_or_path
-        if os.path.isdir(path):
-            check_model_folder(os.fspath(path), kwargs.get("variant"))
-        unet = UNet2DConditionModel.from_pretrained(
-            path, subfolder="unet", **kwargs | {"use_safetensors": True}
-        )
-        return cls.from_pretrained(path, unet=make_joint(unet), **kwargs)
+        with load_errors(pretrained_model_name_or_path):
+            folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
+            ours = {name: settings[name] for name in UNET_SETTINGS if name in settings}
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **ours)
+            return super().from_pretrained(folder, unet=make_joint(unet), **settings)
 
     @property
     def interrupt(self) -> bool:
