@@ -4,7 +4,7 @@ Letters: P points that outline the subject; T parts.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,10 @@ class Camera:
     tangent: float
     shift: tuple[float, float]
 
-    @cached_property
+    @property
     def basis(self) -> Array:
         """(3, 3) rows: right, up and forward."""
-        forward = np.subtract(self.target, self.position)
-        forward /= np.linalg.norm(forward)
-        right = np.array([-forward[2], 0.0, forward[0]])
-        right /= np.linalg.norm(right)
-        return np.stack([right, np.cross(right, forward), forward])
+        return basis(np.subtract(self.target, self.position))
 
     @property
     def azimuth(self) -> float:
@@ -47,6 +43,16 @@ class Camera:
         """(P, 3) world points to (P, 2) picture coordinates: right and up, -1 to 1 inside the picture."""
         seen = (points - np.array(self.position)) @ self.basis.T
         return seen[:, :2] / (seen[:, 2:] * self.tangent) - np.array(self.shift)
+
+
+def basis(forward: Array) -> Array:
+    """(3, 3) rows: right (level), up and forward, of unit length, for a direction that is not upright."""
+    x, y, z = forward / np.sqrt(forward @ forward)
+    level = np.hypot(x, z)
+    right_x, right_z = -z / level, x / level
+    return np.array(
+        [[right_x, 0.0, right_z], [-right_z * y, right_z * x - right_x * z, right_x * y], [x, y, z]]
+    )
 
 
 def rotation_matrices(angles: Array) -> Array:
@@ -123,12 +129,17 @@ def random_camera(points: Array, rng: np.random.Generator) -> Camera:
     target = (low + high) / 2
     away = np.array([np.sin(azimuth) * np.cos(rise), np.sin(rise), np.cos(azimuth) * np.cos(rise)])
     distance = float(np.linalg.norm(high - low)) / (2 * height * tangent)
-    for _ in range(4):
-        camera = Camera(tuple(target + distance * away), tuple(target), tangent, (0.0, 0.0))
-        seen = camera.project(points)
-        low, high = seen.min(axis=0), seen.max(axis=0)
+    right, up, ahead = ((points - target) @ basis(-away).T).T
+    for _ in range(4):  # nearer and farther; perspective makes it a little more than one division
+        scale = tangent * (distance + ahead)
+        seen = np.stack([right / scale, up / scale])
+        low, high = seen.min(axis=1), seen.max(axis=1)
         width_share, height_share = (high - low) / 2
         distance *= max(height_share / height, width_share / MAX_WIDTH)
     room = np.maximum(1 - 2 * _MARGIN - (high - low) / 2, 0)
     shift = (low + high) / 2 + np.clip(2 * _WANDER * wander, -room, room)
-    return Camera(camera.position, camera.target, tangent, (float(shift[0]), float(shift[1])))
+    return Camera(_floats(target + distance * away), _floats(target), tangent, _floats(shift))
+
+
+def _floats(values: Array) -> tuple[Any, ...]:
+    return tuple(float(value) for value in values)

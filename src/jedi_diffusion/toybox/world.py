@@ -4,7 +4,7 @@ A caption names class, style, attribute and scene, never the subject's own colou
 come from the references only. Letters: I pictures; H, W a picture's height and width.
 """
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -229,16 +229,19 @@ def _with_styles(pictures: Tensor, edges: Tensor, specs: Sequence[PictureSpec]) 
     pictures = pictures.clone()
     for style in sorted({spec.style for spec in specs} - {""}):
         rows = [row for row, spec in enumerate(specs) if spec.style == style]
-        seeds = [zlib.crc32(f"{specs[row].subject.seed} {specs[row].seed}".encode()) >> 1 for row in rows]
-        drawn = torch.tensor(seeds, dtype=torch.int32, device=pictures.device)
-        pictures[rows] = STYLE_FUNCTIONS[style](pictures[rows], edges[rows], drawn).clamp(0, 1)
+        keys = [("style", specs[row].subject.split, specs[row].subject.seed, specs[row].seed) for row in rows]
+        seeds = torch.tensor([_digest(key, 3) for key in keys], dtype=torch.int32, device=pictures.device)
+        pictures[rows] = STYLE_FUNCTIONS[style](pictures[rows], edges[rows], seeds).clamp(0, 1)
     return pictures
 
 
 def _rng(*key: str | int) -> np.random.Generator:
     """A generator of its own for every key."""
-    words = [zlib.crc32(item.encode()) if isinstance(item, str) else abs(item) for item in key]
-    return np.random.default_rng(np.random.SeedSequence(words))
+    return np.random.default_rng(_digest(key, 16))
+
+
+def _digest(key: tuple[str | int, ...], size: int) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=size).digest())
 
 
 def _pick(options: tuple[str, ...], draw: float) -> str:
