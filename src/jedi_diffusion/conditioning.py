@@ -120,7 +120,7 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """
     if not tokenizer.init_kwargs.get("whole_words"):
         return []
-    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", prompt.lower())[: tokenizer.model_max_length]
+    words = re.findall(r"[^\W_]+", prompt.lower())[: tokenizer.model_max_length]
     return [word for word in dict.fromkeys(words) if not _is_whole(tokenizer, word)]
 
 
