@@ -28,6 +28,7 @@ LEVELS = {
     "diffusion": 2,
     "data": 2,
     "conditioning": 3,
+    "loading": 3,
     "request": 3,
     "pipeline": 3,
     "toybox": 4,
