@@ -90,7 +90,7 @@ def frustum_interval(o: Triple, d: Triple, taper: Tensor) -> Interval:
     start = torch.where(steep, torch.where(widens, high, -NO_HIT), low)
     end = torch.where(steep, torch.where(widens, NO_HIT, low), high)
     bottom, top = _slab(o[1], d[1])
-    inside = discriminant > 0
+    inside = steep | (discriminant > 0)  # a steep ray always meets the cone, its axis included
     return torch.where(inside, torch.maximum(start, bottom), NO_HIT), torch.minimum(end, top)
 
 

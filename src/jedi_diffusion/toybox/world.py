@@ -116,9 +116,9 @@ class Rendered(NamedTuple):
 def sample_subject(seed: int, split: Split = "train", noun: str | None = None) -> Subject:
     """A random subject; of one class if `noun` is given.
 
-    Splits share no subject: "held_out" and "scorer" (which trains the scorer's encoders) hold other individuals
-    of the same classes as "train", "held_out_classes" other classes. Raises UsageError for an unknown split, or
-    a noun that the split does not hold.
+    Splits share no subject: "held_out" and "scorer" (which trains the scorer's encoders) hold other
+    individuals of the same classes as "train", "held_out_classes" other classes. Raises UsageError for an
+    unknown split, or a noun that the split does not hold.
     """
     if split not in SPLITS:
         raise UsageError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
