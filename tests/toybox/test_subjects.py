@@ -1,4 +1,4 @@
-"""Subjects of every noun: within their slots, grounded, of unit size, pure, different, their look not the noun's."""
+"""Subjects of every noun: within their slots, on the ground, of unit size, pure, all different."""
 
 from collections import Counter
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox.assembly import bounding_box, grounded, moved, part_bounds, turned
+from jedi_diffusion.toybox.assembly import bounding_box, grounded, moved, part_bounds, rotation_matrix, turned
 from jedi_diffusion.toybox.materials import plain
 from jedi_diffusion.toybox.parts import Material, Part, Vec3
 
@@ -25,21 +25,12 @@ GOLD: Vec3 = (0.96, 0.74, 0.16)
 
 @dataclass(frozen=True)
 class Head:
-    """Where a hat goes: centre and half extents of the box around a part; `round` on top or flat."""
+    """Where a hat goes: the box around a part, and the height and radius at which a hat sits."""
 
     center: Vec3
     half: Vec3
-    round: bool
-
-    @property
-    def seat(self) -> float:
-        """The height at which a hat sits: on a flat top, or a little down a round one."""
-        return self.center[1] + self.half[1] * (0.78 if self.round else 1.0)
-
-    @property
-    def radius(self) -> float:
-        """The radius of a hat that fits."""
-        return min(0.26, max(0.07, 0.78 * min(self.half[0], self.half[2])))
+    seat: float
+    radius: float
 
 
 def find_head(parts: Sequence[Part]) -> Head:
@@ -48,14 +39,23 @@ def find_head(parts: Sequence[Part]) -> Head:
     def score(bounds: tuple[Vec3, Vec3]) -> float:
         low, high = bounds
         breadth = min(high[0] - low[0], high[2] - low[2])
-        return high[1] - 0.6 * abs(0.5 * (low[0] + high[0])) + 0.8 * min(breadth, 0.35)
+        return high[1] - 0.6 * abs(0.5 * (low[0] + high[0])) + 2.0 * min(breadth, 0.2)
 
     bounds = [part_bounds(part) for part in parts]
     best = max(range(len(parts)), key=lambda index: score(bounds[index]))
     low, high = bounds[best]
     center = (0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), 0.5 * (low[2] + high[2]))
     half = (0.5 * (high[0] - low[0]), 0.5 * (high[1] - low[1]), 0.5 * (high[2] - low[2]))
-    return Head(center, half, parts[best].kind == "ellipsoid")
+    kind, narrow = parts[best].kind, min(half[0], half[2])
+    if kind == "ellipsoid":
+        seat, radius = center[1] + 0.78 * half[1], 0.78 * narrow
+    elif kind == "frustum" and rotation_matrix(parts[best].rotation)[1][1] > 0.5:
+        # A hat is put over a point, and on a flat top.
+        taper = parts[best].taper
+        seat, radius = (high[1] - 0.06, 0.11) if taper < 0.4 else (high[1], 0.8 * taper * narrow)
+    else:
+        seat, radius = high[1], 0.8 * narrow
+    return Head(center, half, seat, min(0.26, max(0.08, radius)))
 
 
 def _front(parts: Sequence[Part], x: float, y: float) -> float:
@@ -144,30 +144,42 @@ def _sunglasses(parts: list[Part], draw: Draw) -> list[Part]:
     x, size = head.center[0], half * (0.36 + 0.06 * draw())
     z = max(_front(parts, x + sign * 0.45 * half, y) for sign in (1.0, -1.0)) + 0.01
     lenses = [
-        Part("ellipsoid", (x + sign * 0.47 * half, y, z), (size, 0.85 * size, 0.05), glass)
+        Part("ellipsoid", (x + sign * 0.47 * half, y, z), (size, 0.85 * size, 0.035), glass)
         for sign in (1.0, -1.0)
     ]
     arms = Part("box", (x, y + 0.25 * size, z - 0.3 * half), (0.98 * half, 0.022, 0.3 * half), glass)
     return [*parts, *lenses, arms]
 
 
+def _girth(parts: Sequence[Part], head: Head, y: float) -> tuple[float, float]:
+    """Half widths on x and z, about the head's axis, of what the axis meets at height y."""
+    wide = deep = 0.0
+    for part in parts:
+        low, high = part_bounds(part)
+        v = (2 * y - low[1] - high[1]) / (high[1] - low[1])
+        axis_inside = all(low[i] < head.center[i] < high[i] for i in (0, 2))
+        if abs(v) < 1 and axis_inside:
+            share = math.sqrt(1 - v * v) if part.kind == "ellipsoid" else 1.0
+            reach = [
+                abs(0.5 * (low[i] + high[i]) - head.center[i]) + 0.5 * share * (high[i] - low[i])
+                for i in (0, 2)
+            ]
+            wide, deep = max(wide, reach[0]), max(deep, reach[1])
+    return wide, deep
+
+
 def _scarf(parts: list[Part], draw: Draw) -> list[Part]:
     head, wool = find_head(parts), _cloth(BLUE, draw)
-    # The neck is where a head ends, or two thirds up a body that has none.
-    low = head.center[1] - 0.75 * head.half[1] if head.half[1] < 0.3 else head.center[1] + 0.35 * head.half[1]
-    shrink = 0.8 if head.round and head.half[1] < 0.3 else 1.0
-    wide, deep = (max(0.07, min(0.4, shrink * head.half[i] * 1.06 + 0.02)) for i in (0, 2))
+    # The neck: where the head's lower half, and what it sits in, is narrowest.
+    heights = [head.center[1] + share * head.half[1] for share in (-0.8, -0.6, -0.4, -0.2, 0.0)]
+    low = max(0.06, min(heights, key=lambda y: sum(_girth(parts, head, y))))
+    wide, deep = (max(0.06, 1.08 * reach + 0.015) for reach in _girth(parts, head, low))
     x, z = head.center[0], head.center[2]
     side = 1.0 if draw() < 0.5 else -1.0
     ring = Part("frustum", (x, low, z), (wide, 0.05, deep), wool)
-    end = Part(
-        "box",
-        (x + side * 0.45 * wide, low - 0.11, z + deep),
-        (0.045, 0.11, 0.025),
-        wool,
-        (8.0, 0.0, side * 8.0),
-    )
-    return [*parts, ring, end]
+    hang = min(0.11, 0.45 * low)
+    place = (x + side * 0.4 * wide, low - 0.9 * hang, z + 0.95 * deep)
+    return [*parts, ring, Part("box", place, (0.05, hang, 0.025), wool, (-8.0, 0.0, side * 8.0))]
 
 
 def _balloon(parts: list[Part], draw: Draw) -> list[Part]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jedi_diffusion.toybox import assembly, materials
-from jedi_diffusion.toybox.parts import Kind, Material, Part, Vec3
+from jedi_diffusion.toybox.parts import KINDS, Kind, Material, Part, Vec3
 
 Size = float | Vec3
 SLOTS: dict[Kind, int] = {"ellipsoid": 8, "box": 5, "frustum": 5}
@@ -23,7 +23,7 @@ class Builder:
         self.random = rng.random
         self.parts: list[Part] = []
         self.palette = materials.draw_palette(self.random)
-        self.plain_share = self.uniform(0.0, 0.35) if noisy else self.uniform(0.05, 0.65)
+        self.plain_share = self.uniform(0.0, 0.35 if noisy else 0.6)
         self.noisy = noisy
 
     def uniform(self, low: float, high: float) -> float:
@@ -126,6 +126,20 @@ class Builder:
         turn = assembly.direction_angles(along)
         self.tube(center, (radius, 0.5 * math.hypot(*along), radius), material, taper, turn, pair)
 
+    def any_turn(self) -> Vec3:
+        """Any rotation."""
+        return self.uniform(-180, 180), self.uniform(-90, 90), self.uniform(-180, 180)
+
+    def solid(
+        self, center: Vec3, size: Vec3, material: Material, turn: Vec3 = NO_TURN, pair: bool = False
+    ) -> None:
+        """A primitive of a random kind that still has room, or nothing."""
+        kinds = [kind for kind in (*KINDS, "ellipsoid") if self.room(kind) > pair]
+        if kinds:
+            kind = kinds[self.count(0, len(kinds) - 1)]
+            taper = self.random() if self.chance(0.6) else 1.0
+            self.add(kind, center, size, material, turn, taper, pair)
+
     def arrow(self, angle: float, length: float) -> tuple[float, float]:
         """x and y of a vector of this length that points up, then turned by `angle` degrees about z."""
         return -length * math.sin(math.radians(angle)), length * math.cos(math.radians(angle))
@@ -141,6 +155,10 @@ class Builder:
     def room(self, kind: Kind) -> int:
         """How many parts of this kind the subject can still take."""
         return SLOTS[kind] - sum(part.kind == kind for part in self.parts)
+
+    def face(self, angle: float) -> None:
+        """Turns all parts so far about the y axis by `angle` degrees, from +z towards +x."""
+        self.parts = assembly.turned(self.parts, (0.0, angle, 0.0))
 
     def finish(self) -> list[Part]:
         """The parts in subject coordinates."""

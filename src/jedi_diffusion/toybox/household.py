@@ -172,26 +172,26 @@ def _bottle(b: Builder) -> None:
 
 
 def _backpack(b: Builder) -> None:
-    width, height, depth = b.uniform(0.25, 0.33), b.uniform(0.32, 0.42), b.uniform(0.14, 0.2)
-    y = height
-    if b.chance(0.5):
-        b.ball((0, y, 0), (width * 1.12, height * 1.08, depth * 1.2), b.paint(0))
-    else:
-        b.box((0, y * 0.9, 0), (width, height * 0.9, depth), b.paint(0))
-        b.ball((0, 1.75 * y, 0), (width, 0.3 * height, depth), b.paint(0))
-    b.box((0, 0.6 * height, depth), (0.75 * width, 0.36 * height, 0.1), b.front(1, 0.5))
-    b.box((0, 1.02 * height, depth + 0.02), (0.78 * width, 0.06 * height, 0.1), b.paint(2))
+    width, height, depth = b.uniform(0.22, 0.3), b.uniform(0.28, 0.36), b.uniform(0.14, 0.19)
+    cloth, pocket = b.paint(0), b.front(1, 0.5)
+    b.tube((0, height, 0), (width, height, depth), cloth, b.uniform(0.85, 1.0))
+    b.ball((0, 2 * height, 0), (0.95 * width, b.uniform(0.1, 0.18), 0.95 * depth), b.paint(b.count(0, 1)))
+    b.ball((0, 0.62 * height, depth), (0.75 * width, 0.5 * height, 0.09), pocket)
+    b.box((0, 1.05 * height, depth + 0.03), (0.55 * width, 0.035, 0.05), b.flat(2))
+    straps = b.paint(2)
     b.limb(
-        (0.5 * width, 2 * height, -0.3 * depth),
-        (0.55 * width, 0.2, -depth - 0.1),
-        0.05,
-        b.paint(2),
+        (0.55 * width, 2.1 * height, -0.2 * depth),
+        (0.75 * width, 1.3 * height, -depth - 0.12),
+        0.045,
+        straps,
         pair=True,
     )
-    b.tube((0, 2.05 * height, 0), (0.035, 0.08, 0.035), b.paint(2), 1.0, (0, 0, 90))
-    b.ball((width * 1.0, 0.5 * height, 0), (0.08, 0.26 * height, 0.7 * depth), b.paint(1), pair=True)
+    b.limb((0.75 * width, 1.3 * height, -depth - 0.12), (0.6 * width, 0.1, -depth), 0.045, straps, pair=True)
+    b.box((0, 2 * height + 0.19, 0), (0.09, 0.02, 0.03), straps)
+    b.box((0.08, 2 * height + 0.14, 0), (0.02, 0.07, 0.03), straps, pair=True)
+    b.ball((width, 0.6 * height, 0), (0.07, 0.4 * height, 0.75 * depth), b.paint(1), pair=True)
     if b.chance(0.6):
-        b.ball((0, 0.6 * height, depth + 0.11), (0.03, 0.03, 0.02), b.flat(2))
+        b.ball((0, 1.3 * height, depth * 0.95), (0.05, 0.05, 0.03), b.flat(2))
 
 
 def _guitar(b: Builder) -> None:
@@ -282,7 +282,8 @@ def _television(b: Builder) -> None:
     y = leg + height
     b.box((0, y, 0), (width, height, depth), b.paint(0))
     shift = b.uniform(0.0, 0.14)
-    b.box((-shift, y, depth), (width - shift - 0.05, height - 0.05, 0.012), b.front(1, 0.5))
+    screen = b.dark() if b.chance(0.4) else b.front(1, 0.5)
+    b.box((-shift, y, depth), (width - shift - 0.05, height - 0.05, 0.012), screen)
     for lift in (0.3, -0.1)[: b.count(1, 2)]:
         b.ball((width - 0.07, y + lift * height, depth + 0.01), (0.04, 0.04, 0.025), b.flat(2))
     b.limb((0.6 * width, leg, 0), (0.8 * width, 0, 0.03), 0.035, b.paint(2), pair=True)
@@ -342,7 +343,7 @@ def _bell(b: Builder) -> None:
     if b.chance(0.5):
         b.tube((0, 2 * height + 0.25, 0), (0.05, b.uniform(0.1, 0.2), 0.05), b.paint(2), b.uniform(0.6, 1.6))
     else:
-        b.ball((0.12, 2 * height + 0.22, 0), (0.14, 0.08, 0.05), b.paint(2), (0, 0, 30), pair=True)
+        b.ball((0, 2 * height + 0.2, 0), b.uniform(0.06, 0.1), b.paint(2))
     b.tube((0, height * b.uniform(0.6, 1.3), 0), (radius * 0.93, 0.03, radius * 0.93), b.paint(2))
 
 

@@ -35,14 +35,19 @@ _SQUARE_TURNS: tuple[Vec3, ...] = ((0.0, 0.0, 0.0), (0.0, 0.0, 90.0), (90.0, 0.0
 BLACK: Vec3 = (0.06, 0.06, 0.07)
 
 
+def _draw_hue(draw: Draw) -> float:
+    """A hue in 0..1; from red to yellow more often, as real things are."""
+    return (0.95 + 0.22 * draw()) % 1.0 if draw() < 0.35 else draw()
+
+
 def draw_color(draw: Draw) -> Vec3:
     """A colour: vivid, pale, dark, muted or grey."""
-    kind, hue = draw(), draw()
-    if kind < 0.45:
+    kind, hue = draw(), _draw_hue(draw)
+    if kind < 0.40:
         return hsv_to_rgb(hue, 0.7 + 0.3 * draw(), 0.65 + 0.35 * draw())
-    if kind < 0.60:
+    if kind < 0.56:
         return hsv_to_rgb(hue, 0.15 + 0.3 * draw(), 0.8 + 0.2 * draw())
-    if kind < 0.72:
+    if kind < 0.70:
         return hsv_to_rgb(hue, 0.5 + 0.4 * draw(), 0.2 + 0.3 * draw())
     if kind < 0.86:
         return hsv_to_rgb(hue, 0.25 + 0.4 * draw(), 0.35 + 0.4 * draw())

@@ -85,32 +85,41 @@ def _flower(b: Builder) -> None:
 
 
 def _house(b: Builder) -> None:
-    width, height, depth = b.uniform(0.24, 0.36), b.uniform(0.16, 0.26), b.uniform(0.2, 0.32)
-    b.box((0, height, 0), (width, height, depth), b.paint(0))
+    width, height, depth = b.uniform(0.24, 0.34), b.uniform(0.16, 0.26), b.uniform(0.2, 0.32)
+    walls = b.paint(0)
+    b.box((0, height, 0), (width, height, depth), walls)
     if b.chance(0.7):
-        # A box on its edge, sunk into the walls to half: a gable roof.
-        eave = width * b.uniform(0.75, 0.85)
-        b.box((0, 2 * height, 0), (eave, eave, depth * 1.1), b.paint(1), (0, 0, 45))
-        roof = 2 * height + 1.41 * eave
+        # The gable is a box on its edge, half of it inside the walls; two slabs lie on it.
+        half, slab = 0.7 * width, 0.02
+        b.box((0, 2 * height, 0), (half, half, 0.98 * depth), walls, (0, 0, 45))
+        reach = 1.2 * half
+        along = (half + slab) * math.sqrt(0.5)
+        back = (reach - half) * math.sqrt(0.5)
+        b.box(
+            (along + back, 2 * height + along - back, 0),
+            (reach, slab, depth * b.uniform(1.05, 1.2)),
+            b.paint(1),
+            (0, 0, -45),
+            pair=True,
+        )
+        roof = 2 * height + 1.41 * half
     else:
         rise = b.uniform(0.12, 0.2)
-        b.tube(
-            (0, 2 * height + rise, 0), (width * 1.35, rise, depth * 1.35), b.paint(1), b.uniform(0.02, 0.35)
-        )
+        cover = b.uniform(0.02, 0.35)
+        b.tube((0, 2 * height + rise, 0), (width * 1.4, rise, depth * 1.4), b.paint(1), cover)
         roof = 2 * height + 2 * rise
     if b.chance(0.7):
-        b.box((0.5 * width, roof - 0.12, -0.2 * depth), (0.05, 0.12, 0.05), b.paint(2))
-    side, door = b.uniform(-0.4, 0.4) * width, b.uniform(0.5, 0.65) * height
+        b.tube((0.5 * width, roof - 0.08, -0.2 * depth), (0.05, 0.13, 0.05), b.paint(2))
+    side, door = b.uniform(-0.45, 0.45) * width, b.uniform(0.5, 0.65) * height
     b.box((side, door, depth), (0.065, door, 0.015), b.flat(2))
     b.ball((side + 0.04, door, depth + 0.02), 0.014, b.dark())
     pane = b.dark()
-    x = side + (0.5 if side < 0 else -0.5) * width
-    if b.chance(0.5):
-        b.box((x, 1.2 * height, depth), (0.075, 0.07, 0.015), pane)
-    else:
-        b.ball((x, 1.2 * height, depth), (0.08, 0.08, 0.02), pane)
-    b.ball((0, 2 * height + 0.1, depth * 1.05), (0.06, 0.06, 0.04), pane)
+    x = side + (0.85 if side < 0 else -0.85) * width * 0.7
+    b.ball((x, 1.2 * height, depth), (0.07, 0.07, 0.02), pane)
+    if b.chance(0.6):
+        b.ball((0, 2 * height + 0.06, depth), (0.05, 0.05, 0.03), pane)
     b.ball((width, 1.2 * height, 0), (0.02, 0.08, 0.08), pane, pair=True)
+    b.face(b.uniform(-35, 35))
 
 
 def _castle(b: Builder) -> None:

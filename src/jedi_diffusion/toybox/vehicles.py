@@ -24,6 +24,7 @@ def _car(b: Builder) -> None:
         b.wheels(width, z * length, wheel, 0.055, tyre)
     b.ball((0.65 * width, y + 0.15 * body, length), (0.055, 0.055, 0.03), b.flat(2), pair=True)
     b.box((0, y - 0.6 * body, length), (width * 0.95, 0.3 * body, 0.035), b.paint(1))
+    b.face(b.uniform(-45, 45))
 
 
 def _truck(b: Builder) -> None:
@@ -40,6 +41,7 @@ def _truck(b: Builder) -> None:
     for z in (length - 0.16, -0.6 * length):
         b.wheels(width, z, wheel, 0.05, tyre)
     b.ball((0.65 * width, floor + 0.3 * cab, length), 0.045, b.flat(2), pair=True)
+    b.face(b.uniform(-45, 45))
 
 
 def _bus(b: Builder) -> None:
@@ -55,6 +57,7 @@ def _bus(b: Builder) -> None:
     for z in (0.6, -0.6):
         b.wheels(width - 0.02, z * length, wheel, 0.05, glass)
     b.ball((0.7 * width, y - 0.65 * height, length), 0.04, b.flat(1), pair=True)
+    b.face(b.uniform(-45, 45))
 
 
 def _train(b: Builder) -> None:
@@ -79,6 +82,7 @@ def _train(b: Builder) -> None:
     tyres = b.paint(2)
     for z in (0.65, 0.1, -0.6):
         b.ball((radius * 1.05, wheel, z * length), (0.04, wheel, wheel), tyres, pair=True)
+    b.face(b.uniform(-45, 45))
 
 
 def _boat(b: Builder) -> None:
@@ -107,6 +111,7 @@ def _boat(b: Builder) -> None:
             )
     if b.chance(0.4):
         b.ball((width * 0.95, 1.6 * hull, 0.1), (0.03, 0.06, 0.06), b.flat(1), pair=True)
+    b.face(90 * (1 if b.chance(0.5) else -1) + b.uniform(-25, 25))
 
 
 def _airplane(b: Builder) -> None:
@@ -136,6 +141,7 @@ def _airplane(b: Builder) -> None:
         b.box((0, y, length), (0.02, b.uniform(0.14, 0.2), 0.01), b.flat(2), (0, 0, b.uniform(0, 180)))
         b.ball((0, y, length), 0.04, b.flat(1))
     b.wheels(0.12, 0.1, 0.05, 0.025, b.dark())
+    b.face(b.uniform(-30, 30))
 
 
 def _rocket(b: Builder) -> None:
