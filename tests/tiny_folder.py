@@ -1,4 +1,4 @@
-"""Random checkpoints in the real diffusers folder format: SD 1.4 and SDXL narrowed, and a tiny joint model."""
+"""Random checkpoints in the real diffusers folder format: SD 1.4 and SDXL narrowed, and a joint model."""
 
 from pathlib import Path
 from typing import Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,9 +179,8 @@ def wrap(text: str, font: Any, width: float, lines: int = 3) -> list[str]:
     done: list[str] = []
     rest = " ".join(text.split())[:1000]
     while rest and len(done) < lines:
-        end = len(rest)
-        while end > 1 and font.getlength(rest[:end]) > width:
-            end -= 1
+        lengths = range(1, len(rest) + 1)
+        end = max(1, bisect_right(lengths, width, key=lambda letters: font.getlength(rest[:letters])))
         if end < len(rest):
             space = rest.rfind(" ", 0, end + 1)
             end = space if space > 0 else end

@@ -19,7 +19,7 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
 MAX_PROMPT = 10_000
 """Characters; text encoders read some 77 words, so longer prompts are mistakes."""
-SIZES = range(64, 2049)
+SIZES = range(16, 2049)
 MAX_SET = 32
 """Pictures in one set with `--joint-targets`: attention grows with their square."""
 
