@@ -91,8 +91,11 @@ def test_a_changed_photo_or_model_stops_a_repeat(generate, jedi, photo, tmp_path
 
 def test_bad_settings_are_refused(jedi, tmp_path) -> None:
     path = tmp_path / "settings.json"
-    texts = ["", "[]", '{"options": 3}', '{"options": {"colour": 1}}', '{"options": {"steps": "many"}}']
-    for text in texts:
+    whole = {"model": {"name": "", "fingerprint": ""}, "references": [], "threads": 1, "versions": {}}
+    options = [{"colour": 1}, {"steps": "many"}, {"coupling": "loose"}, 3]
+    texts = [json.dumps({**whole, "options": each}) for each in options]
+    texts.append(json.dumps({**whole, "options": {}, "threads": "two"}))
+    for text in ["", "[]", "{", '{"options": {}}', *texts]:
         path.write_text(text)
         done = jedi("generate", "--from", path)
         assert done.status == 2, text

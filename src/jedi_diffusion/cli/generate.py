@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jedi_diffusion import __version__
 from jedi_diffusion.cli import models, naming, options
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import GenerateOptions
+from jedi_diffusion.cli.options import GenerateOptions, Settings
 from jedi_diffusion.errors import JeDiError, ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
@@ -111,21 +111,21 @@ def read_references(paths: Sequence[str]) -> list[Reference]:
     return references
 
 
-def check_same_references(recorded: dict[str, Any], references: Sequence[Reference]) -> None:
+def check_same_references(recorded: Settings, references: Sequence[Reference]) -> None:
     """Raises PictureError when a photo of a repeated run is no longer the one that it used."""
-    before = {row["path"]: row["sha256"] for row in recorded.get("references", [])}
+    before = {row.path: row.sha256 for row in recorded.references}
     for reference in references:
         if before.get(reference.path, reference.sha256) != reference.sha256:
             raise PictureError(f"{reference.path} has changed since the run that is to be repeated.")
 
 
-def check_same_model(recorded: dict[str, Any], settings: dict[str, Any]) -> None:
+def check_same_model(recorded: Settings, settings: dict[str, Any]) -> None:
     """Raises ModelError when a repeated run would use other weights; says so when libraries have changed."""
-    before, now = recorded.get("model", {}), settings["model"]
-    if before.get("name") == now["name"] and before.get("fingerprint") != now["fingerprint"]:
+    before, now = recorded.model, settings["model"]
+    if before.name == now["name"] and before.fingerprint != now["fingerprint"]:
         raise ModelError(f"The weights of {now['name']} have changed since the run that is to be repeated.")
     for name, current in settings["versions"].items():
-        if recorded.get("versions", {}).get(name, current) != current:
+        if recorded.versions.get(name, current) != current:
             logger.warning("%s is now %s; results may differ slightly from the recorded run.", name, current)
 
 
@@ -143,7 +143,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     return Run(given, folder, items, references, suffix)
 
 
-def load(job: Run, recorded: dict[str, Any] | None) -> tuple[Any, Run]:
+def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
     """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
     import torch
 
@@ -153,8 +153,8 @@ def load(job: Run, recorded: dict[str, Any] | None) -> tuple[Any, Run]:
     pipe = models.load_model(given.model, device, dtype)
     models.set_scheduler(pipe, given.scheduler)
     size = given.size or models.own_size(pipe)
-    if recorded and recorded.get("threads"):
-        torch.set_num_threads(recorded["threads"])  # sums over another number of threads round differently
+    if recorded:
+        torch.set_num_threads(recorded.threads)  # sums over another number of threads round differently
     names: dict[str, Any] = {"device": device.type, "dtype": str(dtype).removeprefix("torch.")}
     resolved = replace(
         given,
@@ -169,11 +169,12 @@ def describe(job: Run, pipe: Any) -> dict[str, Any]:
     """The settings file: everything that decides what the pictures look like, as plain JSON values."""
     import torch
 
+    record = options.to_record(job.options)
     return {
         "program": f"jedi-diffusion {__version__}",
-        "options": options.to_record(job.options),
+        "options": record,
         "model": {
-            "name": job.options.model,
+            "name": record["model"],
             "fingerprint": models.fingerprint(pipe),
             "scheduler": type(pipe.scheduler).__name__,
         },
@@ -250,8 +251,7 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
     """What a picture carries of the settings: all but folders, which are nobody else's business."""
     dropped = ("prompt", "reference", "out", "seed", "images_per_prompt")
     kept = {name: value for name, value in settings["options"].items() if name not in dropped}
-    if Path(kept["model"]).exists():
-        kept["model"] = Path(kept["model"]).resolve().name
+    kept["model"] = public_name(kept["model"])
     return {
         "program": settings["program"],
         "options": kept,
@@ -261,6 +261,11 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
         ],
         "versions": settings["versions"],
     }
+
+
+def public_name(model: str) -> str:
+    """The model's name without the folders around it."""
+    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def sheet(job: Run) -> Image.Image:
@@ -276,4 +281,4 @@ def sheet(job: Run) -> Image.Image:
         for start in range(0, len(cells), SHEET_COLUMNS):
             left = given_photos if not rows else [None] * len(given_photos)
             rows.append([*left, *cells[start : start + SHEET_COLUMNS]])
-    return contact_sheet(rows, title=f"jedi generate, model {given.model}")
+    return contact_sheet(rows, title=f"jedi generate, model {public_name(given.model)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from jedi_diffusion.errors import UsageError
 
@@ -80,6 +80,30 @@ class GenerateOptions:
     """A settings.json of an earlier run to repeat; options given beside it change it."""
 
 
+class RecordedModel(BaseModel):
+    """Which weights a run used."""
+
+    name: str
+    fingerprint: str
+
+
+class RecordedReference(BaseModel):
+    """Which photo a run used."""
+
+    path: str
+    sha256: str
+
+
+class Settings(BaseModel):
+    """What a repeat needs of a settings.json."""
+
+    options: dict[str, Any]
+    model: RecordedModel
+    references: list[RecordedReference]
+    threads: int = Field(ge=1, le=4096)
+    versions: dict[str, str]
+
+
 def parse(arguments: list[str]) -> GenerateOptions:
     """The options on a command line, over those of its `--from` file. Raises UsageError."""
     given = _read(arguments, GenerateOptions())
@@ -100,20 +124,20 @@ def _read(arguments: list[str], default: GenerateOptions) -> GenerateOptions:
     return tyro.cli(GenerateOptions, args=arguments, default=default, prog="jedi generate")
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path) -> Settings:
     """The settings that a run has written. Raises UsageError that names the file."""
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Settings.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "its top level"
+        raise UsageError(f"{path} is not a settings.json of `jedi generate`: {place} is wrong.") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"The settings {path} cannot be read: {error}.") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("options"), dict):
-        raise UsageError(f"{path} is not a settings.json that `jedi generate` wrote.")
-    return settings
 
 
-def from_settings(settings: dict[str, Any]) -> GenerateOptions:
+def from_settings(settings: Settings) -> GenerateOptions:
     """The options recorded in settings. Raises UsageError for unknown names and wrong types."""
-    recorded = settings["options"]
+    recorded = settings.options
     unknown = sorted(recorded.keys() - to_record(GenerateOptions()).keys())
     if unknown:
         raise UsageError(f"The settings hold options that this version does not know: {', '.join(unknown)}.")
@@ -125,9 +149,13 @@ def from_settings(settings: dict[str, Any]) -> GenerateOptions:
 
 
 def to_record(options: GenerateOptions) -> dict[str, Any]:
-    """Everything that `from_settings` needs to repeat a run, with photos by absolute path."""
+    """Everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
     record = asdict(options)
     del record["from_"], record["overwrite"]
+    if options.model != "toybox" and Path(options.model).exists():
+        record["model"] = str(Path(options.model).resolve())
+    if options.out:
+        record["out"] = str(Path(options.out).resolve())
     record["reference"] = [str(Path(path).resolve()) for path in options.reference]
     return record
 
