@@ -65,11 +65,23 @@ def _front(parts: Sequence[Part], x: float, y: float) -> float:
         low, high = part_bounds(part)
         u = (2 * x - low[0] - high[0]) / (high[0] - low[0])
         v = (2 * y - low[1] - high[1]) / (high[1] - low[1])
-        inside = 1 - u * u - v * v if part.kind == "ellipsoid" else 1 - max(abs(u), abs(v))
-        if inside > 0:
-            reach = math.sqrt(inside) if part.kind == "ellipsoid" else 1.0
+        radius = _radius(part, v)
+        if abs(u) < radius:
+            reach = 1.0 if part.kind == "box" else math.sqrt(radius * radius - u * u)
             depths.append(0.5 * (low[2] + high[2]) + 0.5 * (high[2] - low[2]) * reach)
     return max(depths)
+
+
+def _radius(part: Part, height: float) -> float:
+    """About how wide a part is at a height from -1 (its lowest point) to 1, relative to its half width."""
+    if abs(height) >= 1.0:
+        return 0.0
+    if part.kind == "ellipsoid":
+        return math.sqrt(1.0 - height * height)
+    up = rotation_matrix(part.rotation)[1][1]
+    if part.kind == "box" or abs(up) < 0.7:
+        return 1.0
+    return 1.0 - (1.0 - part.taper) * 0.5 * (1.0 + (height if up > 0 else -height))
 
 
 def _cloth(color: Vec3, draw: Draw, gloss: float = 0.15) -> Material:
@@ -153,27 +165,39 @@ def _sunglasses(parts: list[Part], draw: Draw) -> list[Part]:
 
 def _girth(parts: Sequence[Part], head: Head, y: float) -> tuple[float, float]:
     """Half widths on x and z, about the head's axis, of what the axis meets at height y."""
-    wide = deep = 0.0
+    reach = [(0.0, 0.0)]
     for part in parts:
         low, high = part_bounds(part)
-        v = (2 * y - low[1] - high[1]) / (high[1] - low[1])
-        axis_inside = all(low[i] < head.center[i] < high[i] for i in (0, 2))
-        if abs(v) < 1 and axis_inside:
-            share = math.sqrt(1 - v * v) if part.kind == "ellipsoid" else 1.0
-            reach = [
-                abs(0.5 * (low[i] + high[i]) - head.center[i]) + 0.5 * share * (high[i] - low[i])
-                for i in (0, 2)
-            ]
-            wide, deep = max(wide, reach[0]), max(deep, reach[1])
-    return wide, deep
+        radius = _radius(part, (2 * y - low[1] - high[1]) / (high[1] - low[1]))
+        off_x, off_z = (abs(0.5 * (low[i] + high[i]) - head.center[i]) for i in (0, 2))
+        half_x, half_z = (0.5 * radius * (high[i] - low[i]) for i in (0, 2))
+        if radius > 0 and _covers(part, off_x / half_x, off_z / half_z):
+            reach.append((off_x + half_x, off_z + half_z))
+    return max(x for x, _ in reach), max(z for _, z in reach)
+
+
+def _covers(part: Part, u: float, w: float) -> bool:
+    """Whether the point u, w (relative to the half widths) is in the part's cross-section."""
+    return u * u + w * w < 1.0 if part.kind == "ellipsoid" else max(u, w) < 1.0
+
+
+def _neck(parts: Sequence[Part], head: Head) -> float:
+    """The height where a scarf sits: as low on the head as nothing much wider than the head is in the way."""
+    lowest = -0.7 if head.half[1] < 0.3 else -0.1
+    neck = head.center[1] + 0.6 * head.half[1]
+    for step in range(1, 9):
+        y = head.center[1] + (0.6 + (lowest - 0.6) * step / 8) * head.half[1]
+        wide, deep = _girth(parts, head, y)
+        if wide > 1.1 * head.half[0] or deep > 1.3 * head.half[2]:
+            break
+        neck = y
+    return neck
 
 
 def _scarf(parts: list[Part], draw: Draw) -> list[Part]:
     head, wool = find_head(parts), _cloth(BLUE, draw)
-    # The neck: where the head's lower half, and what it sits in, is narrowest.
-    heights = [head.center[1] + share * head.half[1] for share in (-0.8, -0.6, -0.4, -0.2, 0.0)]
-    low = max(0.06, min(heights, key=lambda y: sum(_girth(parts, head, y))))
-    wide, deep = (max(0.06, 1.08 * reach + 0.015) for reach in _girth(parts, head, low))
+    low = max(0.06, _neck(parts, head))
+    wide, deep = (max(0.06, 1.12 * reach + 0.03) for reach in _girth(parts, head, low))
     x, z = head.center[0], head.center[2]
     side = 1.0 if draw() < 0.5 else -1.0
     ring = Part("frustum", (x, low, z), (wide, 0.05, deep), wool)
