@@ -204,7 +204,13 @@ def sample_set(
     subject = sample_subject(seed, split)
     specs = [sample_picture(subject, number) for number in range(size)]
     out = render(specs, resolution, supersample)
-    info: dict[str, Any] = {"noun": subject.noun, "seed": seed, "split": split, "pictures": []}
+    info: dict[str, Any] = {
+        "name": subject.phrase,
+        "noun": subject.noun,
+        "seed": seed,
+        "split": split,
+        "pictures": [],
+    }
     for spec in specs:
         place = {"position": spec.camera.position, "tangent": spec.camera.tangent, "shift": spec.camera.shift}
         row = {"seed": spec.seed, "scene": spec.scene, "style": spec.style, "attribute": spec.attribute}

@@ -1,0 +1,155 @@
+"""A small autoencoder for small pictures: a linear patch transform plus a learned residual.
+
+AutoencoderKL spends most of its time in layers at full resolution. Here nothing runs above a quarter of it:
+pixels are folded into channels first. The linear path alone is the best linear code of a patch (its principal
+components), so training starts from a working code, and latents keep its order: coarse components vary
+most. It is called exactly like AutoencoderKL.
+
+Letters: I pictures; H, W pixels; C latent channels; P = 8, pixels of a patch's side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+PATCH = 8
+
+
+@dataclass
+class DeterministicLatents:
+    """What `encode` gives in place of a distribution: one latent a picture, (I, C, H/8, W/8)."""
+
+    latents: Tensor
+
+    def mode(self) -> Tensor:
+        return self.latents
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.latents
+
+
+@dataclass
+class EncoderOutput(BaseOutput):
+    latent_dist: DeterministicLatents
+
+
+@dataclass
+class DecoderOutput(BaseOutput):
+    sample: Tensor
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(norm(x)))), the last convolution starting at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(self.norm(x))))
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class PatchAutoencoder(ModelMixin, ConfigMixin):
+    """Pictures in [-1, 1], (I, 3, H, W), to latents (I, C, H/8, W/8) of about unit variance, and back.
+
+    H and W are multiples of 8. `widths` are the channels of the learned paths at 1/4 and 1/8 of the
+    resolution.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 24,
+        widths: tuple[int, int] = (64, 128),
+        encoder_blocks: tuple[int, int] = (2, 2),
+        decoder_blocks: tuple[int, int] = (3, 3),
+        scaling_factor: float = 1.0,
+        block_out_channels: tuple[int, ...] = (1, 1, 1, 1),
+    ) -> None:
+        super().__init__()
+        fine, coarse = widths
+        values = 3 * PATCH * PATCH
+        self.analysis = nn.Conv2d(3, latent_channels, PATCH, stride=PATCH)
+        self.synthesis = nn.ConvTranspose2d(latent_channels, 3, PATCH, stride=PATCH)
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(values // 4, fine, 3, padding=1),
+            *(ResidualBlock(fine) for _ in range(encoder_blocks[0])),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * fine, coarse, 1),
+            *(ResidualBlock(coarse) for _ in range(encoder_blocks[1])),
+            nn.SiLU(),
+            _zero(nn.Conv2d(coarse, latent_channels, 3, padding=1)),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, coarse, 3, padding=1),
+            *(ResidualBlock(coarse) for _ in range(decoder_blocks[1])),
+            nn.Conv2d(coarse, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            *(ResidualBlock(fine) for _ in range(decoder_blocks[0])),
+            nn.SiLU(),
+            _zero(nn.Conv2d(fine, values // 4, 3, padding=1)),
+            nn.PixelShuffle(4),
+        )
+
+    def encode(self, sample: Tensor) -> EncoderOutput:
+        """Latents of pictures in [-1, 1], under `.latent_dist.mode()`."""
+        return EncoderOutput(latent_dist=DeterministicLatents(self.analysis(sample) + self.encoder(sample)))
+
+    def decode(self, latents: Tensor) -> DecoderOutput:
+        """Pictures of latents, about [-1, 1] (not clipped), under `.sample`."""
+        return DecoderOutput(sample=self.synthesis(latents) + self.decoder(latents))
+
+    def forward(self, sample: Tensor) -> DecoderOutput:
+        return self.decode(self.encode(sample).latent_dist.mode())
+
+    @torch.no_grad()
+    def start_from_principal_components(self, pictures: Tensor) -> None:
+        """Set the linear path to the principal components of the pictures' patches, (I, 3, H, W) in [-1, 1].
+
+        A component of standard deviation s gets the scale s^(-1/2): the diffusion model then sees coarse
+        components vary more than fine ones, but not by the whole factor that pixels have. Overall variance
+        is 1.
+        """
+        patches = F.unfold(pictures.float(), PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+        mean = patches.mean(0)
+        variance, basis = torch.linalg.eigh(torch.cov((patches - mean).T))
+        channels = self.config["latent_channels"]
+        basis = basis.flip(1)[:, :channels].T  # (C, 3*P*P), strongest first
+        deviation = variance.flip(0)[:channels].clamp(min=1e-8).sqrt()
+        scale = deviation.rsqrt()
+        scale = scale / (scale * deviation).square().mean().sqrt()
+        shape = (channels, 3, PATCH, PATCH)
+        self.analysis.weight.copy_((scale[:, None] * basis).view(shape))
+        self.analysis.bias.copy_(-scale * (basis @ mean))
+        self.synthesis.weight.copy_((basis / scale[:, None]).view(shape))
+        # The mean patch is not constant over its pixels; the nearest bias is its mean per colour.
+        self.synthesis.bias.copy_(mean.view(3, -1).mean(1))
+
+    @torch.no_grad()
+    def divide_latents(self, deviation: float) -> None:
+        """Make all latents smaller by `deviation`, with the same reconstructions: weights change, nothing
+        else.
+        """
+        for layer in (self.analysis, self.encoder[-1]):
+            layer.weight.div_(deviation)
+            layer.bias.div_(deviation)
+        self.synthesis.weight.mul_(deviation)
+        self.decoder[0].weight.mul_(deviation)

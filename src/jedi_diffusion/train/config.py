@@ -1,0 +1,144 @@
+"""Training recipes: YAML read into checked models, every value with its unit and range."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from jedi_diffusion.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DEVICE_KINDS = ("cpu", "cuda")
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Architectures. `unet` and `scheduler` go to UNet2DConditionModel and DDIMScheduler as they are."""
+
+    autoencoder: dict[str, Any] = Field(default_factory=dict, description="settings of PatchAutoencoder")
+    unet: dict[str, Any] = Field(description="settings of UNet2DConditionModel; channels in and out follow")
+    scheduler: dict[str, Any] = Field(default_factory=dict, description="settings of DDIMScheduler")
+    text_width: PositiveInt = 192
+    text_layers: PositiveInt = 2
+    text_heads: PositiveInt = 4
+    text_length: PositiveInt = Field(24, description="tokens a caption, start and end included")
+
+
+class Stage(Section):
+    """What both kinds of stage share.
+
+    `share` is the part of the time budget (`--minutes`) that the stage gets; without a budget it runs
+    `steps` steps.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    resolution: Annotated[int, Field(ge=16, multiple_of=8, description="pixels of a side")] = 128
+    subjects: PositiveInt = Field(description="training subjects, rendered before the stage starts")
+    pictures: PositiveInt = Field(4, description="pictures of each subject")
+    steps: PositiveInt = Field(description="optimizer steps where no time budget is given")
+    share: Fraction
+    batch: PositiveInt = Field(description="pictures a step")
+    learning_rate: PositiveFloat
+    warmup: PositiveInt = 100
+    weight_decay: float = Field(0.01, ge=0)
+    clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class AutoencoderStage(Stage):
+    """Pictures to latents and back. `latent_noise` is added to latents (unit variance) while training."""
+
+    kind: Literal["autoencoder"]
+    latent_noise: float = Field(0.05, ge=0)
+
+
+class JointStage(Stage):
+    """The joint-image model on latents of the finished autoencoder.
+
+    `set_sizes` maps set size to its part of the pictures. Probabilities are per picture (`reference`,
+    `name_only`, `no_caption`: what a reference's caption becomes), per set (`no_text`: all captions empty)
+    and per step (`cached`).
+    """
+
+    kind: Literal["joint"]
+    set_sizes: dict[PositiveInt, PositiveFloat]
+    reference: Fraction = 0.5
+    name_only: Fraction = 0.3
+    no_caption: Fraction = 0.2
+    no_text: Fraction = 0.12
+    cached: Fraction = 0.5
+    reference_weight: float = Field(0.2, ge=0, description="weight of reference pictures in eq. 2")
+    subject_weight: float = Field(3.0, ge=0, description="loss weight is 1 + this on the subject")
+
+    @model_validator(mode="after")
+    def _sets_fit(self) -> "JointStage":
+        if max(self.set_sizes) > self.pictures:
+            raise ValueError(
+                f"set_sizes goes up to {max(self.set_sizes)}, but a subject has only {self.pictures} pictures"
+            )
+        return self
+
+
+class Recipe(Section):
+    """One training run: what is built, and the stages that train it in order."""
+
+    name: str
+    source: Literal["toybox"]
+    seed: int = Field(0, ge=0)
+    supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    save_minutes: PositiveFloat = 5.0
+    sample_minutes: PositiveFloat = 10.0
+    model: ModelSection
+    stages: list[Annotated[AutoencoderStage | JointStage, Field(discriminator="kind")]]
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "Recipe":
+        if not self.stages or self.stages[0].kind != "autoencoder":
+            raise ValueError("the first stage must be of kind autoencoder")
+        if len({stage.name for stage in self.stages}) != len(self.stages):
+            raise ValueError("two stages have the same name")
+        return self
+
+
+def load_recipe(path: Path, device_kind: str) -> Recipe:
+    """The recipe of a YAML file for one kind of device ("cpu" or "cuda").
+
+    Any value may be written per kind, `{cpu: 64, cuda: 1024}`. Raises RecipeError naming file, key and fault.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} is not YAML: {error}.") from error
+    try:
+        return Recipe.model_validate(for_device(raw, device_kind))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The recipe {path} does not fit: {faults}.") from error
+
+
+def for_device(value: Any, kind: str) -> Any:
+    """`value` with every mapping whose keys are exactly the device kinds replaced by its entry for `kind`."""
+    if isinstance(value, dict):
+        if set(value) == set(DEVICE_KINDS):
+            return for_device(value[kind], kind)
+        return {key: for_device(item, kind) for key, item in value.items()}
+    if isinstance(value, list):
+        return [for_device(item, kind) for item in value]
+    return value

@@ -1,0 +1,185 @@
+"""The training loop of one stage: steps, moving average, log, checkpoints, time budget. It holds no
+formula.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.train.config import Recipe, Stage
+from jedi_diffusion.train.state import load_state, save_state
+from jedi_diffusion.train.tasks import Task
+
+LOG_EVERY = 20
+BAR = "{desc}: {percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how a stage runs. `minutes`: the stage's time budget, None to run the recipe's steps."""
+
+    folder: Path
+    recipe: Recipe
+    device: str
+    minutes: float | None = None
+
+
+def learning_rate(stage: Stage, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine from the peak down to a fiftieth of it at the end (progress 1)."""
+    warm = min(1.0, (step + 1) / stage.warmup)
+    return stage.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def ema_decay(stage: Stage, step: int) -> float:
+    """The stage's decay, smaller at first so that the start is soon forgotten."""
+    return min(stage.ema, (1 + step) / (10 + step))
+
+
+class StageLoop:
+    """Trains a task to the end of the stage.
+
+    Without a time budget the state after a step is a function of recipe, device and step: a killed run that
+    is started again ends in the same weights, bit for bit on a CPU. With a budget the learning rate follows
+    the time spent, which a restart carries on too.
+    """
+
+    def __init__(self, task: Task, stage: Stage, run: Run) -> None:
+        self.task, self.stage, self.run = task, stage, run
+        self.folder = run.folder / stage.name / "state"
+        self.parameters: dict[str, Tensor] = dict(task.modules.named_parameters())
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(
+            [*self.parameters.values()],
+            lr=stage.learning_rate,
+            weight_decay=stage.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+        self.step, self.spent = 0, 0.0
+        self._restore()
+
+    @property
+    def progress(self) -> float:
+        """How much of the stage is done, 0 to 1: of its time budget, or of its steps."""
+        if self.run.minutes is None:
+            return min(1.0, self.step / self.stage.steps)
+        return min(1.0, self.spent / (60 * self.run.minutes))
+
+    def train(self, every_sample: Callable[[int], None]) -> None:
+        """Run to the end; `every_sample(step)` is called now and then, and at the end, with averaged weights
+        in place.
+        """
+        saved = sampled = started = time.monotonic()
+        before = self.spent
+        bar = tqdm(total=1.0, initial=self.progress, desc=self.stage.name, bar_format=BAR)
+        with (self.folder.parent / "log.jsonl").open("a") as log:
+            while self.progress < 1:
+                loss, norm = self._advance()
+                now = time.monotonic()
+                self.spent = before + now - started
+                bar.update(self.progress - bar.n)
+                if self.step % LOG_EVERY == 0:
+                    self._log(log, loss, norm)
+                    bar.set_postfix(step=self.step, loss=f"{loss.item():.4f}")
+                if now - saved > 60 * self.run.recipe.save_minutes:
+                    self.save()
+                    saved = time.monotonic()
+                if now - sampled > 60 * self.run.recipe.sample_minutes:
+                    self.with_average(every_sample)
+                    sampled = time.monotonic()
+        bar.close()
+        self.save()
+        self.with_average(every_sample)
+
+    def _advance(self) -> tuple[Tensor, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.stage, self.step, self.progress)
+        generator = torch.Generator().manual_seed(step_seed(self.run.recipe.seed, self.stage.name, self.step))
+        precision = getattr(torch, self.run.recipe.precision)
+        kind = torch.device(self.run.device).type
+        with torch.autocast(kind, precision, enabled=precision != torch.float32):
+            loss = self.task.loss(generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.stage.clip)
+        self.optimizer.step()
+        # Ordered as the dict: both were built from the same names.
+        torch._foreach_lerp_(
+            [*self.average.values()], [*self.parameters.values()], 1 - ema_decay(self.stage, self.step)
+        )
+        self.step += 1
+        return loss.detach(), norm
+
+    def _log(self, log: IO[str], loss: Tensor, norm: Tensor) -> None:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise JeDiError(
+                f"The loss of stage {self.stage.name} is {value} at step {self.step}: lower its "
+                f"learning_rate and start again; the last checkpoint in {self.folder} is from before."
+            )
+        row = {
+            "step": self.step,
+            "loss": value,
+            "gradient_norm": norm.item(),
+            "seconds": round(self.spent, 1),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        log.write(json.dumps(row) + "\n")
+        log.flush()
+
+    def with_average(self, call: Callable[[int], None]) -> None:
+        """Call with the averaged weights in the modules; the trained ones are put back."""
+        kept = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.load_average()
+        try:
+            call(self.step)
+        finally:
+            self._copy_into_modules(kept)
+
+    def load_average(self) -> None:
+        """Put the averaged weights into the modules for good: what a finished stage hands on."""
+        self._copy_into_modules(self.average)
+
+    @torch.no_grad()
+    def _copy_into_modules(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def save(self) -> None:
+        """Write a checkpoint: weights, their average, the optimizer's moments, the step, the plan."""
+        tensors = {f"weights/{name}": value for name, value in self.parameters.items()}
+        tensors |= {f"average/{name}": value for name, value in self.average.items()}
+        for name, parameter in self.parameters.items():
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer/{key}/{name}": value for key, value in moments.items()}
+        save_state(self.folder, self.step, tensors, {"spent": self.spent})
+
+    def _restore(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = load_state(self.folder, self.run.device)
+        if found is None:
+            return
+        tensors, facts = found
+        self._copy_into_modules({name: tensors[f"weights/{name}"] for name in self.parameters})
+        self.average = {name: tensors[f"average/{name}"] for name in self.parameters}
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"optimizer/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        self.step, self.spent = facts["step"], facts["spent"]
+
+
+def step_seed(seed: int, stage: str, step: int) -> int:
+    """A 62-bit seed that depends on the run's seed, the stage's name and the step only."""
+    digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 2

@@ -1,0 +1,166 @@
+"""A whole training run: builds the models of a recipe, trains its stages in order, writes a diffusers
+folder.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from jedi_diffusion.data.source import SetSource
+from jedi_diffusion.diffusion.loss import JointLoss
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.model.checkpoint import load_strict
+from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
+from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
+from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.sets import ImageSet
+from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, Stage
+from jedi_diffusion.train.loop import Run, StageLoop
+from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
+from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
+from jedi_diffusion.train.state import write_tensors
+from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
+
+
+class Models:
+    """The parts of a model as a recipe describes them, with fresh weights drawn from its seed."""
+
+    def __init__(self, recipe: Recipe, words: Sequence[str], device: str) -> None:
+        section = recipe.model
+        torch.manual_seed(recipe.seed)
+        self.autoencoder = PatchAutoencoder(**section.autoencoder)
+        channels = self.autoencoder.config["latent_channels"]
+        self.tokenizer: CLIPTokenizer = make_word_tokenizer(words, section.text_length)
+        self.text_encoder: CLIPTextModel = make_text_encoder(
+            self.tokenizer, section.text_width, section.text_layers, section.text_heads
+        )
+        self.unet = make_joint(
+            UNet2DConditionModel(
+                in_channels=channels,
+                out_channels=channels,
+                cross_attention_dim=section.text_width,
+                **section.unet,
+            )
+        )
+        modules: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
+        for module in modules:
+            module.to(device)
+        self.scheduler = DDIMScheduler(**section.scheduler)
+
+    def pipeline(self) -> JeDiPipeline:
+        """The parts as a pipeline; they are shared with it, not copied."""
+        return JeDiPipeline(
+            vae=self.autoencoder,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+        )
+
+
+class TrainingRun:
+    """Trains a recipe into `folder`. Started again with the same folder it goes on where it was.
+
+    `source` gives training sets; `held_out` sets serve the sheets that show progress. `minutes` is a budget
+    of wall-clock time, split over the stages by their shares; None runs the recipe's steps.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: SetSource,
+        held_out: Sequence[ImageSet],
+        folder: Path,
+        device: str,
+        minutes: float | None = None,
+    ) -> None:
+        self.recipe, self.source, self.held_out = recipe, source, held_out
+        self.folder, self.device, self.minutes = folder, device, minutes
+        self.models = Models(recipe, source.words, device)
+
+    def train(self) -> Path:
+        """Run the stages that are not finished; returns the folder of the trained model."""
+        first = 0
+        for stage in self.recipe.stages:
+            self._stage(stage, first)
+            first += stage.subjects
+        return self.save_model()
+
+    def save_model(self) -> Path:
+        """Write the models, as they are now, as a diffusers folder."""
+        folder, partial = self.folder / "model", self.folder / ".model-partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.models.pipeline().save_pretrained(partial, safe_serialization=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        return folder
+
+    def _stage(self, stage: Stage, first: int) -> None:
+        """Train a stage, or load its result; its pictures are the source's sets `first` and up."""
+        folder = self.folder / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        finished = folder / "finished.safetensors"
+        modules = self._modules(stage)
+        if finished.exists():
+            load_strict(modules, finished)
+            return
+        task = self._task(stage, first, folder)
+        minutes = None if self.minutes is None else self.minutes * stage.share
+        loop = StageLoop(task, stage, Run(self.folder, self.recipe, self.device, minutes))
+        loop.train(lambda step: self._show(stage, folder, step))
+        loop.load_average()
+        if isinstance(task, AutoencoderTask):
+            self.models.autoencoder.divide_latents(_latent_deviation(self.models.autoencoder, task.pictures))
+        write_tensors(finished, modules.state_dict())
+        shutil.rmtree(folder / "state")
+        (folder / "pool.safetensors").unlink()
+
+    def _modules(self, stage: Stage) -> nn.ModuleDict:
+        if isinstance(stage, AutoencoderStage):
+            return nn.ModuleDict({"autoencoder": self.models.autoencoder})
+        return nn.ModuleDict({"unet": self.models.unet, "text_encoder": self.models.text_encoder})
+
+    def _task(self, stage: Stage, first: int, folder: Path) -> Task:
+        kept = folder / "pool.safetensors"
+        models = self.models
+        if isinstance(stage, AutoencoderStage):
+            if not kept.exists():
+                chunks = rendered_chunks(self.source, first, stage, self.device)
+                pictures = torch.cat([sets.pictures.flatten(0, 1) for sets in chunks])
+                write_tensors(kept, {"pictures": pictures})
+            pictures = load_file(kept, device=self.device)["pictures"]
+            models.autoencoder.start_from_principal_components(to_unit(pictures[:2048]))
+            return AutoencoderTask(models.autoencoder, pictures, stage)
+        if not isinstance(stage, JointStage):
+            raise TypeError(stage)
+        if not kept.exists():
+            pool = LatentPool.build(
+                self.source, first, stage, models.autoencoder, models.tokenizer, self.device
+            )
+            write_tensors(kept, pool.tensors())
+        loss = JointLoss.from_scheduler(models.scheduler, stage.reference_weight)
+        pool = LatentPool(**load_file(kept, device=self.device))
+        return JointTask(JointDenoiser(models.unet), models.text_encoder, pool, loss, stage)
+
+    def _show(self, stage: Stage, folder: Path, step: int) -> None:
+        """A sheet of the held-out sets at this step; from joint stages also the model, to use or to score."""
+        path = folder / f"samples-{step:07d}.png"
+        if isinstance(stage, AutoencoderStage):
+            reconstruction_sheet(self.models.autoencoder, self.held_out, path, self.device)
+        else:
+            sample_sheet(self.models.pipeline(), self.held_out, stage.resolution, path)
+            self.save_model()
+
+
+@torch.no_grad()
+def _latent_deviation(autoencoder: PatchAutoencoder, pictures: Tensor) -> float:
+    """Root mean square of the latents of some pictures."""
+    latents = autoencoder.encode(to_unit(pictures[:1024])).latent_dist.mode()
+    return latents.square().mean().sqrt().item()

@@ -1,0 +1,71 @@
+"""What a stage optimizes. A task owns its modules and data and answers a loss for a step; the loop does the
+rest.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from jedi_diffusion.diffusion.loss import JointLoss
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.model.joint_unet import JointDenoiser
+from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.train.config import AutoencoderStage, JointStage
+from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
+
+
+class Task(Protocol):
+    """Modules to train, and the loss of a step, which depends on the generator alone."""
+
+    modules: nn.ModuleDict
+
+    def loss(self, generator: torch.Generator) -> Tensor: ...
+
+
+class AutoencoderTask:
+    """Reconstruction: absolute error plus squared error, on latents with a little noise.
+
+    The noise makes the decoder bear the small errors of a diffusion model's latents.
+    """
+
+    def __init__(self, autoencoder: PatchAutoencoder, pictures: Tensor, stage: AutoencoderStage) -> None:
+        """pictures: (I, 3, H, H) uint8, on the training device."""
+        self.modules = nn.ModuleDict({"autoencoder": autoencoder})
+        self.autoencoder, self.pictures, self.stage = autoencoder, pictures, stage
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(self.pictures), (self.stage.batch,), generator=generator)
+        x = to_unit(self.pictures[index.to(self.pictures.device)])
+        latents = self.autoencoder.encode(x).latent_dist.mode()
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        decoded = self.autoencoder.decode(latents + self.stage.latent_noise * noise).sample.float()
+        return F.l1_loss(decoded, x) + F.mse_loss(decoded, x)
+
+
+class JointTask:
+    """Equation 2 over sets drawn from a pool; both couplings are drawn at random, so one network serves
+    both.
+    """
+
+    def __init__(
+        self,
+        denoiser: JointDenoiser,
+        text_encoder: CLIPTextModel,
+        pool: LatentPool,
+        loss: JointLoss,
+        stage: JointStage,
+    ) -> None:
+        self.modules = nn.ModuleDict({"unet": denoiser.unet, "text_encoder": text_encoder})
+        self.denoiser, self.text_encoder = denoiser, text_encoder
+        self.pool, self.joint_loss, self.stage = pool, loss, stage
+        self.set_sizes = compose(stage.set_sizes, stage.batch)
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        draw = draw_sets(self.pool, self.stage, self.set_sizes, generator)
+        cached = torch.rand((), generator=generator).item() < self.stage.cached
+        text = self.text_encoder(draw.tokens).last_hidden_state
+        batch = SetBatch(draw.latents, draw.mask, text, self.set_sizes, weight=draw.weight)
+        return self.joint_loss(self.denoiser, batch, generator, coupling="cached" if cached else "joint")

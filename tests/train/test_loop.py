@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jedi_diffusion.errors import JeDiError, ModelError, OutputError
+from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
+from jedi_diffusion.train.loop import Run, StageLoop, ema_decay, learning_rate, step_seed
+from jedi_diffusion.train.state import checkpoints, load_state, save_state
+
+RECIPE = Path(__file__).parents[2] / "configs" / "toybox.yaml"
+
+
+class Regression:
+    """Least squares on random inputs: the smallest task there is."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.modules = nn.ModuleDict({"line": nn.Linear(4, 1)})
+        self.calls, self.stop_at = 0, stop_at
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 4, generator=generator)
+        return (self.modules["line"](x) - x.sum(1, keepdim=True)).square().mean()
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe(RECIPE, "cpu").model_copy(update={"precision": "float32"})
+
+
+def stage_of(steps: int) -> AutoencoderStage:
+    return AutoencoderStage(
+        name="line", kind="autoencoder", subjects=1, steps=steps, share=1, batch=1, learning_rate=0.05, warmup=5
+    )
+
+
+def trained(task: Regression, folder: Path, recipe: Recipe, steps: int = 40) -> StageLoop:
+    loop = StageLoop(task, stage_of(steps), Run(folder, recipe, "cpu"))
+    loop.train(lambda step: None)
+    return loop
+
+
+def test_training_learns_and_averages(tmp_path: Path, recipe: Recipe) -> None:
+    task = Regression()
+    loop = trained(task, tmp_path, recipe, 300)
+    torch.testing.assert_close(task.modules["line"].weight, torch.ones(1, 4), atol=0.05, rtol=0)
+    rows = [json.loads(line) for line in (tmp_path / "line" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(20, 301, 20))
+    assert rows[-1]["loss"] < 0.05 * rows[0]["loss"]
+    average = loop.average["line.weight"].clone()
+    loop.load_average()
+    assert torch.equal(task.modules["line"].weight, average)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, recipe: Recipe) -> None:
+    whole = trained(Regression(), tmp_path / "whole", recipe)
+    often = recipe.model_copy(update={"save_minutes": 1e-9})
+    with pytest.raises(KeyboardInterrupt):
+        trained(Regression(stop_at=23), tmp_path / "killed", often)
+    again = Regression()
+    resumed = trained(again, tmp_path / "killed", recipe)
+    assert again.calls == 40 - 22
+    for name, value in whole.parameters.items():
+        assert torch.equal(value, resumed.parameters[name])
+        assert torch.equal(whole.average[name], resumed.average[name])
+
+
+def test_the_average_is_only_lent_to_samples(tmp_path: Path, recipe: Recipe) -> None:
+    loop = trained(Regression(), tmp_path, recipe)
+    before = loop.parameters["line.weight"].detach().clone()
+    seen: list[Tensor] = []
+    loop.with_average(lambda step: seen.append(loop.parameters["line.weight"].detach().clone()))
+    assert torch.equal(seen[0], loop.average["line.weight"])
+    assert torch.equal(before, loop.parameters["line.weight"])
+
+
+def test_a_time_budget_ends_the_stage(tmp_path: Path, recipe: Recipe) -> None:
+    loop = StageLoop(Regression(), stage_of(10**9), Run(tmp_path, recipe, "cpu", minutes=0.02))
+    loop.train(lambda step: None)
+    assert loop.progress == 1
+    assert 1.2 <= loop.spent < 10
+
+
+def test_a_loss_that_is_not_a_number_stops_with_advice(tmp_path: Path, recipe: Recipe) -> None:
+    task = Regression()
+    with torch.no_grad():
+        task.modules["line"].weight.fill_(torch.nan)
+    with pytest.raises(JeDiError, match="The loss of stage line is nan at step 20: lower its learning_rate"):
+        trained(task, tmp_path, recipe)
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    stage = stage_of(100)
+    assert learning_rate(stage, 0, 0.0) == pytest.approx(0.05 / 5)
+    assert learning_rate(stage, 4, 0.0) == pytest.approx(0.05)
+    assert learning_rate(stage, 50, 0.5) == pytest.approx(0.05 * (0.02 + 0.98 * 0.5))
+    assert learning_rate(stage, 99, 1.0) == pytest.approx(0.05 * 0.02)
+
+
+def test_the_average_forgets_its_start() -> None:
+    stage = stage_of(100)
+    assert ema_decay(stage, 0) == pytest.approx(0.1)
+    assert ema_decay(stage, 10**6) == stage.ema
+
+
+def test_step_seeds_differ_by_seed_stage_and_step() -> None:
+    seeds = {step_seed(seed, stage, step) for seed in (0, 1) for stage in ("a", "b") for step in range(50)}
+    assert len(seeds) == 200
+    assert all(0 <= seed < 2**62 for seed in seeds)
+
+
+def test_an_unfinished_checkpoint_is_never_read(tmp_path: Path) -> None:
+    save_state(tmp_path, 1, {"x": torch.ones(2)}, {"spent": 1.0})
+    (tmp_path / ".partial-1").mkdir()
+    (tmp_path / ".partial-1" / "state.safetensors").write_bytes(b"half")
+    save_state(tmp_path, 2, {"x": torch.full((2,), 2.0)}, {"spent": 2.0})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002"]
+    tensors, facts = load_state(tmp_path, "cpu") or ({}, {})
+    assert tensors["x"].tolist() == [2.0, 2.0]
+    assert facts == {"spent": 2.0, "step": 2}
+
+
+def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(tmp_path, 1, {"x": torch.ones(2)}, {})
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jedi_diffusion.train.state.save_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_state(tmp_path, 2, {"x": torch.ones(2)}, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001"]
+    assert load_state(tmp_path, "cpu") is not None
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = save_state(tmp_path, 1, {"x": torch.ones(2)}, {})
+    (path / "state.safetensors").write_bytes(b"\x00" * 10)
+    with pytest.raises(ModelError, match="step-00000001 is damaged"):
+        load_state(tmp_path, "cpu")
