@@ -1,0 +1,68 @@
+"""`jedi toybox encoders`: trains the encoders that `jedi toybox score` judges with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from jedi_diffusion.cli import models
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import make_folder
+
+
+@dataclass(frozen=True)
+class EncodersOptions:
+    """Train the scorer's encoders on toybox subjects of their own, which no model is trained or scored on.
+
+    Needed only when the world has changed; `jedi toybox score --encoders OUT` uses the result.
+    """
+
+    out: str
+    """Folder for scorer.safetensors."""
+    minutes: float = 4.0
+    """Time for training, after rendering."""
+    steps: int | None = None
+    """Takes the place of --minutes: the same steps and seed give the same weights on the same machine."""
+    subjects: int = 3200
+    """Subjects to train on, four pictures each."""
+    judges: int = 600
+    """Held-out subjects on which the accuracy is measured."""
+    seed: int = 0
+    """Other seeds give other subjects and weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+
+
+def run(arguments: list[str]) -> None:
+    """Train, measure, write. Raises JeDiError."""
+    given = tyro.cli(EncodersOptions, args=arguments, prog="jedi toybox encoders")
+    check(given)
+    make_folder(given.out)
+    from jedi_diffusion.toybox.encoder_training import EncoderRecipe, judge, train
+    from jedi_diffusion.toybox.encoders import Encoders, save_encoders
+
+    device = str(models.pick_device(given.device))
+    recipe = EncoderRecipe(given.seed, given.subjects, minutes=given.minutes, steps=given.steps)
+    network, record = train(recipe, device)
+    accuracy = judge(Encoders(network, device), given.judges, device)
+    path = save_encoders(network, given.out, {**record, "held_out": accuracy})
+    print(json.dumps(accuracy))
+    print(f"Encoders: {path}")
+
+
+def check(given: EncodersOptions) -> None:
+    """Raises UsageError for numbers out of range."""
+    limits = {
+        "minutes": (0.01, 1e4),
+        "steps": (1, 1_000_000),
+        "subjects": (32, 1_000_000),
+        "judges": (2, 100_000),
+        "seed": (0, 2**31),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(given, name)
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")

@@ -1,0 +1,173 @@
+"""`jedi toybox score`: how well a model keeps unseen subjects, follows prompts, and does not copy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from jedi_diffusion import __version__
+from jedi_diffusion.cli import models
+from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.personalizers import PipelinePersonalizer
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.pictures import save_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jedi_diffusion.toybox.score import Benchmark, Scores
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Score a model on toybox subjects that it has never seen, each with one prompt, with 95% intervals.
+
+    identity: 0 another subject of the same class, 1 another true picture of the subject. prompt: 0 a wrong
+    scene, 1 a true render of the prompt. copy: the share of pictures nearer to a reference than true
+    pictures in another scene ever are. Answers that are known (a true render, another subject, a copy) are
+    scored beside it.
+    """
+
+    model: str = "toybox"
+    """"toybox" (bundled), or the folder of another model trained on the toybox."""
+    references: Literal[1, 2, 3] = 1
+    """Reference pictures of each subject; the first is the same for all three."""
+    pairs: int = 200
+    """Subjects, each with one prompt."""
+    classes: Literal["known", "held_out"] = "known"
+    """Unseen subjects of the classes trained on, or of classes never seen."""
+    steps: int = 25
+    """Denoising steps."""
+    guidance: float = 3.0
+    """Scale of eq. 3, and of the text in the staged modes (eq. 4)."""
+    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
+    """Eq. 3 (joint), or eq. 4 in one of its orders."""
+    image_guidance: float | None = None
+    """Scale of the references in the staged modes; that of --guidance if not given."""
+    coupling: Literal["joint", "cached"] = "joint"
+    """The paper's form, or references computed once and reused."""
+    null_set: Literal["joint", "single"] = "joint"
+    """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
+    size: int | None = None
+    """Side of the pictures in pixels; the model's own if not given."""
+    seed: int = 0
+    """Other seeds draw other subjects, prompts and noise."""
+    out: str | None = None
+    """File for the scores and every setting, as JSON."""
+    sheet: str | None = None
+    """File for a PNG: references beside outputs beside true renders."""
+    encoders: str | None = None
+    """Folder of other encoders (`jedi toybox encoders`)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format; float32, on CUDA bfloat16, if not given."""
+
+
+def run(arguments: list[str]) -> None:
+    """Render the pairs, run the model on them, print and write its scores. Raises JeDiError."""
+    given = tyro.cli(ScoreOptions, args=arguments, prog="jedi toybox score")
+    check(given)
+    show_notices()
+    models.check_model_name(given.model)
+    out, sheet = _prepared(given.out), _prepared(given.sheet)
+
+    from jedi_diffusion.toybox.encoders import BUNDLED, load_encoders
+    from jedi_diffusion.toybox.score import Benchmark, draw_pair, score_sheet
+
+    device = models.pick_device(given.device)
+    encoders = load_encoders(given.encoders or BUNDLED, device)
+    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    size = given.size or models.own_size(pipe)
+    pairs = [draw_pair(number, given.references, given.seed, given.classes) for number in range(given.pairs)]
+    benchmark = Benchmark.render(pairs, encoders, size, str(device))
+    outputs = benchmark.run(PipelinePersonalizer(pipe, call_settings(given, size)), given.seed)
+    scores, baselines = benchmark.score(outputs), benchmark.baselines()
+    print(table({given.model: scores, **baselines}))
+    print(f"A copy is a picture within {benchmark.copy_threshold:.4f} of a reference.")
+    if out:
+        record = describe(given, benchmark, scores, baselines)
+        record["fingerprint"] = models.fingerprint(pipe)
+        write_file(out, json.dumps(record, indent=2).encode())
+        print(f"Scores: {out}")
+    if sheet:
+        save_png(sheet, score_sheet(benchmark, outputs, title(given, scores)))
+        print(f"Sheet:  {sheet}")
+
+
+def check(given: ScoreOptions) -> None:
+    """Raises UsageError for numbers out of range."""
+    limits = {
+        "pairs": (2, 100_000),
+        "steps": (1, 1000),
+        "guidance": (0.0, 100.0),
+        "image_guidance": (0.0, 100.0),
+        "size": (16, 1024),
+        "seed": (0, 2**31),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(given, name)
+        if value is not None and not low <= value <= high:  # also false for NaN
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} is {value}, but must lie between {low} and {high}.")
+
+
+def call_settings(given: ScoreOptions, size: int) -> dict[str, Any]:
+    """Arguments of the pipeline's call."""
+    return {
+        "num_inference_steps": given.steps,
+        "guidance_scale": given.guidance,
+        "guidance_mode": given.guidance_mode,
+        "image_guidance_scale": given.image_guidance,
+        "coupling": given.coupling,
+        "null_set": given.null_set,
+        "height": size,
+        "width": size,
+    }
+
+
+def describe(
+    given: ScoreOptions, benchmark: Benchmark, scores: Scores, baselines: dict[str, Scores]
+) -> dict[str, Any]:
+    """The JSON file: scores, what they are measured against, and every setting."""
+    settings = {name: value for name, value in asdict(given).items() if name not in ("out", "sheet")}
+    return {
+        **scores.record(),
+        "baselines": {name: each.record() for name, each in baselines.items()},
+        "copy_threshold": round(benchmark.copy_threshold, 6),
+        "pairs": len(benchmark.pairs),
+        "references": given.references,
+        "size": benchmark.size,
+        "encoders": benchmark.encoders.record,
+        "settings": settings,
+        "program": f"jedi-diffusion {__version__}",
+    }
+
+
+def table(rows: dict[str, Scores]) -> str:
+    width = max(map(len, rows)) + 2
+    lines = [f"{'':<{width}}" + "".join(f"{name:<28}" for name in ("identity", "prompt", "copy"))]
+    for name, scores in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{each!s:<28}" for each in scores))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def title(given: ScoreOptions, scores: Scores) -> str:
+    figures = ", ".join(f"{name} {value}" for name, value in scores._asdict().items())
+    return f"{given.pairs} unseen subjects, {given.references} reference(s): {figures}"
+
+
+def _prepared(path: str | None) -> Path | None:
+    """The path of a result, after a trial that its folder can be written to: before an hour of work, not
+    after.
+    """
+    from pathlib import Path
+
+    if path is None:
+        return None
+    make_folder(Path(path).parent)
+    return Path(path)
