@@ -46,5 +46,5 @@ def test_a_wrong_recipe_is_refused_with_the_place(tmp_path: Path, old: str, new:
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="none.yaml cannot be read"):
+    with pytest.raises(RecipeError, match=r"none\.yaml cannot be read"):
         load_recipe(tmp_path / "none.yaml", "cpu")

@@ -36,7 +36,14 @@ def recipe() -> Recipe:
 
 def stage_of(steps: int) -> AutoencoderStage:
     return AutoencoderStage(
-        name="line", kind="autoencoder", subjects=1, steps=steps, share=1, batch=1, learning_rate=0.05, warmup=5
+        name="line",
+        kind="autoencoder",
+        subjects=1,
+        steps=steps,
+        share=1,
+        batch=1,
+        learning_rate=0.05,
+        warmup=5,
     )
 
 

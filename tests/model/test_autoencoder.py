@@ -1,0 +1,61 @@
+import numpy as np
+import torch
+
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+
+
+def pictures(seed: int, count: int = 64) -> torch.Tensor:
+    """Smooth random pictures in [-1, 1], (count, 3, 32, 32)."""
+    noise = torch.randn(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.interpolate(noise, size=32, mode="bicubic")
+    return smooth.tanh() + 0.3
+
+
+def patches(x: torch.Tensor) -> np.ndarray:
+    """8x8 patches, (count * 16, 192), cut without any of torch's folding."""
+    cut = x.numpy().reshape(len(x), 3, 4, 8, 4, 8).transpose(0, 2, 4, 1, 3, 5)
+    return cut.reshape(-1, 192).astype(np.float64)
+
+
+def test_it_starts_as_the_best_linear_code() -> None:
+    model = PatchAutoencoder(latent_channels=12, widths=(8, 16))
+    x = pictures(0)
+    model.start_from_principal_components(x)
+    error = (model(x).sample - x).square().mean().item()
+    flat = patches(x)
+    centred = flat - flat.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False) ** 2
+    best = values[12:].sum() / flat.size
+    # The start's mean is one value a colour, not a value a pixel, so it may lose a little.
+    assert best <= error <= 1.1 * best
+
+
+def test_latents_start_with_unit_variance_coarse_ones_larger() -> None:
+    model = PatchAutoencoder(latent_channels=12, widths=(8, 16))
+    model.start_from_principal_components(pictures(0))
+    latents = model.encode(pictures(0)).latent_dist.mode()
+    deviation = latents.std((0, 2, 3))
+    assert abs(deviation.square().mean() - 1) < 0.05
+    assert (deviation[:-1] >= deviation[1:] - 1e-3).all()
+
+
+def test_dividing_latents_changes_no_reconstruction() -> None:
+    torch.manual_seed(0)
+    model = PatchAutoencoder(latent_channels=6, widths=(8, 16))
+    for layer in (model.encoder[-1], model.decoder[-2]):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    x = pictures(1, 4)
+    latents, before = model.encode(x).latent_dist.mode(), model(x).sample
+    model.divide_latents(2.5)
+    torch.testing.assert_close(model.encode(x).latent_dist.mode(), latents / 2.5)
+    torch.testing.assert_close(model(x).sample, before, atol=1e-5, rtol=1e-4)
+
+
+def test_any_multiple_of_eight_works_and_a_save_loads_alike(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    model = PatchAutoencoder(latent_channels=6, widths=(8, 16))
+    x = torch.rand(2, 3, 40, 24) * 2 - 1
+    assert model.encode(x).latent_dist.sample().shape == (2, 6, 5, 3)
+    model.save_pretrained(tmp_path)
+    again = PatchAutoencoder.from_pretrained(tmp_path, use_safetensors=True)
+    assert torch.equal(again(x).sample, model(x).sample)

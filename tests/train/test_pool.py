@@ -1,0 +1,103 @@
+import torch
+from torch import Tensor
+
+from jedi_diffusion.data.source import RenderedSets
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.model.text import make_word_tokenizer, tokenize
+from jedi_diffusion.train.config import JointStage
+from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
+
+SUBJECTS, PICTURES, SIZE = 70, 4, 16
+
+
+class Plain:
+    """Sets of one-coloured pictures: picture n of subject s is grey s, with n in its caption."""
+
+    words = ("a", "cube", "zero", "one", "two", "three")
+
+    def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
+        shade = torch.arange(first, first + count, dtype=torch.uint8).view(-1, 1, 1, 1, 1)
+        masks = torch.zeros(count, pictures, size, size, dtype=torch.bool)
+        masks[..., : size // 2] = True
+        return RenderedSets(
+            pictures=shade.expand(count, pictures, 3, size, size),
+            masks=masks,
+            captions=[[f"a cube {word}" for word in self.words[2 : 2 + pictures]]] * count,
+            names=["a cube"] * count,
+        )
+
+
+def stage_of(**changes: object) -> JointStage:
+    values = {
+        "name": "sets", "kind": "joint", "resolution": SIZE, "subjects": SUBJECTS, "pictures": PICTURES,
+        "steps": 1, "share": 1, "batch": 40, "learning_rate": 0.1, "set_sizes": {1: 0.2, 2: 0.3, 4: 0.5},
+    }  # fmt: skip
+    return JointStage.model_validate(values | changes)
+
+
+def pool_of(stage: JointStage) -> tuple[LatentPool, PatchAutoencoder, Tensor]:
+    torch.manual_seed(0)
+    autoencoder = PatchAutoencoder(latent_channels=4, widths=(8, 16), scaling_factor=2.0)
+    tokenizer = make_word_tokenizer(Plain.words, 8)
+    pool = LatentPool.build(Plain(), 5, stage, autoencoder, tokenizer, "cpu")
+    return pool, autoencoder, tokenize(tokenizer, ["a cube", ""])
+
+
+def test_the_pool_holds_scaled_latents_coverage_and_captions() -> None:
+    pool, autoencoder, _ = pool_of(stage_of())
+    assert pool.latents.shape == (SUBJECTS, PICTURES, 4, 2, 2)
+    picture = to_unit(torch.full((1, 3, SIZE, SIZE), 5 + 66, dtype=torch.uint8))
+    expected = 2.0 * autoencoder.encode(picture).latent_dist.mode()
+    torch.testing.assert_close(pool.latents[66, 2].float(), expected[0].detach(), atol=0.05, rtol=0.02)
+    assert pool.coverage[0, 0].tolist() == [[255, 0], [255, 0]]
+    assert not torch.equal(pool.captions[0, 0], pool.captions[0, 1])
+    assert torch.equal(pool.captions[0, 1], pool.captions[69, 1])
+
+
+def test_a_batch_has_the_same_set_sizes_in_about_the_asked_parts() -> None:
+    sizes = compose({1: 0.2, 2: 0.3, 4: 0.5}, 40)
+    assert sizes == (1,) * 8 + (2,) * 6 + (4,) * 5
+    assert compose({3: 1.0}, 2) == (3,)
+
+
+def test_sets_are_distinct_pictures_of_one_subject_with_a_target() -> None:
+    stage = stage_of(reference=0.9, name_only=0, no_caption=0, no_text=0)
+    pool, _, _ = pool_of(stage)
+    sizes = compose(stage.set_sizes, stage.batch)
+    draw = draw_sets(pool, stage, sizes, torch.Generator().manual_seed(1))
+    start = 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        assert all(torch.equal(latents, draw.latents[start]) for latents in draw.latents[rows])
+        assert len({tuple(tokens) for tokens in draw.tokens[rows].tolist()}) == size
+        assert draw.mask[rows].sum() >= 1
+        start += size
+    assert start == len(draw.latents)
+
+
+def test_draws_depend_on_the_generator_alone() -> None:
+    stage = stage_of()
+    pool, _, _ = pool_of(stage)
+    sizes = compose(stage.set_sizes, stage.batch)
+    first, again, other = (draw_sets(pool, stage, sizes, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    assert torch.equal(first.tokens, again.tokens)
+    assert torch.equal(first.latents, again.latents)
+    assert not torch.equal(first.mask, other.mask)
+
+
+def test_probabilities_are_those_of_the_stage() -> None:
+    stage = stage_of(
+        set_sizes={4: 1.0}, batch=8000, reference=0.5, name_only=0.3, no_caption=0.2, no_text=0.1
+    )
+    pool, _, (name, empty) = pool_of(stage)
+    draw = draw_sets(pool, stage, compose(stage.set_sizes, stage.batch), torch.Generator().manual_seed(0))
+    reference = draw.mask.flatten() == 0
+    # One in sixteen sets is drawn with references only, and then spares one of its four pictures.
+    assert abs(reference.float().mean() - (0.5 - 1 / 64)) < 0.02
+    assert torch.allclose(draw.weight.unique(), torch.tensor([1.0, 1 + stage.subject_weight]))
+    is_empty = (draw.tokens == empty).all(1)
+    whole_sets = is_empty.view(-1, 4).all(1)
+    assert abs(is_empty[~reference].float().mean() - 0.1) < 0.02
+    assert abs(whole_sets.float().mean() - 0.1) < 0.02
+    assert abs((draw.tokens == name).all(1)[reference].float().mean() - 0.9 * 0.3) < 0.02
+    assert abs(is_empty[reference].float().mean() - (0.1 + 0.9 * 0.2)) < 0.02
