@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import make_text_encoder, make_tokenizer
+from tiny import WORDS, make_text_encoder, make_tokenizer
 
-from jedi_diffusion.conditioning import check_prompt, encode_text, sizes_of_pictures, to_pixels, unknown_words
+from jedi_diffusion.conditioning import (
+    check_prompt,
+    encode_text,
+    known_text,
+    sizes_of_pictures,
+    to_pixels,
+    unknown_words,
+)
 from jedi_diffusion.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -76,10 +83,16 @@ def test_what_is_no_text_is_refused(bad):
 
 
 def test_unknown_words_are_named_once_where_the_vocabulary_is_closed(tokenizer):
-    closed = make_tokenizer(whole_words=True)
+    closed = make_tokenizer(whole_words=list(WORDS))
     assert unknown_words(closed, "A zebra, a robot and a ZEBRA") == ["zebra", "and"]
     assert unknown_words(closed, "a dog, on-the-beach!") == []
     assert unknown_words(tokenizer, "a zebra") == []
+
+
+def test_unknown_words_are_left_out_where_the_vocabulary_is_closed(tokenizer):
+    closed = make_tokenizer(whole_words=list(WORDS))
+    assert known_text(closed, "A zebra,  a ROBOT!") == "a a robot"
+    assert known_text(tokenizer, "A zebra,  a ROBOT!") == "A zebra,  a ROBOT!"
 
 
 def striped(width, height):

@@ -90,6 +90,7 @@ def encode_text(
 
 def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
     """Token ids (1, K), padded and cut to the tokenizer's length."""
+    prompt = known_text(tokenizer, prompt)
     encoded = tokenizer(
         prompt,
         padding="max_length",
@@ -115,18 +116,28 @@ def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """The words of a prompt that a closed-vocabulary model never saw, each once, lower case, in order.
 
-    Only tokenizers marked `whole_words` have a closed vocabulary: there every known word is one token. Others
-    give an empty list. Looks at the words the tokenizer keeps, at most `model_max_length` of them.
+    Only tokenizers that list their `whole_words` have a closed vocabulary; others give an empty list. Looks at the
+    first `model_max_length` words.
     """
-    if not tokenizer.init_kwargs.get("whole_words"):
+    known = tokenizer.init_kwargs.get("whole_words")
+    if known is None:
         return []
-    words = re.findall(r"[^\W_]+", prompt.lower())[: tokenizer.model_max_length]
-    return [word for word in dict.fromkeys(words) if not _is_whole(tokenizer, word)]
+    return [word for word in dict.fromkeys(_words(tokenizer, prompt)) if word not in known]
 
 
-def _is_whole(tokenizer: Any, word: str) -> bool:
-    tokens = tokenizer(word, add_special_tokens=False).input_ids
-    return len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id
+def known_text(tokenizer: Any, prompt: str) -> str:
+    """The prompt as the model reads it: of a closed vocabulary only the words in it, else unchanged.
+
+    Pieces of unknown words have embeddings that were never trained; noise in their place would disturb the rest.
+    """
+    known = tokenizer.init_kwargs.get("whole_words")
+    if known is None:
+        return prompt
+    return " ".join(word for word in _words(tokenizer, prompt) if word in known)
+
+
+def _words(tokenizer: Any, prompt: str) -> list[str]:
+    return re.findall(r"[^\W_]+", prompt.lower())[: tokenizer.model_max_length]
 
 
 def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:

@@ -274,7 +274,7 @@ class JeDiPipeline(DiffusionPipeline):
         words = [word for prompt in prompts for word in unknown_words(self.tokenizer, prompt)]
         if words:
             listed = ", ".join(dict.fromkeys(words))
-            logger.warning("The model does not know these words and may ignore them: %s.", listed)
+            logger.warning("The model does not know these words and leaves them out: %s.", listed)
 
     def _sample(self, request: Request, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""

@@ -79,7 +79,7 @@ def _load(name: str, dtype: torch.dtype) -> Any:
     if name == "toybox":
         from jedi_diffusion.toybox import load_pipeline
 
-        return load_pipeline().to(dtype)
+        return load_pipeline(dtype)
     index: Any = JeDiPipeline.load_config(name)
     kind = index.get("_class_name")
     if kind == JeDiPipeline.__name__:

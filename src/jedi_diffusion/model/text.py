@@ -14,7 +14,7 @@ def make_word_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
     """A CLIPTokenizer to which every one of `words` is a single token; all other text splits into pieces.
 
     Byte-pair merges are learned on the list until no pair is left, so encoding a listed word repeats its
-    merges to the end. `init_kwargs["whole_words"]` marks such a tokenizer.
+    merges to the end. `init_kwargs["whole_words"]` lists the words, sorted.
     """
     base = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     base.normalizer = normalizers.Lowercase()
@@ -31,13 +31,14 @@ def make_word_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    base.train_from_iterator(sorted(set(words)), trainer)
+    known = sorted(set(words))
+    base.train_from_iterator(known, trainer)
     vocabulary = base.get_vocab()
     # Every byte also as the last of a word, so that no text is ever without tokens.
     for letter in sorted(alphabet):
         vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
     return CLIPTokenizer(
-        vocab=vocabulary, merges=_merges(base), pad_token=PAD, model_max_length=max_length, whole_words=True
+        vocab=vocabulary, merges=_merges(base), pad_token=PAD, model_max_length=max_length, whole_words=known
     )
 
 

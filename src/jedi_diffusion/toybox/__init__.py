@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jedi_diffusion.toybox.bundle import load_pipeline
     from jedi_diffusion.toybox.world import sample_set
 
-_HOMES = {"sample_set": "world"}
+_HOMES = {"load_pipeline": "bundle", "sample_set": "world"}
 
-__all__ = ["sample_set"]
+__all__ = ["load_pipeline", "sample_set"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 folder.
 """
 
+import copy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
 from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
 from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
+
+SHARD = "15MB"  # small files travel and resume better
 
 
 class Models:
@@ -54,13 +57,17 @@ class Models:
             module.to(device)
         self.scheduler = DDIMScheduler(**section.scheduler)
 
-    def pipeline(self) -> JeDiPipeline:
-        """The parts as a pipeline; they are shared with it, not copied."""
+    def pipeline(self, half: bool = False) -> JeDiPipeline:
+        """The parts as a pipeline, which shares them; with `half` copies in float16."""
+        parts: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
+        if half:
+            parts = tuple(copy.deepcopy(part).half() for part in parts)
+        vae, text_encoder, unet = parts
         return JeDiPipeline(
-            vae=self.autoencoder,
-            text_encoder=self.text_encoder,
+            vae=vae,  # type: ignore[arg-type]
+            text_encoder=text_encoder,  # type: ignore[arg-type]
             tokenizer=self.tokenizer,
-            unet=self.unet,
+            unet=unet,  # type: ignore[arg-type]
             scheduler=self.scheduler,
         )
 
@@ -94,10 +101,12 @@ class TrainingRun:
         return self.save_model()
 
     def save_model(self) -> Path:
-        """Write the models, as they are now, as a diffusers folder."""
+        """Write the models, as they are now, as a diffusers folder in float16 with its recipe."""
         folder, partial = self.folder / "model", self.folder / ".model-partial"
         shutil.rmtree(partial, ignore_errors=True)
-        self.models.pipeline().save_pretrained(partial, safe_serialization=True)
+        pipeline = self.models.pipeline(half=True)
+        pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+        (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         return folder
