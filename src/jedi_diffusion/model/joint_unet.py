@@ -201,10 +201,10 @@ class JointDenoiser(nn.Module):
         reference_sizes, index = _split_sets(flags, batch.set_sizes)
         outputs, cache = [], ReferenceCache()
         if reference_sizes:
-            references = _select(batch, rows[True], reference_sizes)
+            references = batch.select(rows[True], reference_sizes)
             outputs.append(self._read_references(references, cache.writer(reference_sizes)).to(noisy.dtype))
         if index:
-            targets = _select(batch, rows[False], (1,) * len(index))
+            targets = batch.select(rows[False], (1,) * len(index))
             steps = timestep
             if isinstance(timestep, torch.Tensor) and timestep.ndim:
                 steps = timestep[rows[False]]
@@ -254,15 +254,3 @@ def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[
             sizes.append(count)
         start += size
     return tuple(sizes), index
-
-
-def _select(batch: SetBatch, rows: list[int], set_sizes: tuple[int, ...]) -> SetBatch:
-    """The given pictures of a batch, as sets of the given sizes."""
-    return SetBatch(
-        latents=batch.latents[rows],
-        mask=batch.mask[rows],
-        text=batch.text[rows],
-        set_sizes=set_sizes,
-        pooled_text=None if batch.pooled_text is None else batch.pooled_text[rows],
-        time_ids=None if batch.time_ids is None else batch.time_ids[rows],
-    )
