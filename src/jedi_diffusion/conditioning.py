@@ -116,8 +116,8 @@ def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """The words of a prompt that a closed-vocabulary model never saw, each once, lower case, in order.
 
-    Only tokenizers that list their `whole_words` have a closed vocabulary; others give an empty list. Looks at the
-    first `model_max_length` words.
+    Only tokenizers that list their `whole_words` have a closed vocabulary; others give an empty list. Looks
+    at the first `model_max_length` words.
     """
     known = tokenizer.init_kwargs.get("whole_words")
     if known is None:
@@ -128,7 +128,8 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
 def known_text(tokenizer: Any, prompt: str) -> str:
     """The prompt as the model reads it: of a closed vocabulary only the words in it, else unchanged.
 
-    Pieces of unknown words have embeddings that were never trained; noise in their place would disturb the rest.
+    Pieces of unknown words have embeddings that were never trained; noise in their place would disturb the
+    rest.
     """
     known = tokenizer.init_kwargs.get("whole_words")
     if known is None:

@@ -1,30 +1,13 @@
 import torch
+from plain_source import PlainSource
 from torch import Tensor
 
-from jedi_diffusion.data.source import RenderedSets
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.text import make_word_tokenizer, tokenize
 from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
 
 SUBJECTS, PICTURES, SIZE = 70, 4, 16
-
-
-class Plain:
-    """Sets of one-coloured pictures: picture n of subject s is grey s, with n in its caption."""
-
-    words = ("a", "cube", "zero", "one", "two", "three")
-
-    def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
-        shade = torch.arange(first, first + count, dtype=torch.uint8).view(-1, 1, 1, 1, 1)
-        masks = torch.zeros(count, pictures, size, size, dtype=torch.bool)
-        masks[..., : size // 2] = True
-        return RenderedSets(
-            pictures=shade.expand(count, pictures, 3, size, size),
-            masks=masks,
-            captions=[[f"a cube {word}" for word in self.words[2 : 2 + pictures]]] * count,
-            names=["a cube"] * count,
-        )
 
 
 def stage_of(**changes: object) -> JointStage:
@@ -38,8 +21,8 @@ def stage_of(**changes: object) -> JointStage:
 def pool_of(stage: JointStage) -> tuple[LatentPool, PatchAutoencoder, Tensor]:
     torch.manual_seed(0)
     autoencoder = PatchAutoencoder(latent_channels=4, widths=(8, 16), scaling_factor=2.0)
-    tokenizer = make_word_tokenizer(Plain.words, 8)
-    pool = LatentPool.build(Plain(), 5, stage, autoencoder, tokenizer, "cpu")
+    tokenizer = make_word_tokenizer(PlainSource.words, 8)
+    pool = LatentPool.build(PlainSource(), 5, stage, autoencoder, tokenizer, "cpu")
     return pool, autoencoder, tokenize(tokenizer, ["a cube", ""])
 
 

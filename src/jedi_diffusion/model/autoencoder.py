@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 PATCH = 8
@@ -109,10 +110,12 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
             nn.PixelShuffle(4),
         )
 
+    @apply_forward_hook
     def encode(self, sample: Tensor) -> EncoderOutput:
         """Latents of pictures in [-1, 1], under `.latent_dist.mode()`."""
         return EncoderOutput(latent_dist=DeterministicLatents(self.analysis(sample) + self.encoder(sample)))
 
+    @apply_forward_hook
     def decode(self, latents: Tensor) -> DecoderOutput:
         """Pictures of latents, about [-1, 1] (not clipped), under `.sample`."""
         return DecoderOutput(sample=self.synthesis(latents) + self.decoder(latents))

@@ -57,6 +57,9 @@ class Stage(Section):
     weight_decay: float = Field(0.01, ge=0)
     clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    attention: Literal["fused", "plain"] = Field(
+        "fused", description="plain: two matrix products, faster than torch's CPU kernel for short sequences"
+    )
 
 
 class AutoencoderStage(Stage):

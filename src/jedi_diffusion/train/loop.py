@@ -7,12 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from jedi_diffusion.errors import JeDiError
@@ -107,10 +109,11 @@ class StageLoop:
         generator = torch.Generator().manual_seed(step_seed(self.run.recipe.seed, self.stage.name, self.step))
         precision = getattr(torch, self.run.recipe.precision)
         kind = torch.device(self.run.device).type
-        with torch.autocast(kind, precision, enabled=precision != torch.float32):
-            loss = self.task.loss(generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with self._attention():
+            with torch.autocast(kind, precision, enabled=precision != torch.float32):
+                loss = self.task.loss(generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.stage.clip)
         self.optimizer.step()
         # Ordered as the dict: both were built from the same names.
@@ -119,6 +122,9 @@ class StageLoop:
         )
         self.step += 1
         return loss.detach(), norm
+
+    def _attention(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(SDPBackend.MATH) if self.stage.attention == "plain" else nullcontext()
 
     def _log(self, log: IO[str], loss: Tensor, norm: Tensor) -> None:
         value = loss.item()

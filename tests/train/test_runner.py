@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from plain_source import PlainSource, image_set
+
+from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.train import runner
+from jedi_diffusion.train.config import Recipe
+from jedi_diffusion.train.runner import TrainingRun
+
+STAGE = {
+    "subjects": 80,
+    "pictures": 2,
+    "share": 0.5,
+    "steps": 4,
+    "batch": 8,
+    "learning_rate": 0.001,
+    "warmup": 2,
+}
+RECIPE = {
+    "name": "plain",
+    "source": "toybox",
+    "precision": "float32",
+    "model": {
+        "autoencoder": {"latent_channels": 4, "widths": [8, 16]},
+        "text_width": 16,
+        "text_heads": 2,
+        "text_length": 8,
+        "unet": {
+            "sample_size": 4,
+            "block_out_channels": [16, 16],
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "layers_per_block": 1,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+        },
+        "scheduler": {"prediction_type": "v_prediction"},
+    },
+    "stages": [
+        STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
+        STAGE | {"name": "pairs", "kind": "joint", "resolution": 16, "set_sizes": {1: 0.5, 2: 0.5}},
+        STAGE
+        | {"name": "sets", "kind": "joint", "resolution": 32, "set_sizes": {2: 1.0}, "attention": "plain"},
+    ],
+}
+
+
+def run_of(folder: Path) -> TrainingRun:
+    recipe = Recipe.model_validate(RECIPE)
+    return TrainingRun(recipe, PlainSource(), [image_set(90, 32)], folder, "cpu")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    pipe = JeDiPipeline.from_pretrained(folder)
+    return {**pipe.unet.state_dict(), **{f"vae.{k}": v for k, v in pipe.vae.state_dict().items()}}
+
+
+def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) -> None:
+    folder = run_of(tmp_path).train()
+    assert {path.name for path in folder.iterdir()} >= {"model_index.json", "unet", "vae", "recipe.json"}
+    assert json.loads((folder / "recipe.json").read_text())["name"] == "plain"
+    pipe = JeDiPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    reference = image_set(90, 32).pictures[0]
+    for coupling in ("joint", "cached"):
+        made = pipe("a cube one", references=[reference], num_inference_steps=2, coupling=coupling).images
+        assert made[0].size == (32, 32)
+    for stage in ("autoencoder", "pairs", "sets"):
+        assert (tmp_path / stage / "samples-0000004.png").stat().st_size > 1000
+        assert not (tmp_path / stage / "pool.safetensors").exists()
+    x = torch.zeros(1, 3, 32, 32)
+    assert pipe.vae.encode(x).latent_dist.mode().isfinite().all()
+
+
+def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(run_of(tmp_path / "whole").train())
+    losses = runner.JointTask.loss
+    for stop_at in (1, 6):  # in the first step of "pairs"; then in the middle of "sets"
+        calls = 0
+
+        def stopping(self, generator, stop_at=stop_at):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise KeyboardInterrupt
+            return losses(self, generator)
+
+        monkeypatch.setattr(runner.JointTask, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(tmp_path / "killed").train()
+    monkeypatch.setattr(runner.JointTask, "loss", losses)
+    again = weights(run_of(tmp_path / "killed").train())
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
