@@ -30,6 +30,7 @@ SHAPE_WIDTH = 13  # nine numbers of the matrix, row by row; three of the offset;
 
 NO_HIT = 1e9
 _NEAREST = 0.05  # a part closer to the camera than this is not seen
+_LIFT = 0.004  # a shadow ray starts this far from its point, clear of the surface that it leaves
 _TINY = 1e-7
 _SLOT_BITS = 63  # the low bits of a distance that carry the slot; what is lost is 1e-5 of the distance
 
@@ -129,7 +130,7 @@ def shade_depth(shapes: Tensor, point: Triple, light: Tensor) -> Tensor:
         o = to_local(rows, (c[:, None, :] for c in point), points=True)
         d = to_local(rows, light_at_slots, points=False)
         start, end = _interval(kind, rows, o, d)
-        chord = torch.amax(torch.clamp(end - torch.clamp(start, min=0), 0, 1), dim=1)
+        chord = torch.amax(torch.clamp(end - torch.clamp(start, min=_LIFT), 0, 1), dim=1)
         depth = chord if depth is None else torch.maximum(depth, chord)
     assert depth is not None
     return depth

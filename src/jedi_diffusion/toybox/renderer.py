@@ -28,16 +28,19 @@ from jedi_diffusion.toybox.textures import pattern_color
 CHUNK = 16  # pictures that are drawn at once
 
 _GROUND, _FAR = 62, 63  # surface numbers after the parts' slots
-_LIFT = 0.004  # a shadow ray starts this far off its surface
 _PENUMBRA = 0.05  # a way of this length through a part is full shadow
 _DIRECT = 0.78  # weight of direct light beside ambient
 _SHININESS = 30.0
-_CONTACT, _CONTACT_REACH = (
-    0.45,
-    0.10,
-)  # darkening of the ground beside the subject's foot, and how far it reaches
+_CONTACT = 0.45  # darkening of the ground beside the subject's foot
+_CONTACT_REACH = 0.10  # how far it reaches
 _HORIZON = 300.0  # the ground is not looked at farther away
 _CREASE = 0.75  # cosine between neighbouring normals below which an edge is drawn
+# Inductor options that keep what every ray computes with every slot out of memory.
+_FUSE_ALL: dict[str, str | int | bool | Callable[..., object]] = {
+    "realize_opcount_threshold": 5000,
+    "realize_reads_threshold": 5000,
+    "realize_acc_reads_threshold": 5000,
+}
 
 
 class Drawn(NamedTuple):
@@ -48,6 +51,20 @@ class Drawn(NamedTuple):
     pictures: Tensor
     masks: Tensor
     edges: Tensor
+
+
+class _Traced(NamedTuple):
+    """Where the rays end. All (I, Q): unit direction and end point; distance; the part met; whether it is a
+    part or the ground, else what is far; how much of the light the parts hold back there, in 0..1.
+    """
+
+    direction: Triple
+    point: Triple
+    reach: Tensor
+    slot: Tensor
+    on_part: Tensor
+    on_ground: Tensor
+    shadow: Tensor
 
 
 class _Surface(NamedTuple):
@@ -61,42 +78,50 @@ def draw(packed: Packed, size: int, supersample: int, compiled: bool) -> Drawn:
     """Draws at most CHUNK pictures on the device of `packed`. `compiled` needs exactly CHUNK of them, so
     that one compilation serves every call of a size.
     """
-    paint = _compiled() if compiled else _paint
-    return Drawn(*paint(packed, size, supersample))
+    trace, shade = _compiled() if compiled else (_trace, _shade)
+    return shade(packed, trace(packed, size * supersample), size, supersample)
 
 
 @functools.cache
-def _compiled() -> Callable[[Packed, int, int], tuple[Tensor, Tensor, Tensor]]:
-    return torch.compile(_paint, dynamic=False)
+def _compiled() -> tuple[Callable[[Packed, int], _Traced], Callable[[Packed, _Traced, int, int], Drawn]]:
+    trace = torch.compile(_trace, dynamic=False, options=_FUSE_ALL)
+    return trace, torch.compile(_shade, dynamic=False)
 
 
-def _paint(packed: Packed, size: int, supersample: int) -> tuple[Tensor, Tensor, Tensor]:
+def _trace(packed: Packed, side: int) -> _Traced:
     shapes, views, scenes = packed.shapes, packed.views, packed.scenes
-    side = size * supersample
     across, down = _grid(side, views)
     eye, direction = _rays(views, 2 * across - 1, 1 - 2 * down)
     t, slot = nearest_hit(shapes, views[:, :3], direction)
     ground_t = torch.where(direction[1] < -1e-4, eye[1] / torch.clamp(-direction[1], min=1e-4), NO_HIT)
     wall_t = backdrop.wall_distance(scenes, eye, *direction)
     on_part = t < torch.minimum(ground_t, wall_t)
-    on_ground = ~on_part & (ground_t < wall_t)
-
     reach = torch.clamp(torch.where(on_part, t, ground_t), max=_HORIZON)
     point = _triple(lambda e, d: e + reach * d, eye, direction)
-    surface = _surface(packed, torch.where(on_part, slot, 0), point)
-    light = backdrop.light(scenes)
-    shadow = _shadow(shapes, surface, on_part, light.direction)
-    part = _lit(surface, light, direction, shadow)
-    ground = backdrop.ground_color(scenes, point[0], point[2], reach)
-    ground = _shaded_ground(ground, point, views, light, shadow)
-    far = backdrop.far_color(scenes, *direction, eye)
-    rgb = _triple(lambda p, g, f: torch.where(on_part, p, torch.where(on_ground, g, f)), part, ground, far)
-    rgb = backdrop.overlay(scenes, across, down, *rgb)
+    shadow = torch.clamp(
+        shade_depth(shapes, point, backdrop.light(scenes).direction) * (1 / _PENUMBRA), max=1
+    )
+    on_ground = ~on_part & (ground_t < wall_t)
+    return _Traced(direction, point, reach, torch.where(on_part, slot, 0), on_part, on_ground, shadow)
 
-    number = torch.where(on_part, slot, torch.where(on_ground, _GROUND, _FAR))
-    pictures = _average(torch.stack([c.expand_as(t) for c in rgb], dim=1), side, supersample)
+
+def _shade(packed: Packed, traced: _Traced, size: int, supersample: int) -> Drawn:
+    views, scenes, light = packed.views, packed.scenes, backdrop.light(packed.scenes)
+    direction, point, on_part, on_ground = traced.direction, traced.point, traced.on_part, traced.on_ground
+    side = size * supersample
+    surface = _surface(packed, traced.slot, point)
+    part = _lit(surface, light, direction, traced.shadow)
+    ground = backdrop.ground_color(scenes, point[0], point[2], traced.reach)
+    ground = _shaded_ground(ground, point, views, light, traced.shadow)
+    far = backdrop.far_color(scenes, *direction, (views[:, 0:1], views[:, 1:2], views[:, 2:3]))
+    rgb = _triple(lambda p, g, f: torch.where(on_part, p, torch.where(on_ground, g, f)), part, ground, far)
+    rgb = backdrop.overlay(scenes, *_grid(side, views), *rgb)
+
+    number = torch.where(on_part, traced.slot, torch.where(on_ground, _GROUND, _FAR))
+    pictures = _average(torch.stack([c.expand_as(point[0]) for c in rgb], dim=1), side, supersample)
     masks = _average(_is_subject(number)[:, None].float(), side, supersample)[:, 0] >= 0.5
-    return pictures.clamp(0, 1), masks, _average(_edges(number, surface.normal, side), side, supersample)
+    edges = _average(_edges(number, surface.normal, side), side, supersample)
+    return Drawn(pictures.clamp(0, 1), masks, edges)
 
 
 def _triple(function: Callable[..., Tensor], *triples: Triple) -> Triple:
@@ -145,13 +170,6 @@ def _surface(packed: Packed, slot: Tensor, point: Triple) -> _Surface:
 def _apply(m: tuple[Tensor, ...], p: Triple, offset: tuple[Tensor, ...]) -> Triple:
     x, y, z = (m[3 * r] * p[0] + m[3 * r + 1] * p[1] + m[3 * r + 2] * p[2] + offset[r] for r in range(3))
     return x, y, z
-
-
-def _shadow(shapes: Tensor, surface: _Surface, on_part: Tensor, light: Tensor) -> Tensor:
-    """(I, Q) in 0..1: how much of the light the parts hold back."""
-    lift = torch.where(on_part, _LIFT, 0.0)
-    depth = shade_depth(shapes, _triple(lambda p, n: p + lift * n, surface.point, surface.normal), light)
-    return torch.clamp(depth * (1 / _PENUMBRA), max=1)
 
 
 def _lit(surface: _Surface, light: backdrop.Light, direction: Triple, shadow: Tensor) -> Triple:
