@@ -68,6 +68,13 @@ SMALL_SDXL_CONFIG = SDXL_CONFIG | {
     "norm_num_groups": 16,
 }
 
+TWO_LEVELS = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+}
+
 
 def random_unet(config: dict, seed: int = 0) -> UNet2DConditionModel:
     """A UNet of random weights, in evaluation mode; the global random state is left as it was."""
@@ -84,15 +91,20 @@ def small_sdxl_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
     return random_unet(SMALL_SDXL_CONFIG | changes, seed)
 
 
-def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+def tiny_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
     """SD 1.4's kinds of blocks at two levels with one layer each: for what costs time with every layer."""
-    return small_sd14_unet(
-        seed,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-    )
+    return random_unet(SMALL_SD14_CONFIG | TWO_LEVELS | changes, seed)
+
+
+def tiny_sdxl_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
+    """SDXL's kinds of blocks and conditions at two levels with one layer each."""
+    own = {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (2, 4),
+    }
+    return random_unet(SMALL_SDXL_CONFIG | TWO_LEVELS | own | changes, seed)
 
 
 def random_batch(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import WORDS, make_text_encoder, make_tokenizer
+from small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 from jedi_diffusion.conditioning import (
     check_prompt,

@@ -13,7 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from PIL import Image
-from tiny import WORDS, make_tokenizer, sd_parts, sdxl_parts
+from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
 from jedi_diffusion.diffusion import spawn_generators
 from jedi_diffusion.diffusion.guidance import MODES

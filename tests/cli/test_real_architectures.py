@@ -9,9 +9,11 @@ from PIL import Image
 
 @pytest.fixture(scope="module", params=["sd14", "sdxl"])
 def base_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import tiny_folder
+    import small_pipelines
 
-    return getattr(tiny_folder, f"save_{request.param}")(tmp_path_factory.mktemp("models") / request.param)
+    return getattr(small_pipelines, f"save_{request.param}")(
+        tmp_path_factory.mktemp("models") / request.param
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3])
