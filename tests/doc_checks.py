@@ -1,0 +1,31 @@
+"""What the tests of the documentation share: names, commands and options that a text gives must exist."""
+
+import importlib
+import inspect
+import re
+
+from jedi_diffusion.cli import find_command
+from jedi_diffusion.cli.commands import COMMANDS
+
+
+def resolve(name: str) -> object:
+    """The object at a dotted name below the package: a module, or what is in one."""
+    parts = name.split(".")
+    found: object = importlib.import_module("jedi_diffusion")
+    for depth, part in enumerate(parts, start=1):
+        try:
+            found = importlib.import_module(".".join(("jedi_diffusion", *parts[:depth])))
+        except ModuleNotFoundError:
+            found = getattr(found, part)
+    return found
+
+
+def check_call(words: list[str]) -> None:
+    """That a command (without its first word, `jedi`) exists, and has every option given with it."""
+    command, rest = find_command(words)
+    module = "options" if command == "generate" else COMMANDS[command].module
+    source = inspect.getsource(importlib.import_module(f"jedi_diffusion.cli.{module}"))
+    for word in rest:
+        if word.startswith("--"):
+            field = {"--from": "from_"}.get(word, word[2:].replace("-", "_"))
+            assert re.search(rf"^    {field}: ", source, re.MULTILINE), f"jedi {command} has no {word}"

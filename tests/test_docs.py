@@ -1,0 +1,50 @@
+"""README and guide: commands, options, imports, files and links exist, and the Python is Python."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from doc_checks import check_call, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CALL = re.compile(r"(?:^|`)(?:\.venv/bin/)?jedi ([a-z][^`\n]*)", re.MULTILINE)
+
+
+def text_of(page: Path) -> str:
+    """The page with long commands on one line, and without comments."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def page(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for call in CALL.findall(PYTHON.sub("", text_of(page))):
+        check_call(shlex.split(call, comments=True))
+
+
+def test_python_parses_and_its_imports_exist(page: Path) -> None:
+    for block in PYTHON.findall(text_of(page)):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jedi_diffusion"):
+                home = node.module.removeprefix("jedi_diffusion").removeprefix(".")
+                for alias in node.names:
+                    assert resolve(".".join(filter(None, (home, alias.name)))) is not None
+
+
+def test_links_and_files_exist(page: Path) -> None:
+    text = text_of(page)
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(#[^)]*)?\)", text):
+        file = page.parent / target if target else page
+        assert file.is_file(), target
+        heads = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor[1:] in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in heads}
+    for name in re.findall(r"(?:benchmarks|configs)/[\w./]*\w", text):
+        assert (ROOT / name).is_file(), name
