@@ -24,7 +24,9 @@ from jedi_diffusion.toybox.encoder_training import (
     train,
 )
 from jedi_diffusion.toybox.encoders import (
+    BUNDLED,
     FIELDS,
+    FILE,
     NOUNS,
     SIDE,
     Encoders,
@@ -182,3 +184,18 @@ def test_encoders_of_another_world_are_refused(tmp_path: Path) -> None:
         load_encoders(tmp_path)
     with pytest.raises(ModelError):
         load_encoders(tmp_path / "nothing")
+
+
+def test_bundled_encoders_are_small_and_tell_pictures_apart() -> None:
+    assert (BUNDLED / FILE).stat().st_size < 2_000_000
+    encoders = load_encoders()
+    specs = [
+        world.sample_picture(world.sample_subject(900_000 + number, "held_out"), number)
+        for number in range(32)
+    ]
+    fields = encoders.read(world.render(specs, SIDE, 2).pictures).fields
+    right = [
+        FIELDS["scene"][place] == spec.scene
+        for place, spec in zip(fields["scene"].argmax(1), specs, strict=True)
+    ]
+    assert sum(right) >= 24

@@ -26,9 +26,9 @@ class EncodersOptions:
     """Time for training, after rendering."""
     steps: int | None = None
     """Takes the place of --minutes: the same steps and seed give the same weights on the same machine."""
-    subjects: int = 3200
+    subjects: int = 2000
     """Subjects to train on, four pictures each."""
-    judges: int = 600
+    judges: int = 400
     """Held-out subjects on which the accuracy is measured."""
     seed: int = 0
     """Other seeds give other subjects and weights."""

@@ -20,6 +20,7 @@ from jedi_diffusion.toybox.bulk import render_many
 from jedi_diffusion.toybox.encoders import FIELDS, NOUNS, SIDE, Encoders, ScorerNetwork
 
 STYLED_SHARE, ATTRIBUTE_SHARE = 0.35, 0.4  # more than in the world itself: each option has to be learned
+WEIGHTS = {"attribute": 2.0}  # small things, learned last
 TEMPERATURE = 0.1
 WARMUP, PLANNING_STEPS = 20, 20
 
@@ -29,11 +30,11 @@ class EncoderRecipe:
     """`groups` nouns a batch, `subjects_per_noun` subjects of each, every picture of each subject."""
 
     seed: int = 0
-    subjects: int = 3200
+    subjects: int = 2000
     pictures: int = 4
     groups: int = 4
     subjects_per_noun: int = 8
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.02
     minutes: float = 4.0
     steps: int | None = None
@@ -126,7 +127,8 @@ def batch_loss(
     loss = contrastive_loss(reading.identity, owners)
     loss = loss + F.binary_cross_entropy_with_logits(reading.subject.float(), cells)
     for name, logits in reading.fields.items():
-        loss = loss + F.cross_entropy(logits, pool.labels[name][rows].flatten().to(device))
+        error = F.cross_entropy(logits, pool.labels[name][rows].flatten().to(device))
+        loss = loss + WEIGHTS.get(name, 1.0) * error
     return loss
 
 

@@ -96,23 +96,23 @@ class ScorerNetwork(nn.Module):
             _Residual(three),
         )
         self.subject = nn.Conv2d(three, 1, 1)
-        self.identity = nn.Sequential(_Residual(three), nn.Conv2d(three, four, 1))
-        self.project = nn.Linear(2 * four, FEATURES)
-        self.prompt = _convolution(three, four, stride=2)
+        self.look = nn.Sequential(_Residual(three), nn.Conv2d(three, four, 1))
+        self.project = nn.Sequential(nn.Linear(2 * four, four), nn.ReLU(), nn.Linear(four, FEATURES))
+        self.whole = _convolution(three, four, stride=2)
         options = {**FIELDS, "noun": NOUNS}
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * four, len(each)) for name, each in options.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(4 * four, len(each)) for name, each in options.items()})
 
     def forward(self, pictures: Tensor) -> Reading:
         """pictures: (I, 3, SIDE, SIDE) in 0..1."""
         cells = self.trunk(pictures * 4 - 2)
         subject = self.subject(cells)
         where = subject.float().sigmoid()
-        look = self.identity(cells).float()
+        look = self.look(cells).float().relu()
         mean = (look * where).sum((2, 3)) / where.sum((2, 3)).clamp_min(1e-3)
-        peak = (look.relu() * where).amax((2, 3))
-        identity = F.normalize(self.project(torch.cat([mean, peak], 1)).float(), dim=1)
-        seen = self.prompt(cells)
-        pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1)
+        who = torch.cat([mean, (look * where).amax((2, 3))], 1)
+        identity = F.normalize(self.project(who).float(), dim=1)
+        whole = self.whole(cells)
+        pooled = torch.cat([who, whole.mean((2, 3)), whole.amax((2, 3))], 1)
         return Reading(identity, {name: head(pooled).float() for name, head in self.heads.items()}, subject)
 
 
@@ -138,7 +138,11 @@ class Encoders:
 
 
 def prompt_agreement(fields: dict[str, Tensor], wanted: Sequence[world.PictureSpec]) -> Tensor:
-    """(I,) in 0..1: the probability of what was asked for, mean over scene, style and attribute (or none)."""
+    """(I,) in 0..1: the probability of what was asked for, mean over scene, style and attribute (or none).
+
+    Log-probabilities part right from wrong renders more widely (2.6 standard deviations, not 1.9), but reward
+    hedging: on the scale of the score a blank grey picture would get 0.4, and so gets less than 0.
+    """
     shares = []
     for name, options in FIELDS.items():
         right = torch.tensor([options.index(getattr(spec, name)) for spec in wanted])
