@@ -22,8 +22,8 @@ class ImageSet:
     """Pictures of one subject, each with its own caption.
 
     `pictures` are RGB and square, all of one size. `is_reference[n]` says whether picture n is given (a
-    reference) or to be generated (a target). `masks`, where known, are 8-bit pictures of the same size, 255 on the
-    subject. `info` carries provenance (subject, scene, seed) as plain JSON values.
+    reference) or to be generated (a target). `masks`, where known, are 8-bit pictures of the same size, 255
+    on the subject. `info` carries provenance (subject, scene, seed) as plain JSON values.
     """
 
     pictures: tuple[Image.Image, ...]
@@ -54,7 +54,8 @@ class ImageSet:
 class SetBatch:
     """What a joint-image model is conditioned on, for a batch of sets laid end to end.
 
-    latents (I, C, H, W): clean latents x0, scaled; only those of references are ever shown to the model as such.
+    latents (I, C, H, W): clean latents x0, scaled; only those of references are ever shown to the model as
+    such.
     mask (I, 1, 1, 1): the paper's M, 1 for a target, 0 for a reference.
     text (I, K, D): text embeddings, one caption a picture.
     set_sizes: N of every set, in order; they sum to I.
@@ -98,7 +99,8 @@ class SetBatch:
 
     def to(self, *args: Any, **kwargs: Any) -> SetBatch:
         """The batch with every tensor moved or cast by `Tensor.to`."""
-        return replace(self, **{name: value.to(*args, **kwargs) for name, value in self._tensors()})
+        moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in self._tensors()}
+        return replace(self, **moved)
 
     def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
         """The pictures with these numbers, in this order, laid out as sets of the given sizes."""

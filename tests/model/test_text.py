@@ -1,3 +1,8 @@
+import ast
+import os
+import subprocess
+import sys
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +18,17 @@ WORDS = ("a", "an", "robot", "object", "on", "the", "beach", "bot", "obese", "t-
 def test_every_listed_word_is_one_token(words: list[str]) -> None:
     tokenizer = make_word_tokenizer(words, 16)
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words)
+
+
+def test_the_same_words_have_the_same_numbers_always() -> None:
+    numbers = make_word_tokenizer(WORDS, 16).get_vocab()
+    assert make_word_tokenizer(reversed(WORDS), 16).get_vocab() == numbers
+    script = "from jedi_diffusion.model.text import *; print(make_word_tokenizer(%r, 16).get_vocab())" % (
+        WORDS,
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    printed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert ast.literal_eval(printed.stdout.decode()) == numbers
 
 
 def test_other_text_splits_into_pieces_and_none_is_lost() -> None:

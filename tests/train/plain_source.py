@@ -12,7 +12,7 @@ NUMBERS = ("zero", "one", "two", "three")
 class PlainSource:
     """Picture n of set s is grey s; its caption ends in the number n, its left half is the subject."""
 
-    words = ("a", "cube", *NUMBERS)
+    words: tuple[str, ...] = ("a", "cube", *NUMBERS)
 
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
         shade = torch.arange(first, first + count, dtype=torch.uint8).view(-1, 1, 1, 1, 1)

@@ -6,6 +6,7 @@ import torch
 from plain_source import PlainSource, image_set
 
 from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.train import runner
 from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.runner import TrainingRun
@@ -97,3 +98,24 @@ def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
     again = weights(run_of(tmp_path / "killed").train())
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "first").train()
+    recipe = Recipe.model_validate(RECIPE)
+    run = TrainingRun(recipe, PlainSource(), [image_set(90, 32)], tmp_path / "second", "cpu", init=folder)
+    before = weights(folder)
+    assert torch.allclose(run.models.unet.conv_in.weight, before["conv_in.weight"], atol=1e-3)
+    after = weights(run.train(["sets"]))
+    assert not torch.equal(after["conv_in.weight"], before["conv_in.weight"])
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("vae."))
+    with pytest.raises(UsageError, match="no stage 'set'; it has autoencoder, pairs, sets"):
+        run.train(["set"])
+
+
+def test_a_model_of_other_words_is_refused(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "first").train()
+    source = PlainSource()
+    source.words = ("a", "ball")
+    with pytest.raises(ModelError, match="trained on other words"):
+        TrainingRun(Recipe.model_validate(RECIPE), source, [], tmp_path / "second", "cpu", init=folder)

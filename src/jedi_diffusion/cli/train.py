@@ -33,6 +33,10 @@ class TrainOptions:
     """Folder of the run: checkpoints, logs, samples, and the model."""
     minutes: float | None = None
     """Budget of wall-clock time, split over the stages; the recipe's steps if not given."""
+    init: str | None = None
+    """A model folder of the same recipe to start from, or "toybox" for the bundled model."""
+    stage: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Train only this stage; may be given several times. All stages if not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     dry_run: bool = False
@@ -61,7 +65,7 @@ def run(arguments: list[str]) -> None:
         return
     folder = make_folder(options.out)
     _keep_recipe(folder / "recipe.json", resolved)
-    print(f"Trained: {_train(recipe, folder, device, options.minutes)}")
+    print(f"Trained: {_train(recipe, folder, device, options)}")
 
 
 def _keep_recipe(path: Path, resolved: str) -> None:
@@ -76,12 +80,17 @@ def _keep_recipe(path: Path, resolved: str) -> None:
         )
 
 
-def _train(recipe: Recipe, folder: Path, device: str, minutes: float | None) -> Path:
+def _train(recipe: Recipe, folder: Path, device: str, options: TrainOptions) -> Path:
+    from jedi_diffusion.toybox.bundle import FOLDER
     from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.runner import TrainingRun
 
     source = ToyboxSource(recipe.seed, recipe.supersample)
-    return TrainingRun(recipe, source, _held_out(), folder, device, minutes).train()
+    init = None
+    if options.init is not None:
+        init = FOLDER if options.init == "toybox" else Path(options.init)
+    run = TrainingRun(recipe, source, _held_out(), folder, device, options.minutes, init)
+    return run.train(options.stage)
 
 
 def _held_out() -> list[ImageSet]:

@@ -9,6 +9,7 @@ Letters: I pictures; H, W pixels; C latent channels; P = 8, pixels of a patch's 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,17 +53,21 @@ class ResidualBlock(nn.Module):
         self.norm = nn.GroupNorm(8, channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        _zero(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(self.norm(x))))
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
+
+
+def _fill(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    for name, parameter in layer.named_parameters():
+        parameter.copy_(weight if name == "weight" else bias)
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
@@ -72,7 +77,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     resolution.
     """
 
-    config_name = "config.json"
+    config_name: Any = "config.json"
 
     @register_to_config
     def __init__(
@@ -140,19 +145,17 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         scale = deviation.rsqrt()
         scale = scale / (scale * deviation).square().mean().sqrt()
         shape = (channels, 3, PATCH, PATCH)
-        self.analysis.weight.copy_((scale[:, None] * basis).view(shape))
-        self.analysis.bias.copy_(-scale * (basis @ mean))
-        self.synthesis.weight.copy_((basis / scale[:, None]).view(shape))
+        _fill(self.analysis, (scale[:, None] * basis).view(shape), -scale * (basis @ mean))
         # The mean patch is not constant over its pixels; the nearest bias is its mean per colour.
-        self.synthesis.bias.copy_(mean.view(3, -1).mean(1))
+        _fill(self.synthesis, (basis / scale[:, None]).view(shape), mean.view(3, -1).mean(1))
 
     @torch.no_grad()
     def divide_latents(self, deviation: float) -> None:
         """Make all latents smaller by `deviation`, with the same reconstructions: weights change, nothing
         else.
         """
-        for layer in (self.analysis, self.encoder[-1]):
-            layer.weight.div_(deviation)
-            layer.bias.div_(deviation)
-        self.synthesis.weight.mul_(deviation)
-        self.decoder[0].weight.mul_(deviation)
+        for maker in (self.analysis, self.encoder[-1]):
+            for parameter in maker.parameters():
+                parameter.div_(deviation)
+        for reader in (self.synthesis, self.decoder[0]):
+            dict(reader.named_parameters())["weight"].mul_(deviation)

@@ -1,49 +1,64 @@
 """A word-level CLIP tokenizer and a small CLIP text encoder, for models that know a closed vocabulary."""
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
+WORD_END = "</w>"
+
+Merge = tuple[str, str]
 
 
 def make_word_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
     """A CLIPTokenizer to which every one of `words` is a single token; all other text splits into pieces.
 
-    Byte-pair merges are learned on the list until no pair is left, so encoding a listed word repeats its
-    merges to the end. `init_kwargs["whole_words"]` lists the words, sorted.
+    The same words give the same token numbers, always. `init_kwargs["whole_words"]` lists the words, sorted.
     """
-    base = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    base.normalizer = normalizers.Lowercase()
-    base.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    base.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000,
-        min_frequency=1,
-        special_tokens=[START, END, PAD],
-        initial_alphabet=sorted(alphabet),
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    known = sorted(set(words))
-    base.train_from_iterator(known, trainer)
-    vocabulary = base.get_vocab()
-    # Every byte also as the last of a word, so that no text is ever without tokens.
-    for letter in sorted(alphabet):
-        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
+    known = sorted({word.lower() for word in words})
+    merges: Any = learn_merges(known)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Every byte, also as the last of a word, so that no text is ever without tokens.
+    tokens = [START, END, PAD, *letters, *(letter + WORD_END for letter in letters), *map("".join, merges)]
     return CLIPTokenizer(
-        vocab=vocabulary, merges=_merges(base), pad_token=PAD, model_max_length=max_length, whole_words=known
+        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        merges=merges,
+        pad_token=PAD,
+        model_max_length=max_length,
+        whole_words=known,
     )
 
 
-def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+def learn_merges(words: Sequence[str]) -> list[Merge]:
+    """Byte-pair merges in order of use, until every word is one token.
+
+    The library's trainer breaks ties by the order of a hash table, differently in every process; here the
+    pair that is first in the alphabet wins.
+    """
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    spelled = [spell(word)[0][0] for word in words]
+    pieces = [[*word[:-1], word[-1] + WORD_END] for word in spelled]
+    merges: list[Merge] = []
+    while counts := Counter(pair for word in pieces for pair in pairwise(word)):
+        merges.append(min(counts, key=lambda pair: (-counts[pair], pair)))
+        pieces = [_merged(word, merges[-1]) for word in pieces]
+    return merges
+
+
+def _merged(word: list[str], pair: Merge) -> list[str]:
+    """The word with every occurrence of the pair joined, from left to right."""
+    joined: list[str] = []
+    for piece in word:
+        if joined and (joined[-1], piece) == pair:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextModel:

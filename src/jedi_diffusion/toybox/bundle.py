@@ -1,10 +1,13 @@
 """The model that ships with the package: a joint-image model trained on the toybox alone."""
 
-from importlib.resources import as_file, files
+from pathlib import Path
 
 import torch
 
 from jedi_diffusion.pipeline import JeDiPipeline
+
+FOLDER = Path(__file__).parent / "weights" / "model"
+"""The bundled model, a diffusers folder in float16."""
 
 
 def load_pipeline(dtype: torch.dtype = torch.float32) -> JeDiPipeline:
@@ -12,5 +15,4 @@ def load_pipeline(dtype: torch.dtype = torch.float32) -> JeDiPipeline:
 
     It knows the toybox: its classes, scenes, styles and attributes (`jedi_diffusion.toybox.world`).
     """
-    with as_file(files("jedi_diffusion.toybox") / "weights" / "model") as folder:
-        return JeDiPipeline.from_pretrained(folder, dtype=dtype)
+    return JeDiPipeline.from_pretrained(FOLDER, dtype=dtype)

@@ -1,6 +1,7 @@
 """The building blocks of the world: parts (primitives with a material), and what they are packed into.
 
-Coordinates of a subject: y up, its front towards +z, standing on the plane y = 0 around the origin, one unit tall.
+Coordinates of a subject: y up, its front towards +z, standing on the plane y = 0 around the origin, one unit
+tall.
 Colours are sRGB in 0..1.
 """
 
@@ -10,7 +11,17 @@ from typing import Literal, get_args
 Vec3 = tuple[float, float, float]
 Kind = Literal["ellipsoid", "box", "frustum"]
 Pattern = Literal[
-    "plain", "stripes", "checks", "dots", "gradient", "emblem", "fractal", "cellular", "marble", "wood", "speckle"
+    "plain",
+    "stripes",
+    "checks",
+    "dots",
+    "gradient",
+    "emblem",
+    "fractal",
+    "cellular",
+    "marble",
+    "wood",
+    "speckle",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
@@ -20,9 +31,10 @@ PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 class Material:
     """The look of a part's surface.
 
-    `colors` are the base, the second and the third colour of the pattern. `scale` is the pattern's repetitions
-    per unit of length. `turn` rotates the pattern's coordinates (Euler angles x, y, z in degrees). `seed` (31 bits)
-    moves noise, and draws the bitmap of "emblem": letters or a symmetric 8x8 sign that faces the part's front.
+    `colors` are the base, the second and the third colour of the pattern. `scale` is the pattern's
+    repetitions per unit of length. `turn` rotates the pattern's coordinates (Euler angles x, y, z in
+    degrees). `seed` (31 bits) moves noise, and draws the bitmap of "emblem": letters or a symmetric 8x8 sign
+    that faces the part's front.
     `gloss` in 0..1 is the strength of the highlight.
     """
 
@@ -36,9 +48,9 @@ class Material:
 
 @dataclass(frozen=True)
 class Part:
-    """A primitive: `size` holds half extents along its own x, y, z; `rotation` Euler angles x, y, z in degrees,
-    applied x first. A frustum's axis is its y; `taper` is its top radius over its bottom radius (1 a cylinder,
-    0 a cone). Other kinds ignore `taper`.
+    """A primitive: `size` holds half extents along its own x, y, z; `rotation` Euler angles x, y, z in
+    degrees, applied x first. A frustum's axis is its y; `taper` is its top radius over its bottom radius (1
+    a cylinder, 0 a cone). Other kinds ignore `taper`.
     """
 
     kind: Kind

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.diffusion.loss import JointLoss
+from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.checkpoint import load_strict
 from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
@@ -33,14 +34,21 @@ SHARD = "15MB"  # small files travel and resume better
 
 
 class Models:
-    """The parts of a model as a recipe describes them, with fresh weights drawn from its seed."""
+    """The parts of a model as a recipe describes them, with fresh weights drawn from its seed, or those of
+    `init`, the folder of a trained model of the same architectures and words (else ModelError).
+    """
 
-    def __init__(self, recipe: Recipe, words: Sequence[str], device: str) -> None:
+    def __init__(self, recipe: Recipe, words: Sequence[str], device: str, init: Path | None = None) -> None:
         section = recipe.model
         torch.manual_seed(recipe.seed)
         self.autoencoder = PatchAutoencoder(**section.autoencoder)
         channels = self.autoencoder.config["latent_channels"]
         self.tokenizer: CLIPTokenizer = make_word_tokenizer(words, section.text_length)
+        trained = None if init is None else JeDiPipeline.from_pretrained(init, dtype=torch.float32)
+        if trained is not None:
+            if trained.tokenizer.init_kwargs.get("whole_words") != self.tokenizer.init_kwargs["whole_words"]:
+                raise ModelError(f"{init} was trained on other words than the recipe's source has.")
+            self.tokenizer = trained.tokenizer  # its numbers of the words, which may be another version's
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
@@ -52,10 +60,18 @@ class Models:
                 **section.unet,
             )
         )
+        if trained is not None:
+            self._load(trained)
         modules: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
         for module in modules:
             module.to(device)
         self.scheduler = DDIMScheduler(**section.scheduler)
+
+    def _load(self, trained: JeDiPipeline) -> None:
+        """Take the weights of a trained model of the same architectures. Raises ModelError."""
+        load_strict(self.autoencoder, trained.vae.state_dict())
+        load_strict(self.text_encoder, trained.text_encoder.state_dict())
+        load_strict(self.unet, trained.unet.state_dict())
 
     def pipeline(self, half: bool = False) -> JeDiPipeline:
         """The parts as a pipeline, which shares them; with `half` copies in float16."""
@@ -87,16 +103,26 @@ class TrainingRun:
         folder: Path,
         device: str,
         minutes: float | None = None,
+        init: Path | None = None,
     ) -> None:
         self.recipe, self.source, self.held_out = recipe, source, held_out
         self.folder, self.device, self.minutes = folder, device, minutes
-        self.models = Models(recipe, source.words, device)
+        self.models = Models(recipe, source.words, device, init)
 
-    def train(self) -> Path:
-        """Run the stages that are not finished; returns the folder of the trained model."""
+    def train(self, only: Sequence[str] = ()) -> Path:
+        """Run the stages that are not finished, or of those the ones named in `only`; returns the model's
+        folder.
+
+        Raises UsageError for a name that no stage has.
+        """
+        names = [stage.name for stage in self.recipe.stages]
+        for name in only:
+            if name not in names:
+                raise UsageError(f"The recipe has no stage {name!r}; it has {', '.join(names)}.")
         first = 0
         for stage in self.recipe.stages:
-            self._stage(stage, first)
+            if not only or stage.name in only:
+                self._stage(stage, first)
             first += stage.subjects
         return self.save_model()
 
