@@ -23,7 +23,15 @@ def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp
     files = ["--out", tmp_path / "new" / "scores.json", "--sheet", tmp_path / "new" / "sheet.png"]
     done = jedi("toybox", "score", *words, *files)
     assert done.status == 0, done.err
-    for name in ("identity", "prompt", "copy", "true render", "another subject", "copy of the reference"):
+    for name in (
+        "identity",
+        "prompt",
+        "copy",
+        "true render",
+        "another subject",
+        "copy of the reference",
+        "blob",
+    ):
         assert name in done.out
     record = json.loads((tmp_path / "new" / "scores.json").read_text())
     for name in ("identity", "prompt", "copy"):

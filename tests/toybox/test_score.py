@@ -35,7 +35,7 @@ class CodeReader(Encoders):
         code = pictures[:, :, 0, :8].long()
         identity = torch.nn.functional.normalize(code[:, 0].float() - 127.5, dim=1)
         fields = {
-            name: torch.nn.functional.one_hot(code[:, 1, place], len(options)).float() * 50
+            name: torch.nn.functional.one_hot(code[:, 1, place] % len(options), len(options)).float() * 50
             for place, (name, options) in enumerate(FIELDS.items())
         }
         return Reading(identity, fields, torch.zeros(len(pictures), 1, 8, 8))

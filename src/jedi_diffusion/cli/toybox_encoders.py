@@ -26,7 +26,7 @@ class EncodersOptions:
     """Time for training, after rendering."""
     steps: int | None = None
     """Takes the place of --minutes: the same steps and seed give the same weights on the same machine."""
-    subjects: int = 2000
+    subjects: int = 3000
     """Subjects to train on, four pictures each."""
     judges: int = 400
     """Held-out subjects on which the accuracy is measured."""

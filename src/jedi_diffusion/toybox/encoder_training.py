@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.toybox import world
+from jedi_diffusion.toybox.augmentation import impostors, vary
 from jedi_diffusion.toybox.bulk import render_many
 from jedi_diffusion.toybox.encoders import FIELDS, NOUNS, SIDE, Encoders, ScorerNetwork
 
-STYLED_SHARE, ATTRIBUTE_SHARE = 0.35, 0.4  # more than in the world itself: each option has to be learned
+STYLED_SHARE, ATTRIBUTE_SHARE = 0.35, 0.5  # more than in the world itself: each option has to be learned
 WEIGHTS = {"attribute": 2.0}  # small things, learned last
 TEMPERATURE = 0.1
 WARMUP, PLANNING_STEPS = 20, 20
@@ -27,13 +28,16 @@ WARMUP, PLANNING_STEPS = 20, 20
 
 @dataclass(frozen=True)
 class EncoderRecipe:
-    """`groups` nouns a batch, `subjects_per_noun` subjects of each, every picture of each subject."""
+    """A batch holds `groups` nouns with `subjects_per_noun` subjects of each, and `others` of any noun; two
+    pictures of each, and an impostor.
+    """
 
     seed: int = 0
-    subjects: int = 2000
+    subjects: int = 3000
     pictures: int = 4
-    groups: int = 4
-    subjects_per_noun: int = 8
+    groups: int = 3
+    subjects_per_noun: int = 4
+    others: int = 20
     learning_rate: float = 4e-3
     weight_decay: float = 0.02
     minutes: float = 4.0
@@ -71,7 +75,7 @@ def render_pool(split: world.Split, first: int, subjects: int, pictures: int, de
 
 def train(recipe: EncoderRecipe, device: str = "cpu") -> tuple[ScorerNetwork, dict[str, Any]]:
     """The trained network and a record of how it was made."""
-    if recipe.subjects < recipe.groups * recipe.subjects_per_noun:
+    if recipe.subjects < recipe.groups * recipe.subjects_per_noun + recipe.others:
         raise UsageError(f"{recipe.subjects} subjects do not fill one batch; take more.")
     pool = render_pool("scorer", recipe.seed * 10_000_000, recipe.subjects, recipe.pictures, device)
     with torch.random.fork_rng(devices=[]):
@@ -114,20 +118,22 @@ def _schedule(step: int, steps: int | None) -> float:
 def batch_loss(
     network: ScorerNetwork, pool: Pool, rows: Tensor, generator: torch.Generator, device: str
 ) -> Tensor:
-    """All losses over every picture of the subjects `rows`."""
-    pictures, masks = augment(
-        pool.pictures[rows].flatten(0, 1).to(device).float() / 255,
-        pool.masks[rows].flatten(0, 1).to(device).float(),
-        generator,
-    )
-    owners = rows.repeat_interleave(pool.pictures.shape[1]).to(device)
+    """All losses over two pictures and an impostor of each of the subjects `rows`; an impostor is nobody."""
+    order = torch.rand(len(rows), pool.pictures.shape[1], generator=generator).argsort(1)[:, :2].flatten()
+    twice = rows.repeat_interleave(2)
+    shown = pool.pictures[twice, order].to(device).float() / 255
+    masks = pool.masks[twice, order].to(device).float()
+    false = impostors(shown[::2], masks[::2], generator)
+    pictures, masks = vary(torch.cat([shown, false]), torch.cat([masks, masks[::2]]), generator)
+    count = len(twice)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         reading = network(pictures.contiguous(memory_format=torch.channels_last))
-    cells = F.adaptive_avg_pool2d(masks[:, None], reading.subject.shape[-1])
-    loss = contrastive_loss(reading.identity, owners)
-    loss = loss + F.binary_cross_entropy_with_logits(reading.subject.float(), cells)
+    nobody = -1 - torch.arange(len(rows))
+    loss = contrastive_loss(reading.identity, torch.cat([twice, nobody]).to(device))
+    cells = F.adaptive_avg_pool2d(masks[:count, None], reading.subject.shape[-1])
+    loss = loss + F.binary_cross_entropy_with_logits(reading.subject[:count].float(), cells)
     for name, logits in reading.fields.items():
-        error = F.cross_entropy(logits, pool.labels[name][rows].flatten().to(device))
+        error = F.cross_entropy(logits[:count], pool.labels[name][twice, order].to(device))
         loss = loss + WEIGHTS.get(name, 1.0) * error
     return loss
 
@@ -136,17 +142,18 @@ def contrastive_loss(identity: Tensor, owners: Tensor) -> Tensor:
     """Supervised contrastive loss (Khosla et al. 2020, eq. 2) over unit features (I, D); owners (I,): whose
     they are.
 
-    Every subject must occur at least twice.
+    Those who occur once are only told from.
     """
     itself = torch.eye(len(owners), dtype=torch.bool, device=owners.device)
     similar = (identity @ identity.T / TEMPERATURE).masked_fill(itself, -1e4)
     same = (owners[:, None] == owners[None]) & ~itself
-    return -((similar.log_softmax(1) * same).sum(1) / same.sum(1)).mean()
+    several = same.any(1)
+    return -((similar.log_softmax(1) * same).sum(1) / same.sum(1).clamp_min(1))[several].mean()
 
 
 def draw_subjects(members: dict[str, list[int]], recipe: EncoderRecipe, rng: np.random.Generator) -> Tensor:
-    """(S,) rows of the pool, in groups that share a noun, so that a subject is told from others of its
-    class.
+    """(S,) rows of the pool: groups that share a noun, so that a subject is told from others of its class,
+    and others of any noun, without which a batch would hold too few classes to learn them.
     """
     nouns = [noun for noun, rows in members.items() if len(rows) >= recipe.subjects_per_noun] or list(members)
     weights = np.array([len(members[noun]) for noun in nouns], dtype=float)
@@ -154,51 +161,8 @@ def draw_subjects(members: dict[str, list[int]], recipe: EncoderRecipe, rng: np.
     for noun in rng.choice(len(nouns), recipe.groups, p=weights / weights.sum()):
         free = [row for row in members[nouns[noun]] if row not in rows]
         rows += rng.permutation(free)[: recipe.subjects_per_noun].tolist()
-    return torch.tensor(rows)
-
-
-def augment(pictures: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shifted, scaled, mirrored, recoloured a little, noisy, and often blurred: generated pictures are less
-    sharp than rendered ones, and that must not count. pictures (I, 3, H, H) in 0..1, masks (I, H, H).
-    """
-    count, device = len(pictures), pictures.device
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).to(device)
-
-    scale = 0.8 + 0.3 * uniform(count)
-    turn = torch.zeros(count, 2, 3, device=device)
-    turn[:, 0, 0] = scale * torch.where(uniform(count) < 0.5, -1.0, 1.0)
-    turn[:, 1, 1] = scale
-    turn[:, :, 2] = 0.3 * (uniform(count, 2) - 0.5)
-    both = torch.cat([pictures, masks[:, None]], 1)
-    grid = F.affine_grid(turn, list(both.shape), align_corners=False)
-    moved = F.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    pictures, masks = moved[:, :3], moved[:, 3]
-
-    order = torch.randperm(count, generator=generator).to(device)
-    quarter = count // 4
-    side = int(24 + 24 * torch.rand((), generator=generator))
-    coarse, soft, both_ways = (order[n * quarter : (n + 1) * quarter] for n in range(3))
-    pictures = pictures.clone()
-    for rows in (coarse, both_ways):
-        small = F.interpolate(pictures[rows], (side, side), mode="bilinear", antialias=True)
-        pictures[rows] = F.interpolate(small, pictures.shape[-2:], mode="bicubic")
-    for rows in (soft, both_ways):
-        pictures[rows] = blur(pictures[rows], 0.4 + 0.8 * float(torch.rand((), generator=generator)))
-    gain = 1 + 0.1 * (uniform(count, 3, 1, 1) - 0.5)
-    noise = torch.randn(pictures.shape, generator=generator).to(device) * 0.04 * uniform(count, 1, 1, 1)
-    return (pictures * gain + noise).clamp(0, 1), masks
-
-
-def blur(pictures: Tensor, deviation: float) -> Tensor:
-    """Gaussian blur by `deviation` pixels."""
-    reach = max(1, round(3 * deviation))
-    line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=pictures.device) / deviation) ** 2)
-    line = (line / line.sum()).expand(pictures.shape[1], 1, 1, -1)
-    padded = F.pad(pictures, (reach,) * 4, mode="reflect")
-    across = F.conv2d(padded, line, groups=pictures.shape[1])
-    return F.conv2d(across, line.transpose(2, 3), groups=pictures.shape[1])
+    rest = [row for group in members.values() for row in group if row not in rows]
+    return torch.tensor(rows + rng.permutation(rest)[: recipe.others].tolist())
 
 
 def _training_picture(subject: world.Subject, number: int) -> world.PictureSpec:
@@ -222,9 +186,10 @@ def _members(nouns: list[str]) -> dict[str, list[int]]:
 
 
 def judge(encoders: Encoders, subjects: int, device: str = "cpu") -> dict[str, float]:
-    """How good the encoders are on held-out subjects: top-1 accuracy of every field, and identity's AUC,
-    the share of cases in which two pictures of one subject are more alike than two of different subjects of
-    one noun (one of the two pictures has no style and no attribute).
+    """How good the encoders are on held-out subjects: every field's top-1 accuracy, and two AUCs of identity.
+
+    They are the shares of cases in which two pictures of one subject are more alike than a picture of it and
+    one of another subject of its noun, or one of an impostor (`impostors`). One of the two is always plain.
     """
     pool = render_pool("held_out", 5_000_000, subjects, 3, device)
     reading = encoders.read(pool.pictures.flatten(0, 1))
@@ -232,14 +197,16 @@ def judge(encoders: Encoders, subjects: int, device: str = "cpu") -> dict[str, f
         name: float((logits.argmax(1) == pool.labels[name].flatten()).float().mean())
         for name, logits in reading.fields.items()
     }
+    model, mask = pool.pictures[:, 1].float() / 255, pool.masks[:, 1].float()
+    false = impostors(model, mask, torch.Generator().manual_seed(0))
+    impostor = encoders.read((false * 255).round().to(torch.uint8)).identity
     identity = reading.identity.unflatten(0, (subjects, 3))
-    similar = torch.einsum("snd,td->snt", identity[:, 1:], identity[:, 0])
+    same = torch.einsum("snd,sd->sn", identity[:, 1:], identity[:, 0]).flatten()
+    feigned = (impostor * identity[:, 0]).sum(1)
     nouns = pool.labels["noun"][:, 0]
-    own = torch.eye(subjects, dtype=torch.bool)
-    rival = (nouns[:, None] == nouns[None]) & ~own
-    same = similar.permute(1, 0, 2)[:, own].flatten()
-    other = similar.permute(1, 0, 2)[:, rival].flatten()
-    found["identity_auc"] = auc(same, other)
+    rival = (nouns[:, None] == nouns[None]) & ~torch.eye(subjects, dtype=torch.bool)
+    other = torch.einsum("snd,td->nst", identity[:, 1:], identity[:, 0])[:, rival].flatten()
+    found |= {"identity_auc": auc(same, other), "impostor_auc": auc(same, feigned)}
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -29,12 +29,14 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import contact_sheet
 from jedi_diffusion.toybox import world
+from jedi_diffusion.toybox.augmentation import blur
 from jedi_diffusion.toybox.bulk import render_many
-from jedi_diffusion.toybox.encoders import Encoders, prompt_agreement
+from jedi_diffusion.toybox.encoders import Encoders, prepare, prompt_agreement
 from jedi_diffusion.toybox.estimates import Estimate, normalised, share
 
 GALLERY = 3
 MAX_REFERENCES = 3
+BLOB = 4.0  # pixels of blur at the encoders' size
 COPY_SIDE, COPY_SHIFT = 32, 2  # pixels; copies that are moved by up to 1/16 of the picture are found
 
 Array = NDArray[np.float64]
@@ -161,8 +163,13 @@ class Benchmark:
             "true render": self.again,
             "another subject": self.another,
             "copy of the reference": self.references[:, 0],
+            "true render as a blob": self._blobs(),
         }
         return {name: self.score(pictures) for name, pictures in answers.items()}
+
+    def _blobs(self) -> Tensor:
+        """The right colours in the right places, and no shape."""
+        return (blur(prepare(self.again), BLOB) * 255).round().to(torch.uint8)
 
     @cached_property
     def copy_threshold(self) -> float:
