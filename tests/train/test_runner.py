@@ -113,6 +113,16 @@ def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:
         run.train(["set"])
 
 
+def test_a_trained_autoencoder_is_not_started_over(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "first").train()
+    recipe = Recipe.model_validate(RECIPE)
+    run = TrainingRun(recipe, PlainSource(), [image_set(90, 32)], tmp_path / "second", "cpu", init=folder)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    before = run.models.autoencoder(x).sample.detach()
+    run._task(recipe.stages[0], 0, tmp_path)
+    assert torch.equal(run.models.autoencoder(x).sample, before)
+
+
 def test_a_model_of_other_words_is_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "first").train()
     source = PlainSource()

@@ -50,7 +50,7 @@ class Stage(Section):
     subjects: PositiveInt = Field(description="training subjects, rendered before the stage starts")
     pictures: PositiveInt = Field(4, description="pictures of each subject")
     steps: PositiveInt = Field(description="optimizer steps where no time budget is given")
-    share: Fraction
+    share: Annotated[float, Field(gt=0, le=1)]
     batch: PositiveInt = Field(description="pictures a step")
     learning_rate: PositiveFloat
     warmup: PositiveInt = 100

@@ -162,7 +162,7 @@ class StageLoop:
             parameter.copy_(values[name])
 
     def save(self) -> None:
-        """Write a checkpoint: weights, their average, the optimizer's moments, the step, the plan."""
+        """Write a checkpoint: weights, their average, the optimizer's moments, the step, the time spent."""
         tensors = {f"weights/{name}": value for name, value in self.parameters.items()}
         tensors |= {f"average/{name}": value for name, value in self.average.items()}
         for name, parameter in self.parameters.items():

@@ -106,7 +106,7 @@ class TrainingRun:
         init: Path | None = None,
     ) -> None:
         self.recipe, self.source, self.held_out = recipe, source, held_out
-        self.folder, self.device, self.minutes = folder, device, minutes
+        self.folder, self.device, self.minutes, self.init = folder, device, minutes, init
         self.models = Models(recipe, source.words, device, init)
 
     def train(self, only: Sequence[str] = ()) -> Path:
@@ -119,10 +119,12 @@ class TrainingRun:
         for name in only:
             if name not in names:
                 raise UsageError(f"The recipe has no stage {name!r}; it has {', '.join(names)}.")
+        chosen = only or names
+        shares = sum(stage.share for stage in self.recipe.stages if stage.name in chosen)
         first = 0
         for stage in self.recipe.stages:
-            if not only or stage.name in only:
-                self._stage(stage, first)
+            if stage.name in chosen:
+                self._stage(stage, first, shares)
             first += stage.subjects
         return self.save_model()
 
@@ -137,8 +139,10 @@ class TrainingRun:
         partial.rename(folder)
         return folder
 
-    def _stage(self, stage: Stage, first: int) -> None:
-        """Train a stage, or load its result; its pictures are the source's sets `first` and up."""
+    def _stage(self, stage: Stage, first: int, shares: float) -> None:
+        """Train a stage, or load its result; its pictures are the source's sets `first` and up, and its part
+        of the budget is its share out of `shares`.
+        """
         folder = self.folder / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         finished = folder / "finished.safetensors"
@@ -147,7 +151,7 @@ class TrainingRun:
             load_strict(modules, finished)
             return
         task = self._task(stage, first, folder)
-        minutes = None if self.minutes is None else self.minutes * stage.share
+        minutes = None if self.minutes is None else self.minutes * stage.share / shares
         loop = StageLoop(task, stage, Run(self.folder, self.recipe, self.device, minutes))
         loop.train(lambda step: self._show(stage, folder, step))
         loop.load_average()
@@ -171,7 +175,8 @@ class TrainingRun:
                 pictures = torch.cat([sets.pictures.flatten(0, 1) for sets in chunks])
                 write_tensors(kept, {"pictures": pictures})
             pictures = load_file(kept, device=self.device)["pictures"]
-            models.autoencoder.start_from_principal_components(to_unit(pictures[:2048]))
+            if self.init is None:
+                models.autoencoder.start_from_principal_components(to_unit(pictures[:2048]))
             return AutoencoderTask(models.autoencoder, pictures, stage)
         if not isinstance(stage, JointStage):
             raise TypeError(stage)
