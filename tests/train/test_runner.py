@@ -113,6 +113,18 @@ def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:
         run.train(["set"])
 
 
+def test_stages_trained_one_by_one_end_in_the_same_model(tmp_path: Path) -> None:
+    whole = weights(run_of(tmp_path / "whole").train())
+    for stage in ("autoencoder", "pairs", "sets"):
+        parts = weights(run_of(tmp_path / "parts").train([stage]))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_stage_needs_those_before_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="autoencoder comes before pairs and is not trained: train it first"):
+        run_of(tmp_path).train(["pairs"])
+
+
 def test_a_trained_autoencoder_is_not_started_over(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "first").train()
     recipe = Recipe.model_validate(RECIPE)

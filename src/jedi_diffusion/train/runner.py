@@ -30,6 +30,7 @@ from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
 from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
 
+FINISHED = "finished.safetensors"
 SHARD = "15MB"  # small files travel and resume better
 
 
@@ -113,20 +114,33 @@ class TrainingRun:
         """Run the stages that are not finished, or of those the ones named in `only`; returns the model's
         folder.
 
-        Raises UsageError for a name that no stage has.
+        A stage before those of `only` is loaded if this run has finished it. Raises UsageError for a name
+        that no stage has, and for one whose earlier stages are neither finished nor in `init`.
         """
         names = [stage.name for stage in self.recipe.stages]
         for name in only:
             if name not in names:
                 raise UsageError(f"The recipe has no stage {name!r}; it has {', '.join(names)}.")
-        chosen = only or names
-        shares = sum(stage.share for stage in self.recipe.stages if stage.name in chosen)
+        chosen = [stage for stage in self.recipe.stages if not only or stage.name in only]
+        shares = sum(stage.share for stage in chosen)
         first = 0
-        for stage in self.recipe.stages:
-            if stage.name in chosen:
+        for stage in self.recipe.stages[: 1 + self.recipe.stages.index(chosen[-1])]:
+            if stage in chosen:
                 self._stage(stage, first, shares)
+            elif not self._finished(stage) and self.init is None:
+                raise UsageError(
+                    f"Stage {stage.name} comes before {chosen[-1].name} and is not trained: train it first, "
+                    "or start from a trained model (--init)."
+                )
             first += stage.subjects
         return self.save_model()
+
+    def _finished(self, stage: Stage) -> bool:
+        """Whether the stage's result is in the run's folder; if so, it is loaded."""
+        finished = self.folder / stage.name / FINISHED
+        if finished.exists():
+            load_strict(self._modules(stage), finished)
+        return finished.exists()
 
     def save_model(self) -> Path:
         """Write the models, as they are now, as a diffusers folder in float16 with its recipe."""
@@ -145,10 +159,7 @@ class TrainingRun:
         """
         folder = self.folder / stage.name
         folder.mkdir(parents=True, exist_ok=True)
-        finished = folder / "finished.safetensors"
-        modules = self._modules(stage)
-        if finished.exists():
-            load_strict(modules, finished)
+        if self._finished(stage):
             return
         task = self._task(stage, first, folder)
         minutes = None if self.minutes is None else self.minutes * stage.share / shares
@@ -157,7 +168,7 @@ class TrainingRun:
         loop.load_average()
         if isinstance(task, AutoencoderTask):
             self.models.autoencoder.divide_latents(_latent_deviation(self.models.autoencoder, task.pictures))
-        write_tensors(finished, modules.state_dict())
+        write_tensors(folder / FINISHED, self._modules(stage).state_dict())
         shutil.rmtree(folder / "state")
         (folder / "pool.safetensors").unlink()
 
