@@ -94,6 +94,55 @@ def test_cmyk_and_other_spaces() -> None:
     assert (pixels(gray) == np.arange(256)[:, None, None]).all()
 
 
+def linear_light_profile() -> bytes:
+    """An ICC profile written by hand: sRGB's primaries (D50-adapted), values proportional to light."""
+
+    def fixed(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    name = b"linear light\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1, 0.8249),
+        b"rXYZ": b"XYZ " + bytes(4) + fixed(0.4360, 0.2225, 0.0139),
+        b"gXYZ": b"XYZ " + bytes(4) + fixed(0.3851, 0.7169, 0.0971),
+        b"bXYZ": b"XYZ " + bytes(4) + fixed(0.1431, 0.0606, 0.7141),
+    } | {tag: b"curv" + bytes(8) for tag in (b"rTRC", b"gTRC", b"bTRC")}
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", start + len(data), len(content))
+        data += content
+    size = start + len(data)
+    header = struct.pack(">II", size, 0) + b"\x02\x10\0\0" + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    header += bytes(28) + fixed(0.9642, 1, 0.8249)
+    return header.ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_colours_are_converted_by_the_icc_profile(kind: str) -> None:
+    settings = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(six_fields(), kind, icc_profile=linear_light_profile(), **settings)
+    light = np.asarray(six_fields()) / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(pixels(open_picture(data)) - expected).max() <= 2
+    # The reference picture itself is far from that.
+    assert np.abs(pixels(six_fields()) - expected).max() > 50
+
+
+def test_a_profile_leaves_transparency_alone() -> None:
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    half.info["icc_profile"] = linear_light_profile()
+    assert np.abs(pixels(fit_square(half, 8)) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("profile", [b"no profile", linear_light_profile()[:200]])
+def test_an_unusable_profile_is_left_aside(profile: bytes) -> None:
+    data = encoded(six_fields(), "PNG", icc_profile=profile)
+    assert np.array_equal(pixels(open_picture(data)), pixels(six_fields()))
+
+
 def test_16_bit_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(4, 0)
     for kind in ("PNG", "TIFF"):

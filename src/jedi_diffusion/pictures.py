@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from jedi_diffusion.errors import PictureError, UsageError
 from jedi_diffusion.files import write_file
@@ -27,12 +27,15 @@ DECODE_SIZE = 2048
 PARAMETERS_KEY = "jedi"
 """Keyword of the PNG text chunk that carries a picture's parameters."""
 WHITE = (255, 255, 255)
+PROFILED_MODES: dict[str, Literal["RGB", "RGBA"]] = {"L": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
+"""Pillow modes whose ICC profile is applied, and the mode after it."""
 
 
 def open_picture(source: str | Path | bytes, name: str | None = None) -> Image.Image:
     """The picture in a file, or in the bytes of one, as upright RGB without metadata.
 
-    Rotated as its EXIF says; transparent parts on white; 16 bits scaled to 8; an animation's first frame.
+    Rotated as its EXIF says; colours in sRGB by its ICC profile; transparent parts on white; 16 bits scaled
+    to 8; an animation's first frame.
     Large JPEGs come at a reduced scale, never below DECODE_SIZE on either side. Nothing is decoded before
     format and pixel count are checked. Raises PictureError, which names the file (or `name`).
     """
@@ -86,10 +89,11 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow picture as RGB without metadata: alpha on white, the high 8 of 16 bits, as PNG decoders do.
+    """Any Pillow picture as sRGB without metadata: alpha on white, the high 8 of 16 bits, as PNG decoders do.
 
     Raises PictureError for floating-point and 32-bit pixels, which have no set range.
     """
+    picture = _to_srgb(picture)
     if picture.mode.startswith("I"):
         picture = _from_16_bit(picture)
     elif picture.mode == "F":
@@ -102,6 +106,27 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
     picture.info = {}
     return picture
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    """The picture with its colours converted by its ICC profile: phones save Display P3, cameras Adobe RGB.
+
+    Without a profile, or with one that cannot be read or used, it is taken as it is.
+    """
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in PROFILED_MODES:
+        return picture
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return picture
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(
+            picture, source, target, outputMode=PROFILED_MODES[picture.mode]
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return picture
+    return picture if converted is None else converted
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:
