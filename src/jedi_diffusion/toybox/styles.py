@@ -95,7 +95,10 @@ def blueprint(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 def old_photo(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
     """Sepia, faded, darker towards the corners, with grain, scratches and a white border."""
     u, v = _grid(pictures)
-    level = _blur(gray(pictures), 1) * 0.75 + 0.16
+    level = _blur(gray(pictures), 1)
+    # Night scenes are printed lighter, or sepia leaves nothing of them.
+    exposure = (0.4 / level.mean((2, 3), keepdim=True)).clamp(1, 2.5)
+    level = (level * exposure).clamp(max=1) * 0.75 + 0.16
     corner = 1 - 0.9 * ((u - 0.5) ** 2 + (v - 0.5) ** 2)
     grain = 0.1 * (_white_noise(pictures, seeds) - 0.5) + 0.1 * (_noise(pictures, seeds, 6) - 0.5)
     scratch = (_noise_line(pictures, seeds) > 0.965).to(pictures.dtype) * 0.22
