@@ -34,6 +34,7 @@ def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp
     ):
         assert name in done.out
     record = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert f"PSNR on the 3 true renders: mean {record['psnr_mean']:.2f} dB" in done.out
     for name in ("identity", "prompt", "copy"):
         assert record[name].keys() == {"mean", "low", "high"}
         assert record[name]["low"] <= record[name]["high"]

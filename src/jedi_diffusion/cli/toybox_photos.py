@@ -58,6 +58,7 @@ def run(arguments: list[str]) -> None:
     check(given)
     show_notices()
     models.check_model_name(given.model)
+    from jedi_diffusion.model.reconstruction import describe_psnr
     from jedi_diffusion.toybox import photos
 
     photos.find_photos(given.folder)
@@ -86,7 +87,7 @@ def run(arguments: list[str]) -> None:
         **settings,
     }
     write_file(folder / naming.with_suffix(FIGURES, suffix), json.dumps(figures, indent=2).encode())
-    print(f"PSNR on {len(found)} photos at {size}x{size}: {photos.describe(made.quality)}")
+    print(f"PSNR on {len(found)} photos at {size}x{size}: {describe_psnr(made.quality)}")
     print(f"Contact sheet: {sheet}")
 
 

@@ -29,7 +29,7 @@ class ScoreOptions:
     identity: 0 another subject of the same class, 1 another true picture of the subject. prompt: 0 a wrong
     scene, 1 a true render of the prompt. copy: the share of pictures nearer to a reference than true
     pictures in another scene ever are. Answers that are known (a true render, another subject, a copy) are
-    scored beside it.
+    scored beside it. Last, how well the model's autoencoder gives back the true renders.
     """
 
     model: str = "toybox"
@@ -76,8 +76,9 @@ def run(arguments: list[str]) -> None:
     models.check_model_name(given.model)
     out, sheet = _prepared(given.out), _prepared(given.sheet)
 
+    from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
     from jedi_diffusion.toybox.encoders import BUNDLED, load_encoders
-    from jedi_diffusion.toybox.score import Benchmark, draw_pair, score_sheet
+    from jedi_diffusion.toybox.score import Benchmark, draw_pair, score_sheet, to_picture
 
     device = models.pick_device(given.device)
     encoders = load_encoders(given.encoders or BUNDLED, device)
@@ -89,8 +90,11 @@ def run(arguments: list[str]) -> None:
     scores, baselines = benchmark.score(outputs), benchmark.baselines()
     print(table({given.model: scores, **baselines}))
     print(f"A copy is a picture within {benchmark.copy_threshold:.4f} of a reference.")
+    quality = reconstruct(pipe.vae, [to_picture(truth) for truth in benchmark.truth])[1]
+    print(f"The autoencoder's PSNR on the {len(pairs)} true renders: {describe_psnr(quality)}")
     if out:
         record = describe(given, benchmark, scores, baselines)
+        record["psnr_mean"] = round(float(quality.mean()), 3)
         record["fingerprint"] = models.fingerprint(pipe)
         write_file(out, json.dumps(record, indent=2).encode())
         print(f"Scores: {out}")

@@ -29,6 +29,11 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error.clamp_min(1e-10))
 
 
+def describe_psnr(quality: Tensor) -> str:
+    """ "mean 27.1 dB, 22.0 to 33.0"."""
+    return f"mean {quality.mean():.2f} dB, {quality.min():.2f} to {quality.max():.2f}"
+
+
 @torch.no_grad()
 def reconstruct(autoencoder: nn.Module, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], Tensor]:
     """The pictures through the autoencoder (PatchAutoencoder or AutoencoderKL), and each one's PSNR in dB,

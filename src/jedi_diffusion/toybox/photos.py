@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model.reconstruction import reconstruct
+from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture
 
@@ -74,13 +74,8 @@ def photo_sheet(
         made = personalizer([photo.picture], [NAME], prompts, [seed] * len(prompts))
         shown = [(photo.picture, photo.name), (again, f"reconstruction, {level:.1f} dB")]
         rows.append([*shown, *zip(made, prompts, strict=True)])
-    title = f"Photos, their reconstructions (PSNR {describe(quality)}), and new pictures"
+    title = f"Photos, their reconstructions (PSNR {describe_psnr(quality)}), and new pictures"
     return PhotoSheet(contact_sheet(rows, cell=photos[0].picture.width, title=title), quality)
-
-
-def describe(quality: Tensor) -> str:
-    """ "mean 27.1 dB, 22.0 to 33.0"."""
-    return f"mean {quality.mean():.2f} dB, {quality.min():.2f} to {quality.max():.2f}"
 
 
 def _pictures_in(folder: Path) -> list[Path]:
