@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -71,11 +72,12 @@ class JeDiPipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
 
 
-class JeDiPipeline(DiffusionPipeline):
+class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """Personalized text-to-image generation with a joint-image model of the Stable Diffusion family.
 
     vae: AutoencoderKL or PatchAutoencoder; unet: a UNet2DConditionModel with 2C + 1 input channels, on which
-    coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only.
+    coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only. Adapters trained on a base
+    model are put on top of it with diffusers' `load_lora_weights`.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     Raises ModelError for a UNet that is not joint.
     """

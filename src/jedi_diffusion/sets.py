@@ -60,7 +60,7 @@ class SetBatch:
     text (I, K, D): text embeddings, one caption a picture.
     set_sizes: N of every set, in order; they sum to I.
     pooled_text (I, P) and time_ids (I, 6): SDXL's added conditions, None for other models.
-    weight (I, 1 or C, H, W): weights of the loss per latent, None for 1 everywhere.
+    weight (I, 1, H, W): weights of the loss per latent, None for 1 everywhere.
     """
 
     latents: torch.Tensor

@@ -1,10 +1,12 @@
 """Equation 2 against a loop written by hand, and the identities of v-prediction."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from jedi_diffusion.diffusion.loss import JointLoss
+from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.sets import SetBatch
 
@@ -30,7 +32,7 @@ def halve(noisy, timestep, batch, coupling="joint", reference_cache=None):
     return 0.5 * noisy + 0.001 * timestep.view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("coupling", ["joint", "cached"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_loss_equals_a_loop_over_pictures(prediction_type, coupling, weighted):
@@ -49,11 +51,14 @@ def test_loss_equals_a_loop_over_pictures(prediction_type, coupling, weighted):
             x0, n, t = batch.latents[picture], noise[picture], set_timesteps[number]
             given = batch.mask[picture].item() == 0
             abar = steps.alphas_cumprod[t].item()
-            target = n if prediction_type == "epsilon" else abar**0.5 * n - (1 - abar) ** 0.5 * x0
+            v = abar**0.5 * n - (1 - abar) ** 0.5 * x0
+            target = {"epsilon": n, "v_prediction": v, "sample": x0}[prediction_type]
             noisy = abar**0.5 * x0 + (1 - abar) ** 0.5 * n
             if given and coupling == "cached":
                 noisy, t = x0, torch.tensor(0)
             error = (0.5 * noisy + 0.001 * t - target) ** 2
+            if prediction_type == "sample":
+                error = error / (1 - abar)
             w = torch.ones(5, 5) if weight is None else weight[picture, 0]
             if given:
                 w = w * (0.0 if coupling == "cached" else 0.25)
@@ -117,5 +122,72 @@ def test_the_draw_is_a_function_of_the_generator():
 
 
 def test_unknown_prediction_types_are_refused():
-    with pytest.raises(UsageError, match="sample"):
-        JointLoss.from_scheduler(scheduler(prediction_type="sample"))
+    with pytest.raises(UsageError, match="flow"):
+        JointLoss.from_scheduler(scheduler(prediction_type="flow"))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_min_snr_weighs_every_noise_level_as_published(prediction_type):
+    abar = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.0])
+    loss = JointLoss(abar, prediction_type, min_snr=5.0)
+    batch = SetBatch(torch.ones(200, 1, 1, 1), torch.ones(200, 1, 1, 1), torch.zeros(200, 1, 1), (1,) * 200)
+    draw = loss.draw(batch, torch.Generator().manual_seed(0))
+    for step, emphasis in zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True):
+        snr = abar[step].item() / (1 - abar[step].item())
+        expected = min(snr, 5) / (snr + 1)
+        if prediction_type == "epsilon":
+            expected = min(snr, 5) / snr if snr else 1.0
+        assert emphasis == pytest.approx(expected, rel=1e-3)
+    assert set(draw.timesteps.tolist()) == set(range(5))
+
+    def perfect(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        return draw.target + 1
+
+    # The mean's denominator counts pictures, not their emphasis.
+    errors = loss.errors(perfect, batch, draw)
+    assert torch.allclose(errors, draw.emphasis)
+    mean = loss(perfect, batch, torch.Generator().manual_seed(0))
+    assert mean.item() == pytest.approx(errors.mean().item())
+
+
+def test_draws_of_sets_join_in_order():
+    loss = JointLoss(torch.linspace(0.9, 0.1, 10))
+    whole = make_batch()
+    parts = [whole.select(rows, (len(rows),)) for rows in ([0, 1, 2], [3], [4, 5])]
+    draws = [loss.draw(part, torch.Generator().manual_seed(n)) for n, part in enumerate(parts)]
+    joined = NoiseDraw.concatenate(draws)
+    assert joined.noisy.shape == whole.latents.shape
+    assert torch.equal(joined.target[3:4], draws[1].target)
+    assert torch.equal(joined.timesteps[4:], draws[2].timesteps)
+
+
+def test_a_prediction_of_the_sample_is_judged_as_the_v_it_implies():
+    steps = scheduler()
+    sample, v = (JointLoss.from_scheduler(steps) for _ in range(2))
+    sample, v = replace(sample, prediction_type="sample"), replace(v, prediction_type="v_prediction")
+    batch = make_batch()
+    drawn = v.draw(batch, torch.Generator().manual_seed(4))
+    alpha, sigma = (
+        steps.alphas_cumprod[drawn.timesteps].sqrt(),
+        (1 - steps.alphas_cumprod[drawn.timesteps]).sqrt(),
+    )
+
+    def guess(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        return 0.3 * noisy
+
+    def as_v(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        a, s = (each.view(-1, 1, 1, 1) for each in (alpha, sigma))
+        return (a * noisy - guess(noisy, timestep, batch)) / s
+
+    losses = [
+        loss(each, batch, torch.Generator().manual_seed(4)) for loss, each in ((sample, guess), (v, as_v))
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
+
+
+def test_min_snr_bounds_what_near_clean_samples_count():
+    loss = JointLoss(torch.tensor([0.9999, 0.5, 0.0]), "sample", min_snr=5.0)
+    batch = SetBatch(torch.ones(50, 1, 1, 1), torch.ones(50, 1, 1, 1), torch.zeros(50, 1, 1), (1,) * 50)
+    draw = loss.draw(batch, torch.Generator().manual_seed(0))
+    by_step = dict(zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True))
+    assert by_step == pytest.approx({0: 6.0, 1: 2.0, 2: 1.0}, rel=1e-5)

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import torch
 from plain_source import PlainSource
 from torch import Tensor
@@ -7,7 +5,7 @@ from torch import Tensor
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.text import make_word_tokenizer, tokenize
 from jedi_diffusion.train.config import JointStage
-from jedi_diffusion.train.pool import LatentPool, channel_weights, compose, draw_sets, to_unit
+from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
 
 SUBJECTS, PICTURES, SIZE = 70, 4, 16
 
@@ -86,12 +84,3 @@ def test_probabilities_are_those_of_the_stage() -> None:
     assert abs(whole_sets.float().mean() - 0.1) < 0.02
     assert abs((draw.tokens == name).all(1)[reference].float().mean() - 0.9 * 0.3) < 0.02
     assert abs(is_empty[reference].float().mean() - (0.1 + 0.9 * 0.2)) < 0.02
-
-
-def test_channels_weigh_by_their_strength() -> None:
-    pool, _, _ = pool_of(stage_of())
-    strength = torch.tensor([4.0, 2.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
-    pool = replace(pool, latents=(strength * torch.ones(SUBJECTS, PICTURES, 4, 2, 2)).half())
-    assert channel_weights(pool, 0).flatten().tolist() == [1, 1, 1, 1]
-    assert channel_weights(pool, 1).flatten().tolist() == [2, 1, 0.5, 0.5]
-    torch.testing.assert_close(channel_weights(pool, 2).flatten(), torch.tensor([16, 4, 1, 1]) / 5.5)

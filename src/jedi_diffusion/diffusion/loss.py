@@ -5,7 +5,8 @@ Letters: S sets in a batch; I pictures in a batch; C, H, W a latent's channels, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -15,56 +16,76 @@ from jedi_diffusion.diffusion.denoiser import Coupling, Denoiser
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.sets import SetBatch
 
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
 
 @dataclass(frozen=True)
 class NoiseDraw:
     """One draw of noise for a batch, and what the network should answer.
 
-    timesteps (I,) int64, in 0..T-1; noisy, target (I, C, H, W) float32; weight float32, broadcasts to those.
+    timesteps (I,) int64, in 0..T-1; noisy, target (I, C, H, W) float32; weight float32, broadcasts to those,
+    the weights of the mean; emphasis (I, 1, 1, 1) float32, multiplies errors but not the mean's denominator.
     """
 
     timesteps: Tensor
     noisy: Tensor
     target: Tensor
     weight: Tensor
+    emphasis: Tensor
+
+    @staticmethod
+    def concatenate(draws: Sequence[NoiseDraw]) -> NoiseDraw:
+        """One draw of all batches, in order."""
+        names = [item.name for item in fields(NoiseDraw)]
+        return NoiseDraw(**{name: torch.cat([getattr(draw, name) for draw in draws]) for name in names})
 
 
 @dataclass(frozen=True)
 class JointLoss:
     """Equation 2: noise every set to one level of its own, predict, mean of the weighted squared error.
 
-    alphas_cumprod (T,): the noise schedule; prediction_type: "epsilon" or "v_prediction".
+    alphas_cumprod (T,): the noise schedule; prediction_type: "epsilon",
+    "v_prediction", or "sample" (the clean latents x0, whose errors count as those of v would).
     reference_weight: weight of the references, 1 in the paper's loss (used by coupling "joint" only).
     reference_timestep: the timestep at which coupling "cached" reads its clean references.
+    min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023), None for the paper's plain mean.
     """
 
     alphas_cumprod: Tensor
     prediction_type: str = "epsilon"
     reference_weight: float = 1.0
     reference_timestep: int = 0
+    min_snr: float | None = None
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UsageError(
-                f"The loss knows prediction types 'epsilon' and 'v_prediction', not {self.prediction_type!r}."
-            )
+        if self.prediction_type not in PREDICTION_TYPES:
+            known = ", ".join(PREDICTION_TYPES)
+            raise UsageError(f"The loss knows prediction types {known}, not {self.prediction_type!r}.")
         if not 0 <= self.reference_weight < float("inf"):
             raise UsageError(f"reference_weight must be 0 or more, but is {self.reference_weight}.")
 
+        if self.min_snr is not None and not 0 < self.min_snr < float("inf"):
+            raise UsageError(f"min_snr must be more than 0, but is {self.min_snr}.")
+
     @classmethod
-    def from_scheduler(cls, scheduler: Any, reference_weight: float = 1.0) -> JointLoss:
+    def from_scheduler(cls, scheduler: Any, **settings: Any) -> JointLoss:
         """The loss with the schedule and the prediction type of a diffusers scheduler."""
-        return cls(
-            scheduler.alphas_cumprod.clone().float(), scheduler.config.prediction_type, reference_weight
-        )
+        config = scheduler.config
+        return cls(scheduler.alphas_cumprod.clone().float(), config.prediction_type, **settings)
 
     def __call__(
         self, denoiser: Denoiser, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint"
     ) -> Tensor:
         """A float32 scalar: sum(weight * error^2) / sum(weight), zero where every weight is zero."""
         draw = self.draw(batch, generator, coupling)
+        return weighted_mean(self.errors(denoiser, batch, draw, coupling), draw.weight)
+
+    def errors(
+        self, denoiser: Denoiser, batch: SetBatch, draw: NoiseDraw, coupling: Coupling = "joint"
+    ) -> Tensor:
+        """(I, C, H, W) float32: the squared errors of a draw, with its emphasis, without its weight."""
         prediction = denoiser(draw.noisy, draw.timesteps, batch, coupling=coupling)
-        return weighted_mean((prediction.float() - draw.target) ** 2, draw.weight)
+        return draw.emphasis * (prediction.float() - draw.target) ** 2
 
     def draw(self, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint") -> NoiseDraw:
         """One timestep per set (uniform over 0..T-1), one noise per picture, from the generator alone.
@@ -76,7 +97,7 @@ class JointLoss:
         noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0.device)
         alpha, sigma = self._levels(timesteps)
         noisy = alpha * x0 + sigma * noise
-        target = noise if self.prediction_type == "epsilon" else alpha * noise - sigma * x0
+        target = self._target(x0, noise, alpha, sigma)
         reference_weight = self.reference_weight
         if coupling == "cached":
             noisy = torch.where(is_reference.view(-1, 1, 1, 1), x0, noisy)
@@ -85,13 +106,35 @@ class JointLoss:
         weight = torch.where(is_reference, reference_weight, 1.0).view(-1, 1, 1, 1)
         if batch.weight is not None:
             weight = weight * batch.weight.float()
-        return NoiseDraw(timesteps, noisy, target, weight)
+        return NoiseDraw(timesteps, noisy, target, weight, self._emphasis(alpha, sigma))
 
     def _one_timestep_per_set(self, batch: SetBatch, generator: torch.Generator) -> Tensor:
         steps, sets = len(self.alphas_cumprod), len(batch.set_sizes)
         drawn = torch.randint(0, steps, (sets,), generator=generator, device=generator.device)
         sizes = torch.tensor(batch.set_sizes, device=drawn.device)
         return drawn.repeat_interleave(sizes).to(batch.latents.device)
+
+    def _target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        return x0 if self.prediction_type == "sample" else alpha * noise - sigma * x0
+
+    def _emphasis(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What squared errors are multiplied with, at noise levels of SNR = alpha^2 / sigma^2.
+
+        epsilon: 1, with min-SNR min(SNR, gamma) / SNR. v: 1, with min-SNR min(SNR, gamma) / (SNR + 1).
+        sample: SNR + 1, which makes its error v's (Salimans & Ho, ICLR 2022); with min-SNR at most gamma + 1,
+        for near clean pictures would outweigh all others.
+        """
+        if self.prediction_type == "sample":
+            least = 0.0 if self.min_snr is None else 1 / (self.min_snr + 1)
+            return 1 / (sigma**2).clamp(min=least)
+        if self.min_snr is None:
+            return torch.ones_like(alpha)
+        capped = torch.minimum(alpha**2, self.min_snr * sigma**2)  # sigma^2 * min(SNR, gamma)
+        if self.prediction_type == "v_prediction":
+            return capped
+        return torch.where(alpha > 0, capped / alpha**2, 1.0)
 
     def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar_t) and sqrt(1 - abar_t), each (I, 1, 1, 1)."""

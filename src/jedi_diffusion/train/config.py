@@ -86,9 +86,7 @@ class JointStage(Stage):
     cached: Fraction = 0.5
     reference_weight: float = Field(0.2, ge=0, description="weight of reference pictures in eq. 2")
     subject_weight: float = Field(3.0, ge=0, description="loss weight is 1 + this on the subject")
-    channel_weight: float = Field(
-        0.0, ge=0, description="loss weight of a latent channel is its root mean square to this power"
-    )
+    min_snr: PositiveFloat | None = Field(None, description="gamma of min-SNR weighting")
 
     @model_validator(mode="after")
     def _sets_fit(self) -> "JointStage":

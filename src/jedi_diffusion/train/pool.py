@@ -143,13 +143,3 @@ def draw_sets(
         mask=(~reference).float().view(-1, 1, 1, 1),
         weight=1 + stage.subject_weight * coverage,
     )
-
-
-def channel_weights(pool: LatentPool, power: float) -> Tensor:
-    """(1, C, 1, 1), mean 1: each latent channel's root mean square to `power`.
-
-    The autoencoder's strong channels hold what is coarse: a power of 1 spends the loss there first, 2 would
-    measure it in pixels, 0 treats all channels alike.
-    """
-    strength = pool.latents[:1024].float().square().mean((0, 1, 3, 4)).sqrt() ** power
-    return (strength / strength.mean()).view(1, -1, 1, 1)

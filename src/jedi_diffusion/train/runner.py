@@ -196,7 +196,9 @@ class TrainingRun:
                 self.source, first, stage, models.autoencoder, models.tokenizer, self.device
             )
             write_tensors(kept, pool.tensors())
-        loss = JointLoss.from_scheduler(models.scheduler, stage.reference_weight)
+        loss = JointLoss.from_scheduler(
+            models.scheduler, reference_weight=stage.reference_weight, min_snr=stage.min_snr
+        )
         pool = LatentPool(**load_file(kept, device=self.device))
         return JointTask(JointDenoiser(models.unet), models.text_encoder, pool, loss, stage)
 

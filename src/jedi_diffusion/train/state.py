@@ -21,8 +21,18 @@ from jedi_diffusion.errors import ModelError, OutputError
 PREFIX = "step-"
 
 
-def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
-    """Write a checkpoint of `tensors` and JSON `facts`, then remove older ones. Raises OutputError."""
+def save_state(
+    folder: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+    keep_last: int = 1,
+    keep_every: int | None = None,
+) -> Path:
+    """Write a checkpoint of `tensors` and JSON `facts`, then remove old ones. Raises OutputError.
+
+    The `keep_last` newest stay, and those whose step is a multiple of `keep_every`.
+    """
     final, partial = folder / f"{PREFIX}{step:08d}", folder / f".partial-{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -37,8 +47,9 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(f"The checkpoint {final} cannot be written: {error.strerror or error}.") from error
-    for old in checkpoints(folder)[:-1]:
-        shutil.rmtree(old)
+    for old in checkpoints(folder)[:-keep_last]:
+        if keep_every is None or int(old.name.removeprefix(PREFIX)) % keep_every:
+            shutil.rmtree(old)
     return final
 
 

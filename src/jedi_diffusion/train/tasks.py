@@ -14,7 +14,7 @@ from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.config import AutoencoderStage, JointStage
-from jedi_diffusion.train.pool import LatentPool, channel_weights, compose, draw_sets, to_unit
+from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
 
 
 class Task(Protocol):
@@ -62,12 +62,10 @@ class JointTask:
         self.denoiser, self.text_encoder = denoiser, text_encoder
         self.pool, self.joint_loss, self.stage = pool, loss, stage
         self.set_sizes = compose(stage.set_sizes, stage.batch)
-        self.channel_weights = channel_weights(pool, stage.channel_weight)
 
     def loss(self, generator: torch.Generator) -> Tensor:
         draw = draw_sets(self.pool, self.stage, self.set_sizes, generator)
         cached = torch.rand((), generator=generator).item() < self.stage.cached
         text = self.text_encoder(draw.tokens).last_hidden_state
-        weight = draw.weight * self.channel_weights
-        batch = SetBatch(draw.latents, draw.mask, text, self.set_sizes, weight=weight)
+        batch = SetBatch(draw.latents, draw.mask, text, self.set_sizes, weight=draw.weight)
         return self.joint_loss(self.denoiser, batch, generator, coupling="cached" if cached else "joint")

@@ -1,0 +1,148 @@
+"""Recipes that train a pretrained model of the Stable Diffusion family on sets of pictures (section 4)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from jedi_diffusion.train.config import Fraction, Section
+
+
+class SourceSection(Section):
+    """What every source has: its part of the sets, beside the other sources' parts."""
+
+    probability: PositiveFloat = 1.0
+
+
+class SeveralSection(SourceSection):
+    """A source whose sets hold several pictures; `sizes` are drawn with equal probability (section 3.2)."""
+
+    path: str = Field(description="folder or address")
+    sizes: tuple[PositiveInt, ...] = Field((2, 3, 4), min_length=1)
+
+
+class SetsSource(SeveralSection):
+    """Shards of sets, as `jedi data pack` writes them."""
+
+    kind: Literal["sets"]
+
+
+class VideoSource(SeveralSection):
+    """Videos with captions; frames are at least `gap` seconds apart."""
+
+    kind: Literal["video"]
+    gap: PositiveFloat = 1.0
+
+
+class MultiviewSource(SeveralSection):
+    """Rendered views of assets; `backgrounds` is a folder of photos to put behind them."""
+
+    kind: Literal["multiview"]
+    backgrounds: str | None = None
+
+
+class SingleSource(SourceSection):
+    """Single pictures with captions: sets of one."""
+
+    kind: Literal["single"]
+    path: str
+
+
+class ToyboxSection(SourceSection):
+    """The procedural world; subjects are rendered when they are read."""
+
+    kind: Literal["toybox"]
+    subjects: PositiveInt = 10_000
+    pictures: PositiveInt = Field(8, description="pictures that there are of each subject")
+    sizes: tuple[PositiveInt, ...] = Field((2, 3, 4), min_length=1)
+
+
+AnySource = Annotated[
+    SetsSource | VideoSource | MultiviewSource | SingleSource | ToyboxSection, Field(discriminator="kind")
+]
+
+
+class DataSection(Section):
+    """What is read, in which size, and how many unusable items are put aside before a run stops."""
+
+    resolution: Annotated[int, Field(ge=16, multiple_of=8, description="pixels of a side")] = 512
+    sources: list[AnySource] = Field(min_length=1)
+    workers: NonNegativeInt = Field(2, description="reading processes beside each training process")
+    bad_items: NonNegativeInt = 100
+
+
+class Conditions(Section):
+    """What the model is shown, drawn for every set: probabilities per picture (`reference`, `no_caption` of a
+    reference), per set (`no_text`: all its captions empty), and per step (`cached`: the coupling).
+    """
+
+    reference: Fraction = 0.5
+    no_caption: Fraction = 0.0
+    no_text: Fraction = 0.1
+    cached: Fraction = 0.0
+
+
+class Optimization(Section):
+    """How weights are learned. `batch` counts the sets of a step over all processes, `micro_batch` the
+    pictures that a process holds at a time; gradients of a step's parts add up.
+    """
+
+    steps: PositiveInt
+    batch: PositiveInt
+    micro_batch: PositiveInt = 8
+    learning_rate: PositiveFloat = 5e-5
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: NonNegativeInt = Field(1000, description="steps over which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0)
+    clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    reference_weight: float = Field(1.0, ge=0, description="weight of reference pictures in eq. 2")
+    min_snr: PositiveFloat | None = Field(None, description="gamma of min-SNR weighting")
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    gradient_checkpointing: bool = False
+    channels_last: bool = False
+
+
+class LoraSection(Section):
+    """Train low-rank adapters of the attention layers, and the new input channels, instead of all weights."""
+
+    rank: PositiveInt = 32
+    alpha: PositiveFloat | None = Field(None, description="scale of the adapters; the rank if not given")
+
+
+class Records(Section):
+    """What is kept while training: a checkpoint every so many steps (the newest ones, and for good every
+    `keep_every`th step), a log row, a sheet of samples.
+    """
+
+    save_every: PositiveInt = 1000
+    keep_last: PositiveInt = 2
+    keep_every: PositiveInt | None = None
+    log_every: PositiveInt = 10
+    sample_every: PositiveInt | None = 1000
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+
+
+class JointRecipe(Section):
+    """One training run of a joint-image model.
+
+    `base` is a diffusers folder or a Hub id: SD 1.x, 2.x or SDXL, plain or inpainting, or a joint model to be
+    trained further. `lora` left out trains all weights of the UNet.
+    """
+
+    name: str
+    base: str
+    seed: int = Field(0, ge=0)
+    data: DataSection
+    conditions: Conditions = Conditions()
+    training: Optimization
+    lora: LoraSection | None = None
+    records: Records = Records()
+
+    @model_validator(mode="after")
+    def _sets_fit(self) -> "JointRecipe":
+        largest = max(max(getattr(source, "sizes", (1,))) for source in self.data.sources)
+        if largest > self.training.micro_batch:
+            raise ValueError(
+                f"a set of {largest} pictures does not fit training.micro_batch, {self.training.micro_batch}"
+            )
+        return self
