@@ -38,6 +38,7 @@ LEVELS = {
     "methods": 4,
     "app": 5,
     "cli": 6,
+    "__main__": 7,
 }
 
 

@@ -14,7 +14,7 @@ def recipe_of(batch: int = 8, **conditions: float) -> JointRecipe:
         {
             "name": "test",
             "base": "somewhere",
-            "data": {"sources": [{"kind": "sets", "path": "x"}]},
+            "data": {"sources": [{"kind": "sets", "place": "x"}]},
             "conditions": conditions,
             "training": {"steps": 10, "batch": batch},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -13,30 +13,43 @@ from jedi_diffusion.errors import RecipeError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from jedi_diffusion.data.mixture import Mixture
     from jedi_diffusion.sets import ImageSet
     from jedi_diffusion.train.config import Recipe
+    from jedi_diffusion.train.joint_recipe import JointRecipe
 
 SHOWN_SETS = 10
+STAGED_ONLY = ("minutes", "init", "stage")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a recipe; the model is a diffusers folder, OUT/model.
+    """Train a recipe; the model is a diffusers folder, OUT/model (adapters: OUT/lora).
 
-    Started again with the same folder, it goes on from the last checkpoint. While it runs, every stage's
-    folder holds its log of losses (log.jsonl) and sample sheets.
+    A recipe with a `base` trains a pretrained model on sets of pictures; one with a `model` trains a small
+    model from nothing, in stages. Started again with the same folder, it goes on from the last checkpoint.
+    While it runs, the folder gets a log of losses (log.jsonl) and sample sheets. Several processes are
+    started with torchrun --nproc-per-node N --no-python jedi train ...
     """
 
     recipe: tyro.conf.Positional[str]
     """The recipe, a YAML file."""
     out: str
     """Folder of the run: checkpoints, logs, samples, and the model."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Change a key of the recipe: training.steps=10. May be given several times."""
+    resume: Literal["latest", "never"] = "latest"
+    """From the newest checkpoint in the folder, or refuse a folder that has one."""
+    processes: int | None = None
+    """Stop if not as many processes run: some launchers start one and say nothing."""
     minutes: float | None = None
-    """Budget of wall-clock time, split over the stages; the recipe's steps if not given."""
+    """Budget of wall-clock time of a recipe in stages; the recipe's steps if not given."""
     init: str | None = None
-    """A model folder of the same recipe to start from, or "toybox" for the bundled model."""
+    """For a recipe in stages: a model folder of it to start from, or "toybox" for the bundled model."""
     stage: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Train only this stage; may be given several times. All stages if not given."""
+    """Train only this stage of a recipe in stages; may be given several times."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     dry_run: bool = False
@@ -49,7 +62,7 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"--minutes is {options.minutes}, but must be more than 0.")
     import torch
 
-    from jedi_diffusion.train.config import load_recipe
+    from jedi_diffusion.train.config import Recipe, checked, for_device, read_yaml
 
     device = options.device
     if device == "auto":
@@ -58,29 +71,88 @@ def run(arguments: list[str]) -> None:
         raise UsageError(
             "--device cuda is asked for, but this machine has no CUDA device that torch can use."
         )
-    recipe = load_recipe(Path(options.recipe), device)
+    path = Path(options.recipe)
+    raw = for_device(read_yaml(path, options.set), device)
+    if "base" in raw:
+        _run_joint(raw, path, device, options)
+    else:
+        _run_staged(checked(Recipe, raw, path), device, options)
+
+
+def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
+    if not options.dry_run:
+        folder = _open_folder(options, resolved)
+        print(f"Trained: {_train_stages(recipe, folder, device, options)}")
+
+
+def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptions) -> None:
+    from jedi_diffusion.train.config import checked
+    from jedi_diffusion.train.joint_recipe import JointRecipe
+
+    for name in STAGED_ONLY:
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for recipes in stages; {path} trains a base model in one go.")
+    recipe = checked(JointRecipe, raw, path)
+    resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     if options.dry_run:
+        print(resolved)
         return
+    from jedi_diffusion.train.joint_run import JointRun, start_processes
+
     folder = make_folder(options.out)
-    _keep_recipe(folder / "recipe.json", resolved)
-    print(f"Trained: {_train(recipe, folder, device, options)}")
+    accelerator = start_processes(recipe, folder, device, options.processes)
+    if accelerator.is_main_process:
+        print(resolved)
+        _open_folder(options, resolved)
+    accelerator.wait_for_everyone()
+    mixture = _open_mixture(recipe, folder, accelerator)
+    result = JointRun(recipe, mixture, folder, accelerator).train()
+    if accelerator.is_main_process:
+        print(f"Trained: {result}")
 
 
-def _keep_recipe(path: Path, resolved: str) -> None:
-    """Writes the recipe into a new run's folder; a run is continued with the recipe that it began with
-    only.
-    """
+def _open_folder(options: TrainOptions, resolved: str) -> Path:
+    """The run's folder with the recipe in it; a run is continued with the recipe it began with only."""
+    folder = make_folder(options.out)
+    path = folder / "recipe.json"
     if not path.exists():
         write_file(path, resolved.encode())
+    elif options.resume == "never":
+        raise UsageError(f"{folder} holds a run already: choose another folder for --out.")
     elif path.read_text() != resolved:
         raise RecipeError(
-            f"{path.parent} holds a run of another recipe ({path}): choose another folder for --out."
+            f"{folder} holds a run of another recipe ({path}): choose another folder for --out."
         )
+    return folder
 
 
-def _train(recipe: Recipe, folder: Path, device: str, options: TrainOptions) -> Path:
+def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -> Mixture:
+    """The recipe's sources; what cannot be used is listed in the run's quarantine.jsonl."""
+    from jedi_diffusion.data.mixture import Mixture, MixtureSource
+    from jedi_diffusion.data.quarantine import Quarantine
+    from jedi_diffusion.data.recipe import open_source
+    from jedi_diffusion.toybox.collection import ToyboxSets
+    from jedi_diffusion.train.joint_recipe import ToyboxSection
+
+    data = recipe.data
+    with accelerator.main_process_first():
+        quarantine = Quarantine(folder / "quarantine.jsonl", data.bad_items)
+        opened = [
+            ToyboxSets(data.resolution, each.subjects, each.pictures)
+            if isinstance(each, ToyboxSection)
+            else open_source(each, data.resolution, quarantine)
+            for each in data.sources
+        ]
+    sources = [
+        MixtureSource(collection, each.probability, each.sizes)
+        for collection, each in zip(opened, data.sources, strict=True)
+    ]
+    return Mixture(sources, data.resolution, recipe.seed, quarantine)
+
+
+def _train_stages(recipe: Recipe, folder: Path, device: str, options: TrainOptions) -> Path:
     from jedi_diffusion.toybox.bundle import FOLDER
     from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.runner import TrainingRun

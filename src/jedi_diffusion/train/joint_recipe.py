@@ -4,68 +4,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from jedi_diffusion.data.mixture import PAPER_SIZES
+from jedi_diffusion.data.recipe import Source
 from jedi_diffusion.train.config import Fraction, Section
 
 
-class SourceSection(Section):
-    """What every source has: its part of the sets, beside the other sources' parts."""
-
-    probability: PositiveFloat = 1.0
-
-
-class SeveralSection(SourceSection):
-    """A source whose sets hold several pictures; `sizes` are drawn with equal probability (section 3.2)."""
-
-    path: str = Field(description="folder or address")
-    sizes: tuple[PositiveInt, ...] = Field((2, 3, 4), min_length=1)
-
-
-class SetsSource(SeveralSection):
-    """Shards of sets, as `jedi data pack` writes them."""
-
-    kind: Literal["sets"]
-
-
-class VideoSource(SeveralSection):
-    """Videos with captions; frames are at least `gap` seconds apart."""
-
-    kind: Literal["video"]
-    gap: PositiveFloat = 1.0
-
-
-class MultiviewSource(SeveralSection):
-    """Rendered views of assets; `backgrounds` is a folder of photos to put behind them."""
-
-    kind: Literal["multiview"]
-    backgrounds: str | None = None
-
-
-class SingleSource(SourceSection):
-    """Single pictures with captions: sets of one."""
-
-    kind: Literal["single"]
-    path: str
-
-
-class ToyboxSection(SourceSection):
-    """The procedural world; subjects are rendered when they are read."""
+class ToyboxSection(Section):
+    """The procedural world as a source: `subjects` of `pictures` each, rendered when they are read."""
 
     kind: Literal["toybox"]
+    probability: PositiveFloat = 1.0
+    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_SIZES
     subjects: PositiveInt = 10_000
-    pictures: PositiveInt = Field(8, description="pictures that there are of each subject")
-    sizes: tuple[PositiveInt, ...] = Field((2, 3, 4), min_length=1)
-
-
-AnySource = Annotated[
-    SetsSource | VideoSource | MultiviewSource | SingleSource | ToyboxSection, Field(discriminator="kind")
-]
+    pictures: PositiveInt = 8
 
 
 class DataSection(Section):
     """What is read, in which size, and how many unusable items are put aside before a run stops."""
 
     resolution: Annotated[int, Field(ge=16, multiple_of=8, description="pixels of a side")] = 512
-    sources: list[AnySource] = Field(min_length=1)
+    sources: list[Source | ToyboxSection] = Field(min_length=1)
     workers: NonNegativeInt = Field(2, description="reading processes beside each training process")
     bad_items: NonNegativeInt = 100
 
@@ -140,7 +98,7 @@ class JointRecipe(Section):
 
     @model_validator(mode="after")
     def _sets_fit(self) -> "JointRecipe":
-        largest = max(max(getattr(source, "sizes", (1,))) for source in self.data.sources)
+        largest = max(max(source.sizes) for source in self.data.sources)
         if largest > self.training.micro_batch:
             raise ValueError(
                 f"a set of {largest} pictures does not fit training.micro_batch, {self.training.micro_batch}"

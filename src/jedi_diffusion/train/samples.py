@@ -44,7 +44,7 @@ def sample_sheet(pipeline: JeDiPipeline, sets: Sequence[ImageSet], resolution: i
             made: Any = pipeline(
                 prompt=[image_set.captions[1]],
                 references=[reference],
-                reference_prompts=image_set.info["name"],
+                reference_prompts=image_set.info.get("name", image_set.captions[0]),
                 num_inference_steps=STEPS,
                 guidance_scale=GUIDANCE,
                 coupling=coupling,

@@ -1,0 +1,143 @@
+"""A run of a joint recipe: from a base model and data to a diffusers folder."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from jedi_diffusion.data.mixture import Mixture
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.sets import ImageSet
+from jedi_diffusion.train.interrupts import stop_requests
+from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.joint_trainer import JointTrainer
+from jedi_diffusion.train.lora import save_lora
+from jedi_diffusion.train.samples import sample_sheet
+
+SHOWN = 4
+"""Sets on a sheet of samples."""
+SHARD = "5GB"
+
+
+def start_processes(
+    recipe: JointRecipe, folder: Path, device: str, processes: int | None = None
+) -> Accelerator:
+    """This process's place among those of the run; torchrun and `accelerate launch` start several.
+
+    Raises UsageError if there are not as many as asked for: some launchers start a single one and say
+    nothing.
+    """
+    training = recipe.training
+    mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[training.precision]
+    accelerator = Accelerator(
+        mixed_precision=mixed,
+        cpu=device == "cpu",
+        log_with=list(recipe.records.trackers) or None,
+        project_dir=folder,
+    )
+    if processes is not None and accelerator.num_processes != processes:
+        raise UsageError(
+            f"{processes} processes are asked for, but {accelerator.num_processes} run: start them with "
+            f"torchrun --nproc-per-node {processes} --no-python jedi train ..."
+        )
+    if training.batch % accelerator.num_processes:
+        raise UsageError(
+            f"training.batch, {training.batch} sets, cannot be split evenly over {accelerator.num_processes} "
+            "processes."
+        )
+    return accelerator
+
+
+def load_base(base: str) -> JeDiPipeline:
+    """The model to start from: a joint one, or a single-image one made joint. Raises ModelError."""
+    index: Any = JeDiPipeline.load_config(base)
+    if index.get("_class_name") == JeDiPipeline.__name__:
+        return JeDiPipeline.from_pretrained(base, dtype=torch.float32)
+    return JeDiPipeline.from_single_image_model(base, dtype=torch.float32)
+
+
+class JointRun:
+    """Trains a recipe into `folder`; started again with the same folder it goes on where it was.
+
+    The folder gets log.jsonl, samples-*.png, state/ with checkpoints, and at the end model/, or lora/ where
+    the recipe trains adapters.
+    """
+
+    def __init__(self, recipe: JointRecipe, mixture: Mixture, folder: Path, accelerator: Accelerator) -> None:
+        self.recipe, self.mixture, self.folder, self.accelerator = recipe, mixture, folder, accelerator
+        self.pipeline = load_base(recipe.base)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.trainer = JointTrainer(recipe, self.pipeline, mixture, folder, accelerator)
+
+    def train(self) -> Path:
+        """Returns the folder of the result.
+
+        Raises KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked the run to stop.
+        """
+        if self.recipe.records.trackers:
+            self.accelerator.init_trackers(self.recipe.name)
+        with stop_requests() as asked:
+            done = self.trainer.train(asked, self._show)
+        if self.recipe.records.trackers:
+            self.accelerator.end_training()
+        if not done:
+            raise KeyboardInterrupt(
+                f"Stopped after step {self.trainer.step}; the same command goes on from there."
+            )
+        self.trainer.load_average()
+        return self._save()
+
+    def _save(self) -> Path:
+        """Write the result by the main process: a model, or adapters, with recipe and model card."""
+        folder = self.folder / ("model" if self.recipe.lora is None else "lora")
+        if self.accelerator.is_main_process:
+            partial = self.folder / f".{folder.name}-partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            if self.recipe.lora is None:
+                self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+            else:
+                save_lora(self.pipeline, partial)
+            (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
+            (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _show(self, step: int) -> None:
+        """A sheet of samples: the mixture's first sets of two or more, each with one reference."""
+        sets = self._shown()
+        if sets:
+            path = self.folder / f"samples-{step:07d}.png"
+            sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
+
+    def _shown(self) -> Sequence[ImageSet]:
+        places = (place for place in range(100) if self.mixture.pick(place).size > 1)
+        return [self.mixture[place] for place, _ in zip(places, range(SHOWN), strict=False)]
+
+
+def model_card(recipe: JointRecipe, seconds: float) -> str:
+    """What was trained on what, for whoever finds the weights."""
+    training = recipe.training
+    sources = "\n".join(
+        f"- {getattr(each, 'place', each.kind)} ({each.kind}, probability {each.probability:g}, sets of "
+        f"{', '.join(map(str, each.sizes))})"
+        for each in recipe.data.sources
+    )
+    hours = seconds / 3600
+    kind = "Adapters for a joint-image" if recipe.lora else "A joint-image"
+    return f"""# {recipe.name}
+
+{kind} diffusion model (JeDi) on the base `{recipe.base}`, trained with jedi-diffusion:
+{training.steps} steps of {training.batch} sets at {recipe.data.resolution} pixels, {hours:.1f} hours.
+
+Data:
+{sources}
+
+The resolved recipe is `recipe.json`. The base model's licence and that of the data apply. No scores have been
+measured; a joint model can copy faces and protected designs from a single picture.
+"""

@@ -1,0 +1,261 @@
+"""Training a joint model on a mixture of sets: steps, moving average, log, checkpoints, on any number of
+processes.
+
+What a step trains on is laid out by `plan`; this file holds the loop and what it keeps.
+
+Letters: I pictures of a micro-batch.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from jedi_diffusion.data.mixture import Mixture
+from jedi_diffusion.diffusion.denoiser import Coupling
+from jedi_diffusion.diffusion.loss import JointLoss
+from jedi_diffusion.errors import JeDiError, RecipeError
+from jedi_diffusion.model.joint_unet import JointDenoiser
+from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.train.batches import Encoder, Example, MicroBatch, read_steps
+from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
+from jedi_diffusion.train.lora import add_lora
+from jedi_diffusion.train.plan import micro_batches, plan_step
+from jedi_diffusion.train.state import load_state, save_state
+from jedi_diffusion.train.tally import StepLog, Tally
+
+BAR = "{desc}: {percentage:5.1f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]"
+
+
+class JointStep(nn.Module):
+    """One forward of the network on a micro-batch: each picture's weighted squared error, (I,).
+
+    A module, so that wrappers such as DistributedDataParallel see one forward and one backward.
+    """
+
+    def __init__(self, denoiser: JointDenoiser, loss: JointLoss) -> None:
+        super().__init__()
+        self.denoiser, self.loss = denoiser, loss
+
+    def forward(self, micro: MicroBatch) -> Tensor:
+        errors = self.loss.errors(self.denoiser, micro.batch, micro.draw, micro.coupling)
+        return (micro.draw.weight * errors).flatten(1).mean(1)
+
+
+def learning_rate(training: Optimization, step: int) -> float:
+    """Linear warm-up, then constant, or a cosine down to zero at the last step."""
+    warm = min(1.0, (step + 1) / max(1, training.warmup))
+    if training.schedule == "constant":
+        return training.learning_rate * warm
+    progress = min(1.0, step / training.steps)
+    return training.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def ema_decay(training: Optimization, step: int) -> float:
+    """The recipe's decay, smaller at first so that the start is soon forgotten."""
+    return min(training.ema, (1 + step) / (10 + step))
+
+
+class JointTrainer:
+    """Trains the UNet of a pipeline on a mixture; text encoders and autoencoder stay as they are.
+
+    The weights after a step are a function of recipe, data and step: a killed run that is started again in
+    the same folder ends in the same weights, bit for bit on a CPU with as many processes. Raises RecipeError
+    if the folder's checkpoint was trained on other data.
+    """
+
+    def __init__(
+        self,
+        recipe: JointRecipe,
+        pipeline: JeDiPipeline,
+        mixture: Mixture,
+        folder: Path,
+        accelerator: Accelerator,
+    ) -> None:
+        self.recipe, self.pipeline, self.mixture = recipe, pipeline, mixture
+        self.folder, self.accelerator = folder, accelerator
+        training = recipe.training
+        loss = JointLoss.from_scheduler(
+            pipeline.scheduler, reference_weight=training.reference_weight, min_snr=training.min_snr
+        )
+        self.encode = Encoder(pipeline, loss)
+        _prepare_modules(recipe, pipeline, accelerator)
+        network = JointStep(JointDenoiser(pipeline.unet), loss)
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.optimizer: Any = torch.optim.AdamW(
+            [*self.parameters.values()],
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        self.step, self.spent = 0, 0.0
+        self._restore()
+        self.network, self.optimizer = accelerator.prepare(network, self.optimizer)
+
+    def train(self, stop: Callable[[], bool], every_sample: Callable[[int], None]) -> bool:
+        """Run to the end, or until `stop()` answers True on any process; whether the end was reached.
+
+        A checkpoint is written in both cases. `every_sample(step)` is called on the main process as often as
+        the recipe says, with averaged weights in place.
+        """
+        recipe, accelerator = self.recipe, self.accelerator
+        layout = (accelerator.process_index, accelerator.num_processes)
+        training, records = recipe.training, recipe.records
+        reader = read_steps(
+            self.mixture, self.step, training.steps, training.batch, *layout, recipe.data.workers
+        )
+        log = StepLog(self.folder / "log.jsonl", accelerator)
+        tally = Tally([each.collection.source for each in self.mixture.sources], accelerator)
+        started, before = time.monotonic(), self.spent
+        bar = tqdm(
+            total=training.steps,
+            initial=self.step,
+            desc=recipe.name,
+            bar_format=BAR,
+            disable=not accelerator.is_main_process,
+        )
+        asked = False
+        for examples in reader:
+            norm = self._advance(examples, tally)
+            self.spent = before + time.monotonic() - started
+            bar.update()
+            if self.step % records.log_every == 0 or self.step == training.steps:
+                row = tally.close(self.step, self.spent, norm, learning_rate(training, self.step - 1))
+                self._check(row["loss"])
+                log.write(row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}")
+            asked = self._asked(stop)
+            if asked or self.step % records.save_every == 0 or self.step == training.steps:
+                self.save()
+            if records.sample_every and self.step % records.sample_every == 0:
+                self.with_average(every_sample)
+            if asked:
+                break
+        bar.close()
+        log.close()
+        return self.step == training.steps
+
+    def _advance(self, examples: Sequence[Example], tally: Tally) -> Tensor:
+        """One optimizer step on this process's sets; returns the gradient's norm before clipping."""
+        training, accelerator = self.recipe.training, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(training, self.step)
+        plan = plan_step(self.recipe, self.mixture, self.step)
+        coupling: Coupling = "cached" if plan.cached else "joint"
+        mine = plan.part(accelerator.process_index, accelerator.num_processes)
+        # Wrappers average gradients over processes; eq. 2 divides by the weight of the whole step.
+        scale = accelerator.num_processes / plan.weight(training.reference_weight)
+        groups = micro_batches(mine, training.micro_batch)
+        for group in groups:
+            micro = self.encode([mine[n] for n in group], [examples[n] for n in group], coupling)
+            last = group is groups[-1]
+            with nullcontext() if last else accelerator.no_sync(self.network):
+                with accelerator.autocast():
+                    losses = self.network(micro)
+                accelerator.backward(scale * losses.sum())
+            tally.add(micro, losses.detach())
+        norm = accelerator.clip_grad_norm_([*self.parameters.values()], training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # Ordered as the dict: both were built from the same names.
+        decay = ema_decay(training, self.step)
+        torch._foreach_lerp_([*self.average.values()], [*self.parameters.values()], 1 - decay)
+        self.step += 1
+        return norm
+
+    def _asked(self, stop: Callable[[], bool]) -> bool:
+        """Whether any process was asked to stop: all of them leave after the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop()
+        flag = torch.tensor(float(stop()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise JeDiError(
+                f"The loss is {loss} at step {self.step}: lower training.learning_rate and start again; the "
+                f"last checkpoint in {self.folder / 'state'} is from before."
+            )
+
+    def with_average(self, call: Callable[[int], None]) -> None:
+        """Call on the main process with the averaged weights in the UNet; the trained ones are put back."""
+        if self.accelerator.is_main_process:
+            kept = {name: value.detach().clone() for name, value in self.parameters.items()}
+            self._copy(self.average)
+            try:
+                call(self.step)
+            finally:
+                self._copy(kept)
+        self.accelerator.wait_for_everyone()
+
+    def load_average(self) -> None:
+        """Put the averaged weights into the UNet for good."""
+        self._copy(self.average)
+
+    @torch.no_grad()
+    def _copy(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def save(self) -> None:
+        """Write a checkpoint: weights, their average, the optimizer's moments, the step, the time spent."""
+        accelerator, records = self.accelerator, self.recipe.records
+        if accelerator.is_main_process:
+            tensors = {f"weights/{name}": value for name, value in self.parameters.items()}
+            tensors |= {f"average/{name}": value for name, value in self.average.items()}
+            for name, parameter in self.parameters.items():
+                moments = self.optimizer.state.get(parameter, {})
+                tensors |= {f"optimizer/{key}/{name}": value for key, value in moments.items()}
+            scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
+            facts = {"spent": self.spent, "data": self.mixture.fingerprint, "scaler": scaler}
+            folder = self.folder / "state"
+            save_state(folder, self.step, tensors, facts, records.keep_last, records.keep_every)
+        accelerator.wait_for_everyone()
+
+    def _restore(self) -> None:
+        found = load_state(self.folder / "state", self.accelerator.device)
+        if found is None:
+            return
+        tensors, facts = found
+        if facts["data"] != self.mixture.fingerprint:
+            raise RecipeError(
+                f"{self.folder} was trained on other data than the recipe's sources hold now: put the data "
+                "back, or choose another folder for --out."
+            )
+        self._copy({name: tensors[f"weights/{name}"] for name in self.parameters})
+        self.average = {name: tensors[f"average/{name}"] for name in self.parameters}
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"optimizer/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        if facts["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        self.step, self.spent = facts["step"], facts["spent"]
+
+
+def _prepare_modules(recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator) -> None:
+    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32."""
+    precision = getattr(torch, recipe.training.precision)
+    frozen = [pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2]
+    for module in frozen:
+        if module is not None:
+            module.requires_grad_(False).eval().to(accelerator.device, precision)
+    unet = pipeline.unet.to(accelerator.device)
+    if recipe.lora is None:
+        unet.to(torch.float32).requires_grad_(True)
+    else:
+        unet.to(precision)
+        add_lora(unet, recipe.lora)
+    if recipe.training.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if recipe.training.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    unet.train()

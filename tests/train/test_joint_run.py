@@ -1,0 +1,256 @@
+"""Training a base model on sets: what is learned, resumed, saved, and shared between processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tiny_runs import COLORS, recipe, save_base, save_subjects
+
+from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.cli.train import _open_mixture
+from jedi_diffusion.errors import RecipeError, UsageError
+from jedi_diffusion.train import joint_trainer
+from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.joint_run import JointRun, start_processes
+from jedi_diffusion.train.state import checkpoints
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base") / "sd")
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_subjects(tmp_path_factory.mktemp("subjects") / "photos")
+
+
+def run_of(folder: Path, raw: dict) -> JointRun:
+    checked = JointRecipe.model_validate(raw)
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = start_processes(checked, folder, "cpu")
+    return JointRun(checked, _open_mixture(checked, folder, accelerator), folder, accelerator)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def weights(run: JointRun) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in run.trainer.parameters.items()}
+
+
+def test_a_run_writes_log_checkpoints_and_a_model_that_samples(tmp_path, base, subjects) -> None:
+    run = run_of(tmp_path, recipe(base, subjects, records__sample_every=4))
+    result = run.train()
+    assert result == tmp_path / "model"
+    logged = rows(tmp_path)
+    assert [row["step"] for row in logged] == [1, 2, 3, 4]
+    assert logged[0]["loss_by_source"].keys() == {str(subjects)}
+    assert {size for row in logged for size in row["loss_by_set_size"]} == {"1", "2", "3"}
+    assert all(row["pictures_per_second"] > 0 and row["memory_gib"] > 0 for row in logged)
+    assert [path.name for path in checkpoints(tmp_path / "state")] == ["step-00000002", "step-00000004"]
+    assert (tmp_path / "samples-0000004.png").stat().st_size > 1000
+    card = (result / "README.md").read_text()
+    assert str(base) in card
+    assert "4 steps of 4 sets at 32 pixels" in card
+    assert json.loads((result / "recipe.json").read_text())["name"] == "tiny"
+    pipe = JeDiPipeline.from_pretrained(result)
+    torch.testing.assert_close(
+        pipe.unet.state_dict(),
+        {
+            name.removeprefix("denoiser.unet."): value
+            for name, value in run.trainer.average.items()
+            if name.startswith("denoiser.unet.")
+        },
+    )
+    pipe.set_progress_bar_config(disable=True)
+    picture = Image.new("RGB", (32, 32), COLORS[0])
+    made = pipe("a thing", references=[picture], num_inference_steps=2, height=32, width=32)
+    assert made.images[0].size == (32, 32)
+
+
+def test_the_loss_falls_on_a_handful_of_sets(tmp_path, base, subjects) -> None:
+    """Overfitting: targets and references both."""
+    raw = recipe(base, subjects, training__steps=60, training__learning_rate=3e-3, records__save_every=60)
+    run_of(tmp_path, raw).train()
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch) -> None:
+    raw = recipe(base, subjects)
+    whole = run_of(tmp_path / "whole", raw)
+    whole.train()
+    killed = run_of(tmp_path / "killed", raw)
+    advance = joint_trainer.JointTrainer._advance
+
+    def dies(self, examples, tally):
+        if self.step == 3:
+            raise MemoryError
+        return advance(self, examples, tally)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joint_trainer.JointTrainer, "_advance", dies)
+        with pytest.raises(MemoryError):
+            killed.train()
+    resumed = run_of(tmp_path / "killed", raw)
+    assert resumed.trainer.step == 2
+    read = []
+    monkeypatch.setattr(resumed.mixture, "_read", spy(resumed.mixture._read, read))
+    resumed.train()
+    assert {pick.place for pick, _ in read} == set(range(8, 16))
+    for name, value in whole.trainer.average.items():
+        assert torch.equal(value, resumed.trainer.average[name]), name
+
+
+def spy(function, calls):
+    def called(*given):
+        calls.append(given)
+        return function(*given)
+
+    return called
+
+
+def test_stopping_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, base, subjects, monkeypatch) -> None:
+    run = run_of(tmp_path, recipe(base, subjects, records__save_every=100))
+    asked = iter([False, False, True])
+    monkeypatch.setattr(run.trainer, "_asked", lambda stop: next(asked))
+    with pytest.raises(KeyboardInterrupt, match="Stopped after step 3; the same command goes on"):
+        run.train()
+    assert run_of(tmp_path, recipe(base, subjects)).trainer.step == 3
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path, base, subjects) -> None:
+    results = []
+    for pictures in (3, 100):
+        run = run_of(tmp_path / str(pictures), recipe(base, subjects, training__micro_batch=pictures))
+        run.train()
+        results.append((weights(run), [row["loss"] for row in rows(tmp_path / str(pictures))]))
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
+    for name, value in results[0][0].items():
+        torch.testing.assert_close(value, results[1][0][name], atol=2e-4, rtol=1e-3)
+
+
+def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
+    """The first step's logged loss against JointLoss on all of its sets as one batch."""
+    from jedi_diffusion.diffusion.loss import NoiseDraw
+    from jedi_diffusion.train.batches import Examples
+    from jedi_diffusion.train.plan import plan_step
+
+    raw = recipe(base, subjects, training__reference_weight=0.3, conditions__cached=0.0)
+    run = run_of(tmp_path, raw)
+    plan = plan_step(run.recipe, run.mixture, 0)
+    micro = run.trainer.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
+    assert isinstance(micro.draw, NoiseDraw)
+    with torch.no_grad():
+        prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
+    top = bottom = 0.0
+    for row in range(len(prediction)):
+        weight = 0.3 if micro.batch.is_reference[row] else 1.0
+        top += weight * (prediction[row] - micro.draw.target[row]).square().mean().item()
+        bottom += weight
+    run.train()
+    assert rows(tmp_path)[0]["loss"] == pytest.approx(top / bottom, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "inpaint"])
+def test_other_bases_train(tmp_path, subjects, kind) -> None:
+    raw = recipe(save_base(tmp_path / kind, kind), subjects, training__steps=2)
+    run = run_of(tmp_path / "run", raw)
+    before = weights(run)
+    pipe = JeDiPipeline.from_pretrained(run.train())
+    assert pipe.unet.config.in_channels == 9
+    assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+def test_a_joint_model_is_trained_further(tmp_path, base, subjects) -> None:
+    first = run_of(tmp_path / "first", recipe(base, subjects, training__steps=2)).train()
+    run = run_of(tmp_path / "second", recipe(first, subjects, training__steps=2))
+    trained = JeDiPipeline.from_pretrained(first).unet.state_dict()
+    name = "denoiser.unet.conv_in.weight"
+    assert torch.equal(run.trainer.parameters[name], trained["conv_in.weight"])
+    assert trained["conv_in.weight"][:, 4:].abs().max() > 0
+
+
+def test_adapters_load_on_the_base_and_give_the_trained_model(tmp_path, base, subjects) -> None:
+    raw = recipe(base, subjects, lora={"rank": 4}, training__learning_rate=1e-2)
+    run = run_of(tmp_path, raw)
+    names = set(run.trainer.parameters)
+    assert all("lora" in name for name in names)
+    assert any("conv_in" in name for name in names)
+    assert not any("ff.net" in name for name in names)
+    folder = run.train()
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".md", ".safetensors"]
+    trained = run.pipeline
+    loaded = JeDiPipeline.from_single_image_model(base)
+    loaded.set_progress_bar_config(disable=True)
+    call = {
+        "prompt": "a robot",
+        "references": [Image.new("RGB", (32, 32), COLORS[1])],
+        "num_inference_steps": 2,
+        "height": 32,
+        "width": 32,
+        "output_type": "latent",
+    }
+    plain = loaded(**call, generator=torch.Generator().manual_seed(0)).images
+    loaded.load_lora_weights(folder)
+    same = loaded(**call, generator=torch.Generator().manual_seed(0)).images
+    expected = trained(**call, generator=torch.Generator().manual_seed(0)).images
+    torch.testing.assert_close(same, expected, atol=1e-4, rtol=1e-3)
+    assert (same - plain).abs().max() > 1e-2
+
+
+def test_other_data_in_the_same_folder_is_refused(tmp_path, base, subjects) -> None:
+    run_of(tmp_path / "run", recipe(base, subjects)).train()
+    fewer = save_subjects(tmp_path / "fewer", pictures=2)
+    (fewer / "thing 0" / "0.png").unlink()
+    for file in (fewer / "thing 1").iterdir():
+        file.unlink()
+    (fewer / "thing 1").rmdir()
+    with pytest.raises(RecipeError, match="was trained on other data"):
+        run_of(tmp_path / "run", recipe(base, fewer))
+
+
+def test_numbers_of_processes_are_checked(tmp_path, base, subjects) -> None:
+    checked = JointRecipe.model_validate(recipe(base, subjects))
+    with pytest.raises(UsageError, match="2 processes are asked for, but 1 run: start them with torchrun"):
+        start_processes(checked, tmp_path, "cpu", processes=2)
+
+
+def test_two_processes_train_what_one_trains(tmp_path, base, subjects) -> None:
+    one = run_of(tmp_path / "one", recipe(base, subjects))
+    one.train()
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(base, subjects)))
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    words += ["--no-python", sys.executable, "-m", "jedi_diffusion", "train", str(path)]
+    words += ["--out", str(tmp_path / "two"), "--device", "cpu", "--processes", "2"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Trained:") == 1
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    both = JeDiPipeline.from_pretrained(tmp_path / "two" / "model").unet.state_dict()
+    for name, value in JeDiPipeline.from_pretrained(tmp_path / "one" / "model").unet.state_dict().items():
+        torch.testing.assert_close(both[name], value, atol=2e-4, rtol=1e-3)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

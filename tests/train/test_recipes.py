@@ -1,0 +1,88 @@
+"""Every recipe in configs/ reads, and those of base models train a few steps on tiny stand-ins."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_runs import save_base, save_subjects
+
+from jedi_diffusion.cli import main
+from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.train.config import checked, read_yaml
+from jedi_diffusion.train.joint_recipe import JointRecipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+JOINT = sorted(path for path in CONFIGS.glob("*.yaml") if "base" in read_yaml(path))
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = checked(JointRecipe, read_yaml(CONFIGS / "paper_sd14.yaml"), CONFIGS)
+    assert (recipe.training.batch, recipe.training.steps) == (2048, 140_000)
+    assert (recipe.training.learning_rate, recipe.training.schedule) == (5e-5, "constant")
+    assert (recipe.conditions.reference, recipe.conditions.cached) == (0.5, 0)
+    assert [source.kind for source in recipe.data.sources] == ["sets", "video", "multiview", "single"]
+    assert len({source.probability for source in recipe.data.sources}) == 1
+    assert [source.sizes for source in recipe.data.sources] == [(2, 3, 4)] * 3 + [(1,)]
+    assert recipe.lora is None
+
+
+@pytest.mark.parametrize("path", JOINT, ids=lambda path: path.stem)
+def test_recipes_of_base_models_train(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = next((kind for kind in ("inpaint", "sdxl") if kind in path.stem), "sd")
+    base, subjects = save_base(tmp_path / "base", kind), save_subjects(tmp_path / "photos", pictures=4)
+    source = json.dumps([{"kind": "folders", "place": str(subjects)}])
+    words = ["train", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    changes = [f"base={base}", f"data.sources={source}", "data.resolution=32", "data.workers=0"]
+    changes += ["training.steps=2", "training.batch=2", "training.micro_batch=4", "records={log_every: 1}"]
+    for change in changes:
+        words += ["--set", change]
+    assert main(words) == 0
+    assert "Trained:" in capsys.readouterr().out
+    assert (tmp_path / "run" / ("lora" if "lora" in path.stem else "model")).is_dir()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.stepps=3", r"training\.stepps: Extra inputs are not permitted"),
+        ("training.batch=many", r"training\.batch: Input should be a valid integer"),
+        ("data.sources.0.kind=movies", r"data\.sources\.0: Input tag 'movies'"),
+        ("training.micro_batch=3", "a set of 4 pictures does not fit training.micro_batch, 3"),
+        ("conditions.reference=1.5", r"conditions\.reference: Input should be less than or equal to 1"),
+    ],
+)
+def test_faults_are_named_by_their_keys(change: str, message: str) -> None:
+    path = CONFIGS / "paper_sd14.yaml"
+    with pytest.raises(RecipeError, match=message):
+        checked(JointRecipe, read_yaml(path, [change]), path)
+
+
+@pytest.mark.parametrize("change", ["training.steps", "name.x=1", "data.sources.9.kind=sets", "=3"])
+def test_changes_that_fit_nothing_are_refused(change: str) -> None:
+    path = CONFIGS / "paper_sd14.yaml"
+    with pytest.raises(RecipeError, match=r"write KEY=VALUE|does not fit"):
+        checked(JointRecipe, read_yaml(path, [change]), path)
+
+
+def test_changes_reach_nested_keys_and_lists() -> None:
+    raw = read_yaml(
+        CONFIGS / "paper_sd14.yaml", ["training.steps=7", "data.sources.1.gap=2.5", "lora.rank=8"]
+    )
+    assert raw["training"]["steps"] == 7
+    assert raw["data"]["sources"][1]["gap"] == 2.5
+    assert raw["lora"] == {"rank": 8}
+
+
+def test_options_of_the_other_kind_of_recipe_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", str(CONFIGS / "paper_sd14.yaml"), "--out", "nowhere", "--minutes", "3"]
+    assert main(words) == 2
+    assert "--minutes is for recipes in stages" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path, capsys) -> None:
+    words = ["train", str(CONFIGS / "sdxl.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
+    assert main([*words, "--set", "training.steps=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["training"]["steps"] == 5
+    assert not (tmp_path / "run").exists()
