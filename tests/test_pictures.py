@@ -13,7 +13,17 @@ from PIL import Image
 
 from jedi_diffusion.errors import OutputError, PictureError, UsageError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, read_parameters, save_png, wrap
+from jedi_diffusion.pictures import (
+    contact_sheet,
+    fit_square,
+    open_layer,
+    open_picture,
+    picture_size,
+    pictures_in,
+    read_parameters,
+    save_png,
+    wrap,
+)
 
 COLORS = [[(200, 40, 40), (40, 200, 40)], [(40, 40, 200), (200, 200, 40)], [(40, 200, 200), (200, 40, 200)]]
 
@@ -363,3 +373,27 @@ def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="missing"):
         write_file(tmp_path / "missing" / "a.json", b"{}")
     assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+def test_jpegs_are_decoded_no_smaller_than_asked_for() -> None:
+    data = encoded(Image.new("RGB", (65, 130), "teal"), "JPEG")
+    assert picture_size(data, "it") == open_picture(data).size == (65, 130)
+    assert open_picture(data, decode_size=16).size == (17, 33)
+    with pytest.raises(PictureError, match="it is not a picture"):
+        picture_size(b"nothing", "it")
+
+
+def test_layers_keep_their_alpha() -> None:
+    layer = Image.new("RGBA", (4, 2), (200, 10, 20, 0))
+    layer.putpixel((1, 1), (0, 255, 0, 128))
+    again = open_layer(encoded(layer, "PNG"))
+    assert again.mode == "RGBA"
+    assert np.asarray(again).tolist() == np.asarray(layer).tolist()
+    assert open_layer(encoded(layer.convert("RGB"), "PNG")).getextrema()[3] == (255, 255)
+
+
+def test_pictures_of_a_folder(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.webp", "c.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.png").mkdir()
+    assert [each.name for each in pictures_in(tmp_path)] == ["a.webp", "b.JPG"]

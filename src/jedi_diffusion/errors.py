@@ -21,6 +21,10 @@ class PictureError(JeDiError):
     """A picture file cannot be used: not a picture, damaged, too large, or a format that is not allowed."""
 
 
+class DataError(JeDiError):
+    """Training data cannot be used: a damaged tar, a stale index, captions that do not match the pictures."""
+
+
 class ModelError(JeDiError):
     """A model folder or checkpoint cannot be used: a missing, damaged, pickled or ill-shaped file."""
 

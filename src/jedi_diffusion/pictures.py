@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from jedi_diffusion.files import write_file
 Fit = Literal["crop", "pad"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""What names of picture files end in, in lower case."""
 MAX_PIXELS = 50_000_000
 """Largest picture that is decoded; phones make 12 to 48 megapixels."""
 DECODE_SIZE = 2048
@@ -31,14 +33,36 @@ PROFILED_MODES: dict[str, Literal["RGB", "RGBA"]] = {"L": "RGB", "RGB": "RGB", "
 """Pillow modes whose ICC profile is applied, and the mode after it."""
 
 
-def open_picture(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder by their endings, in order of names."""
+    files = sorted(each for each in folder.iterdir() if each.is_file())
+    return [each for each in files if each.suffix.lower() in ENDINGS]
+
+
+def open_picture(
+    source: str | Path | bytes, name: str | None = None, decode_size: int = DECODE_SIZE
+) -> Image.Image:
     """The picture in a file, or in the bytes of one, as upright RGB without metadata.
 
     Rotated as its EXIF says; colours in sRGB by its ICC profile; transparent parts on white; 16 bits scaled
     to 8; an animation's first frame.
-    Large JPEGs come at a reduced scale, never below DECODE_SIZE on either side. Nothing is decoded before
+    Large JPEGs come at a reduced scale, never below `decode_size` on either side. Nothing is decoded before
     format and pixel count are checked. Raises PictureError, which names the file (or `name`).
     """
+    return _decode(source, name, decode_size, to_rgb)
+
+
+def open_layer(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+    """As `open_picture`, but RGBA, so that transparent parts can be put on another background than white."""
+    return _decode(source, name, DECODE_SIZE, lambda picture: _to_srgb(picture).convert("RGBA"))
+
+
+def _decode(
+    source: str | Path | bytes,
+    name: str | None,
+    decode_size: int,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
     name = name or ("The uploaded picture" if isinstance(source, bytes) else str(source))
     with _explained(name):
         if not isinstance(source, bytes):
@@ -50,9 +74,15 @@ def open_picture(source: str | Path | bytes, name: str | None = None) -> Image.I
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
         ) as picture:
             check_pixels(picture.size, name)
-            picture.draft(None, (DECODE_SIZE, DECODE_SIZE))
+            picture.draft(None, (decode_size, decode_size))
             picture.load()
-            return to_rgb(ImageOps.exif_transpose(picture))
+            return convert(ImageOps.exif_transpose(picture))
+
+
+def picture_size(source: bytes, name: str) -> tuple[int, int]:
+    """(width, height) of an encoded picture from its header alone. Raises PictureError that gives `name`."""
+    with _explained(name), Image.open(io.BytesIO(source), formats=FORMATS) as picture:
+        return picture.size
 
 
 def check_pixels(size: tuple[int, int], name: str) -> None:

@@ -11,9 +11,8 @@ from tqdm import tqdm
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
 from jedi_diffusion.personalizer import Personalizer
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, pictures_in
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NAME = "a toy"  # what every photo is said to show
 PROMPTS = ("a toy on the beach", "a toy in the snow", "a toy on a wooden floor")
 
@@ -34,10 +33,10 @@ def find_photos(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.")
-    found = _pictures_in(folder)
+    found = pictures_in(folder)
     if not found:
         subfolders = sorted(each for each in folder.iterdir() if each.is_dir())
-        found = [pictures[0] for each in subfolders if (pictures := _pictures_in(each))]
+        found = [pictures[0] for each in subfolders if (pictures := pictures_in(each))]
     if not found:
         raise UsageError(f"{folder} holds no pictures, nor do its subfolders.")
     return found
@@ -76,8 +75,3 @@ def photo_sheet(
         rows.append([*shown, *zip(made, prompts, strict=True)])
     title = f"Photos, their reconstructions (PSNR {describe_psnr(quality)}), and new pictures"
     return PhotoSheet(contact_sheet(rows, cell=photos[0].picture.width, title=title), quality)
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    files = sorted(each for each in folder.iterdir() if each.is_file())
-    return [each for each in files if each.suffix.lower() in ENDINGS]

@@ -1,0 +1,61 @@
+"""Where what cannot be used is written down, instead of stopping a run or passing silently."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from jedi_diffusion.errors import DataError, OutputError
+
+
+class Quarantine:
+    """A JSON lines file of items that cannot be used: source, item, reason, and what took its place.
+
+    Several processes and later runs share one file. Each item is counted once. More than `limit` of them
+    are no accident any more: `add` then raises DataError. Without a path, the record is kept in memory.
+    """
+
+    def __init__(self, path: str | Path | None = None, limit: int = 100) -> None:
+        self.path = None if path is None else Path(path)
+        self.limit = limit
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    def __len__(self) -> int:
+        """Items recorded, by this process and by others."""
+        return len(self.reasons())
+
+    def reasons(self) -> dict[tuple[str, str], str]:
+        """The reason for each (source, item)."""
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                self._reasons.setdefault((record["source"], record["item"]), record["reason"])
+        return dict(self._reasons)
+
+    def add(self, source: str, item: str, reason: str, replacement: str | None = None) -> None:
+        """Record an item, unless it is recorded already. Raises DataError above the limit, OutputError."""
+        if (source, item) in self.reasons():
+            return
+        self._reasons[source, item] = reason
+        record = {"source": source, "item": item, "reason": reason, "replacement": replacement}
+        if self.path is not None:
+            self._append(json.dumps(record, ensure_ascii=False) + "\n")
+        if len(self._reasons) > self.limit:
+            where = f" They are listed in {self.path}." if self.path else ""
+            raise DataError(
+                f"{len(self._reasons)} items of the training data cannot be used, more than the limit of "
+                f"{self.limit}; the last: {reason}{where}"
+            )
+
+    def _append(self, line: str) -> None:
+        """One write to a file opened for appending: lines of several processes do not mix."""
+        assert self.path is not None
+        try:
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(file, line.encode())
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,190 @@
+"""One set as a source gives it (`SubjectSet`), and as it is stored (`StoredSet`).
+
+Letters: N pictures in a set.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from jedi_diffusion.data.stacked import (
+    check_captions,
+    join_captions,
+    set_size,
+    split_captions,
+    stack,
+    unstack,
+)
+from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.pictures import FORMATS, check_pixels, open_picture, picture_size
+
+KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+"""Endings of stored pictures, and Pillow's name for each."""
+LARGEST_SIDE = {"jpg": 65_500, "png": 1_000_000, "webp": 16_383}
+"""Pixels that a side can have in each format."""
+MASKS = "mask.png"
+
+
+@dataclass(frozen=True)
+class SubjectSet:
+    """N pictures of one subject from a source: RGB, of any sizes, each with its caption.
+
+    subject names it ("dog"), source the collection. masks, where known, are 8-bit pictures of the
+    pictures' sizes, 255 on the subject. info is provenance: plain JSON values.
+    """
+
+    pictures: tuple[Image.Image, ...]
+    captions: tuple[str, ...]
+    subject: str = ""
+    source: str = ""
+    masks: tuple[Image.Image, ...] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.pictures:
+            raise UsageError("A set needs at least one picture.")
+        for name, items in (("captions", self.captions), ("masks", self.masks)):
+            if items is not None and len(items) != len(self.pictures):
+                raise UsageError(f"A set has {len(self.pictures)} pictures but {len(items)} {name}.")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """A set in the paper's format, encoded: `stacked` holds N pictures, `masks` (PNG) as many, or None.
+
+    kind is one of KINDS; key names the set in its shard.
+    """
+
+    key: str
+    kind: str
+    stacked: bytes
+    captions: tuple[str, ...]
+    subject: str = ""
+    source: str = ""
+    masks: bytes | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def encode(cls, key: str, given: SubjectSet, kind: str = "jpg", quality: int = 95) -> StoredSet:
+        """Store square pictures of one size as `kind`, with `quality` 1 to 100 (PNG has none).
+
+        Raises UsageError for pictures that cannot be stacked, or are too many for the format.
+        """
+        if kind not in KINDS:
+            raise UsageError(f"Pictures are stored as {', '.join(KINDS)}, not as {kind!r}.")
+        picture = stack(given.pictures)
+        if picture.height > LARGEST_SIDE[kind]:
+            raise UsageError(
+                f"{len(given)} pictures of {picture.width} pixels are {picture.height} pixels high, more "
+                f"than the {LARGEST_SIDE[kind]} that {kind} can hold: take smaller or fewer pictures, or png."
+            )
+        check_pixels(picture.size, f"The set {key}")
+        masks = None if given.masks is None else _encoded(stack(given.masks), "PNG")
+        settings = {} if kind == "png" else {"quality": quality}
+        stacked = _encoded(picture, KINDS[kind], **settings)
+        join_captions(given.captions)
+        return cls(key, kind, stacked, given.captions, given.subject, given.source, masks, given.info)
+
+    def members(self) -> dict[str, bytes]:
+        """The set as files of a shard, by ending: the picture, txt, json, and mask.png where it has masks."""
+        record = {
+            "source": self.source,
+            "subject": self.subject,
+            "masks": None if self.masks is None else f"{self.key}.{MASKS}",
+            "provenance": self.info,
+        }
+        files = {
+            self.kind: self.stacked,
+            "txt": join_captions(self.captions).encode(),
+            "json": json.dumps(record, ensure_ascii=False).encode(),
+        }
+        return files if self.masks is None else {**files, MASKS: self.masks}
+
+    @classmethod
+    def from_members(cls, key: str, members: Mapping[str, bytes], name: str) -> StoredSet:
+        """The set of these files. Raises DataError, which gives `name`: a file is missing, captions and
+        pictures disagree, or the record is no JSON.
+        """
+        kind, stacked = picture_of(members, name)
+        captions = split_captions(text_of(members, name))
+        check_captions(set_size(*picture_size(stacked, name), name), captions, name)
+        record = json_of(members, name)
+        masks = members.get(MASKS)
+        if record.get("masks") and masks is None:
+            raise DataError(f"{name} should have masks ({record['masks']}), but they are missing.")
+        return cls(
+            key=key,
+            kind=kind,
+            stacked=stacked,
+            captions=captions,
+            subject=str(record.get("subject", "")),
+            source=str(record.get("source", "")),
+            masks=masks,
+            info=dict(record.get("provenance") or {}),
+        )
+
+    def decode(self, name: str, chosen: Sequence[int] | None = None) -> SubjectSet:
+        """The set, or its pictures with the numbers `chosen`. Raises PictureError and DataError."""
+        # No reduced scale: it could round the height so that it is no multiple of the width any more.
+        pictures = unstack(open_picture(self.stacked, name, decode_size=LARGEST_SIDE["png"]), name)
+        check_captions(len(pictures), self.captions, name)
+        masks = None
+        if self.masks is not None:
+            masks = unstack(open_picture(self.masks, f"{name} (masks)").convert("L"), f"{name} (masks)")
+            if len(masks) != len(pictures):
+                raise DataError(f"{name} holds {len(pictures)} pictures but {len(masks)} masks.")
+        numbers = range(len(pictures)) if chosen is None else chosen
+        return SubjectSet(
+            pictures=tuple(pictures[number] for number in numbers),
+            captions=tuple(self.captions[number] for number in numbers),
+            subject=self.subject,
+            source=self.source,
+            masks=None if masks is None else tuple(masks[number] for number in numbers),
+            info=self.info,
+        )
+
+
+def picture_of(members: Mapping[str, bytes], name: str) -> tuple[str, bytes]:
+    """(ending as in KINDS, bytes) of a sample's picture. Raises DataError if there is not exactly one."""
+    endings = {"jpeg": "jpg", **{kind: kind for kind in KINDS}}
+    found = [(endings[ending], data) for ending, data in members.items() if ending in endings]
+    if len(found) != 1:
+        raise DataError(f"{name} has {len(found)} pictures (jpg, png, webp); there must be one.")
+    return found[0]
+
+
+def text_of(members: Mapping[str, bytes], name: str) -> str:
+    """A sample's captions. Raises DataError if they are missing or not UTF-8."""
+    if "txt" not in members:
+        raise DataError(f"{name} has no captions (txt).")
+    try:
+        return members["txt"].decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"The captions of {name} are not UTF-8 text.") from error
+
+
+def json_of(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """A sample's record; {} if it has none. Raises DataError if it is no JSON object."""
+    try:
+        record = json.loads(members.get("json", b"{}"))
+    except ValueError as error:
+        raise DataError(f"The record of {name} is not JSON: {error}.") from error
+    if not isinstance(record, dict):
+        raise DataError(f"The record of {name} is not a JSON object.")
+    return record
+
+
+def _encoded(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+    assert kind in FORMATS
+    data = io.BytesIO()
+    picture.save(data, format=kind, **settings)
+    return data.getvalue()

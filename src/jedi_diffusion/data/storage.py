@@ -1,0 +1,115 @@
+"""Bytes of files wherever they are: local paths, https:// and s3:// by the same functions, through fsspec.
+
+Each call looks its file system up anew: fsspec keeps one a process, so that readers survive a fork.
+Credentials and endpoints come from the environment, as the stores' own tools read them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jedi_diffusion.errors import DataError, UsageError
+
+WAITS = (0.2, 1.0, 3.0)
+"""Seconds between attempts at a remote file."""
+
+
+def read_bytes(url: str, start: int = 0, end: int | None = None) -> bytes:
+    """Bytes `start` to `end` (exclusive; None: all) of a file. Remote faults are tried again, see WAITS.
+
+    Raises DataError that gives the file: it is missing, cannot be read, or gives another number of bytes.
+    """
+    system, path = _system(url)
+    if end is None:
+        return bytes(_tried(url, lambda: system.cat_file(path)))
+    data = bytes(_tried(url, lambda: system.cat_file(path, start=start, end=end)))
+    if len(data) != end - start:
+        raise DataError(
+            f"{url} gave {len(data)} bytes where {end - start} were asked for (from byte {start}): it is cut "
+            "off, or its server does not know byte ranges."
+        )
+    return data
+
+
+def length_of(url: str) -> int:
+    """The length of a file in bytes. Raises DataError that gives the file."""
+    system, path = _system(url)
+    length = _tried(url, lambda: system.info(path)).get("size")
+    if length is None:
+        raise DataError(f"The server of {url} does not say how long it is.")
+    return int(length)
+
+
+def files_below(folder: str, endings: Sequence[str]) -> list[str]:
+    """Every file at any depth of a folder with one of these endings, in order of names.
+
+    Raises DataError if the folder is missing.
+    """
+    system, path = _system(folder)
+    if not _tried(folder, lambda: system.isdir(path)):
+        raise DataError(f"There is no folder {folder}.")
+    found = sorted(_tried(folder, lambda: system.find(path)))
+    wanted = [each for each in found if each.lower().endswith(tuple(endings))]
+    local = "file" in _protocols(system)
+    return wanted if local else [system.unstrip_protocol(each) for each in wanted]
+
+
+def tars_of(place: str) -> list[str]:
+    """The tars that a place means: `x/{00000..00041}.tar` counts them, `x.tar` is one, a folder has some.
+
+    Raises DataError if there are none.
+    """
+    counted = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", place)
+    if counted:
+        before, first, last, after = counted.groups()
+        if int(last) < int(first):
+            raise UsageError(f"{place} counts down: write the smaller number first.")
+        return [f"{before}{number:0{len(first)}d}{after}" for number in range(int(first), int(last) + 1)]
+    if place.endswith(".tar"):
+        return [place]
+    if place.startswith(("http://", "https://")):
+        raise UsageError(f"{place} cannot be listed: name its tars, as in {place}/{{00000..00041}}.tar")
+    # A name with a leading dot is a shard that is still being written.
+    found = [each for each in files_below(place, [".tar"]) if not each.rsplit("/", 1)[-1].startswith(".")]
+    if not found:
+        raise DataError(f"There are no tars in {place}.")
+    return found
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def _system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(url)
+    except ImportError as error:
+        raise DataError(
+            f"{url} needs a package that is not here: pip install 'jedi-diffusion[data]'."
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{url} cannot be read: {error}.") from error
+    return system, path
+
+
+def _tried(url: str, call: Any) -> Any:
+    remote = "://" in url and not url.startswith("file://")
+    for wait in (*(WAITS if remote else ()), None):
+        try:
+            return call()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataError(f"{url} does not exist.") from error
+        except PermissionError as error:
+            raise DataError(f"{url} may not be read: permission is denied.") from error
+        # Clients raise their own errors, not only OSError: aiohttp's, botocore's, timeouts.
+        except Exception as error:
+            if wait is None:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise DataError(f"{url} cannot be read: {reason}.") from error
+        time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")

@@ -1,0 +1,75 @@
+"""Sets encoded and decoded; faults of their files."""
+
+import json
+
+import numpy as np
+import pytest
+from small_sets import encoded, picture, same, stored_set, subject_set
+
+from jedi_diffusion.data.record import StoredSet, SubjectSet
+from jedi_diffusion.data.stacked import stack
+from jedi_diffusion.errors import DataError, PictureError, UsageError
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_set_survives_its_files(masks: bool) -> None:
+    given = subject_set(1, 3, masks=masks)
+    files = StoredSet.encode("key", given, "png").members()
+    assert set(files) == {"png", "txt", "json"} | ({"mask.png"} if masks else set())
+    assert json.loads(files["json"]) == {
+        "source": "tests",
+        "subject": "subject 1",
+        "masks": "key.mask.png" if masks else None,
+        "provenance": {"seed": 1},
+    }
+    again = StoredSet.from_members("key", files, "key").decode("key")
+    assert same(again, given)
+
+
+def test_chosen_pictures_come_in_the_order_asked_for() -> None:
+    given = subject_set(1, 4, masks=True)
+    some = StoredSet.encode("key", given, "png").decode("key", [3, 1])
+    assert some.captions == (given.captions[3], given.captions[1])
+    assert np.asarray(some.pictures[0]).tolist() == np.asarray(given.pictures[3]).tolist()
+    assert np.asarray(some.masks[1]).tolist() == np.asarray(given.masks[1]).tolist()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_lossy_kinds_come_close(kind: str) -> None:
+    given = subject_set(2, 2, side=64)
+    again = StoredSet.encode("key", given, kind, quality=95).decode("key")
+    for one, other in zip(given.pictures, again.pictures, strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).mean() < 4
+
+
+def test_faults_are_named() -> None:
+    good = stored_set(0, 3, masks=True).members()
+
+    def fails(message: str, **changes: bytes | None) -> None:
+        files = {name: data for name, data in {**good, **changes}.items() if data is not None}
+        with pytest.raises(DataError, match=message):
+            StoredSet.from_members("k", files, "k of x.tar")
+
+    fails("k of x.tar holds 3 pictures but 2 captions", txt=b"a<|split|>b")
+    fails("k of x.tar has no captions", txt=None)
+    fails("not UTF-8", txt=b"\xff\xfe")
+    fails("has 0 pictures", png=None)
+    fails("has 2 pictures", jpg=b"x")
+    fails("is not JSON", json=b"{")
+    fails("not a JSON object", json=b"[]")
+    fails("should have masks", **{"mask.png": None})
+    fails("is 8x12 pixels", png=encoded(picture(0).resize((8, 12))))
+    with pytest.raises(PictureError, match=r"k of x\.tar"):
+        StoredSet.from_members("k", {**good, "png": b"nothing"}, "k of x.tar")
+    short = StoredSet.from_members("k", {**good, "mask.png": encoded(stack([picture(0, mode="L")]))}, "k")
+    with pytest.raises(DataError, match="3 pictures but 1 masks"):
+        short.decode("k")
+
+
+def test_requests_that_cannot_be_stored_are_refused() -> None:
+    with pytest.raises(UsageError, match="not as 'gif'"):
+        StoredSet.encode("key", subject_set(0, 2), "gif")
+    with pytest.raises(UsageError, match="16800 pixels high"):
+        StoredSet.encode("key", SubjectSet((picture(0, 2100),) * 8, ("",) * 8), "webp")
+    with pytest.raises(UsageError, match="2 pictures but 1 captions"):
+        SubjectSet((picture(0), picture(1)), ("a",))

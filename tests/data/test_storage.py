@@ -1,0 +1,197 @@
+"""The same shards read from disk, over https' protocol and from an object store; faults on the way."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from small_sets import SIZES, same, subject_set, write_shards
+
+from jedi_diffusion.data import storage
+from jedi_diffusion.data.record import StoredSet
+from jedi_diffusion.data.shard_index import load_index
+from jedi_diffusion.data.shards import Shards
+from jedi_diffusion.data.storage import files_below, length_of, read_bytes, tars_of
+from jedi_diffusion.errors import DataError, UsageError
+
+
+class RangeHandler(BaseHTTPRequestHandler):
+    """Serves a folder with byte ranges, notes what is asked for, and fails as often as it is told to."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[tuple[str, str, str | None]]
+    failures: list[int]
+    ranges: list[bool]
+
+    def __init__(self, folder: Path, *rest: object) -> None:
+        self.folder = folder
+        super().__init__(*rest)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        wanted = self.headers.get("Range")
+        self.asked.append((self.command, self.path, wanted))
+        file = self.folder / self.path.lstrip("/")
+        if self.failures or not file.is_file():
+            self.send_response(self.failures.pop() if self.failures else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data, status = file.read_bytes(), 200
+        length = len(data)
+        if wanted and self.ranges:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            data, status = data[int(first) : int(last) + 1], 206
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(data) - 1}/{length}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+
+class Served:
+    """A running server of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.handler = type("Handler", (RangeHandler,), {"asked": [], "failures": [], "ranges": [True]})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(self.handler, folder))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(storage, "WAITS", (0.01, 0.01))
+    server = Served(tmp_path)
+    yield server
+    server.stop()
+
+
+def read(shards: Shards, item: int):
+    sample = shards.read(item)
+    return StoredSet.from_members(sample.key, sample.files, sample.name).decode(sample.name)
+
+
+def test_http_reads_by_ranges_alone(served: Served) -> None:
+    tars = write_shards(served.folder)
+    shards = Shards(f"{served.url}/{{00000..00002}}.tar")
+    assert len(shards) == len(SIZES)
+    served.handler.asked.clear()
+    for item in (5, 0, 3):
+        assert same(read(shards, item), subject_set(item, SIZES[item], masks=item % 2 == 0))
+    start, end = load_index(str(tars[1]))[2].span
+    assert served.handler.asked[0] == ("GET", "/00001.tar", f"bytes={start}-{end - 1}")
+    assert len(served.handler.asked) == 3
+
+
+def test_a_server_that_stumbles_is_asked_again(served: Served) -> None:
+    (served.folder / "x").write_bytes(b"0123456789")
+    served.handler.failures[:] = [503, 500]
+    assert read_bytes(f"{served.url}/x", 2, 5) == b"234"
+    assert len(served.handler.asked) == 3
+    served.handler.failures[:] = [503] * 3
+    with pytest.raises(DataError, match=r"/x cannot be read: .*503"):
+        read_bytes(f"{served.url}/x", 2, 5)
+
+
+def test_faults_of_servers_are_named(served: Served) -> None:
+    (served.folder / "x").write_bytes(b"0123456789")
+    assert length_of(f"{served.url}/x") == 10
+    with pytest.raises(DataError, match="/none does not exist"):
+        read_bytes(f"{served.url}/none")
+    with pytest.raises(DataError, match=r"/x gave 2 bytes where 4 were asked for .*cut off"):
+        read_bytes(f"{served.url}/x", 8, 12)
+    served.handler.ranges.clear()
+    with pytest.raises(DataError, match=r"gave 10 bytes where 3 .* does not know byte ranges"):
+        read_bytes(f"{served.url}/x", 2, 5)
+    with pytest.raises(UsageError, match="cannot be listed: name its tars"):
+        tars_of(served.url)
+
+
+def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WAITS", (0.01,))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
+    with pytest.raises(DataError, match="/x cannot be read"):
+        read_bytes(url, 0, 2)
+
+
+def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An S3 server of its own on this machine; the endpoint comes from the environment as for any S3 tool."""
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "someone",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="pictures")
+        write_shards(tmp_path / "sets")
+        for file in (tmp_path / "sets").iterdir():
+            client.upload_file(str(file), "pictures", f"sets/{file.name}")
+        shards = Shards("s3://pictures/sets")
+        assert len(shards) == len(SIZES)
+        for item in (6, 1):
+            assert same(read(shards, item), subject_set(item, SIZES[item], masks=item % 2 == 0))
+        assert files_below("s3://pictures", [".tar"])[0] == "s3://pictures/sets/00000.tar"
+        with pytest.raises(DataError, match="s3://pictures/none does not exist"):
+            read_bytes("s3://pictures/none")
+    finally:
+        server.stop()
+
+
+def test_local_files(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("z.tar", "a/y.tar", "a/b/x.TXT", ".00003.tar.ab", ".00004.tar"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert read_bytes(str(tmp_path / "z.tar")) == b"z.tar"
+    assert read_bytes(str(tmp_path / "z.tar"), 1, 3) == b".t"
+    assert tars_of(str(tmp_path)) == [f"{tmp_path}/a/y.tar", f"{tmp_path}/z.tar"]
+    assert files_below(str(tmp_path), [".txt"]) == [f"{tmp_path}/a/b/x.TXT"]
+    with pytest.raises(DataError, match="cut off"):
+        read_bytes(str(tmp_path / "z.tar"), 3, 9)
+    with pytest.raises(DataError, match="none does not exist"):
+        length_of(str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"There is no folder .*none"):
+        files_below(str(tmp_path / "none"), [".tar"])
+    with pytest.raises(DataError, match="no tars in"):
+        tars_of(str(tmp_path / "a" / "b"))
+
+
+def test_names_of_tars() -> None:
+    assert tars_of("s3://b/{0098..0101}.tar") == [f"s3://b/{n}.tar" for n in ("0098", "0099", "0100", "0101")]
+    assert tars_of("https://x/y.tar") == ["https://x/y.tar"]
+    with pytest.raises(UsageError, match="counts down"):
+        tars_of("x/{3..1}.tar")
+
+
+def test_unknown_protocols_are_refused() -> None:
+    with pytest.raises(UsageError, match="gopher://x cannot be read"):
+        read_bytes("gopher://x")
