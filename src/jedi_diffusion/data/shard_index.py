@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
@@ -23,7 +23,7 @@ from jedi_diffusion.errors import DataError, PictureError
 from jedi_diffusion.files import write_file
 from jedi_diffusion.pictures import picture_size
 
-FORMAT = "jedi shard index 1"
+FORMAT: Final = "jedi shard index 1"
 SUFFIX = ".index.jsonl"
 BLOCK = 512  # bytes; a tar is made of these and ends with two empty ones
 

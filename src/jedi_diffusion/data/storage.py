@@ -89,7 +89,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
-        raise DataError(
+        raise UsageError(
             f"{url} needs a package that is not here: pip install 'jedi-diffusion[data]'."
         ) from error
     except ValueError as error:

@@ -1,0 +1,90 @@
+"""Rendered views of assets with one caption each, as renders of Objaverse come.
+
+A folder per asset holds its views (pictures with transparent surroundings) and a text file with its caption;
+the caption of `assets/x/` may also be `assets/x.txt`. Section 4: every view has the asset's caption.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jedi_diffusion.data.collection import chosen
+from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.data.storage import files_below, read_bytes
+from jedi_diffusion.errors import DataError
+from jedi_diffusion.pictures import ENDINGS, open_layer, open_picture
+
+PHOTOGRAPHED = 0.5
+"""Part of the views that get a photographed background, where there are such."""
+
+
+class MultiviewAssets:
+    """Assets below the folder `place`, each a set of its views.
+
+    Transparent surroundings are filled view by view: with a plain random colour, or with a random part of one
+    of the pictures in the folder `backgrounds`. Alpha becomes the masks.
+    """
+
+    def __init__(self, place: str, backgrounds: str | None = None) -> None:
+        self.source = place
+        self._views: dict[str, list[str]] = {}
+        self._texts: dict[str, list[str]] = {}
+        for file in files_below(place, [*ENDINGS, ".txt"]):
+            folder, _, base = file.rpartition("/")
+            if base.lower().endswith(".txt"):
+                self._texts.setdefault(folder, []).append(file)
+                self._texts.setdefault(file[: -len(".txt")], []).append(file)
+            else:
+                self._views.setdefault(folder, []).append(file)
+        self._assets = sorted(self._views)
+        self._backgrounds = files_below(backgrounds, ENDINGS) if backgrounds else []
+        if not self._assets:
+            raise DataError(f"{place} holds no folders of pictures.")
+        if backgrounds and not self._backgrounds:
+            raise DataError(f"{backgrounds} holds no pictures.")
+
+    def __len__(self) -> int:
+        return len(self._assets)
+
+    def name(self, item: int) -> str:
+        return self._assets[item]
+
+    def size(self, item: int) -> int:
+        return len(self._views[self._assets[item]])
+
+    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        asset = self._assets[item]
+        caption = self._caption(asset)
+        views = [self._views[asset][number] for number in chosen(self.size(item), size, generator)]
+        layers = [open_layer(read_bytes(view), view) for view in views]
+        masks = tuple(layer.getchannel("A") for layer in layers)
+        return SubjectSet(
+            pictures=tuple(self._filled(layer, generator) for layer in layers),
+            captions=(caption,) * size,
+            source=self.source,
+            masks=None if all(mask.getextrema() == (255, 255) for mask in masks) else masks,
+            info={"views": [view.rpartition("/")[2] for view in views]},
+        )
+
+    def _caption(self, asset: str) -> str:
+        texts = self._texts.get(asset, [])
+        if len(texts) != 1:
+            raise DataError(f"{asset} has {len(texts)} text files; one with its caption is needed.")
+        try:
+            return read_bytes(texts[0]).decode().strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{texts[0]} is not UTF-8 text.") from error
+
+    def _filled(self, layer: Image.Image, generator: np.random.Generator) -> Image.Image:
+        photographed = generator.random() < PHOTOGRAPHED
+        color = tuple(int(value) for value in generator.integers(0, 256, 3))
+        which, left, top = generator.random(3)
+        if photographed and self._backgrounds:
+            file = self._backgrounds[int(which * len(self._backgrounds))]
+            photo = open_picture(read_bytes(file), file)
+            ground = ImageOps.fit(photo, layer.size, Image.Resampling.LANCZOS, centering=(left, top))
+        else:
+            ground = Image.new("RGB", layer.size, color)
+        ground.paste(layer, mask=layer.getchannel("A"))
+        return ground

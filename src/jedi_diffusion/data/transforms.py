@@ -1,0 +1,28 @@
+"""From pictures as they come to what training sees: squares of one size."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageOps
+
+from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.pictures import fit_square
+from jedi_diffusion.sets import ImageSet
+
+
+def square_set(given: SubjectSet, resolution: int) -> ImageSet:
+    """The set's pictures and masks as squares: the centre, `resolution` pixels a side.
+
+    Section 6: "We only use square images in training". Every picture is a target: which are shown as
+    references is drawn when a step is made.
+    """
+    masks = None
+    if given.masks is not None:
+        size = (resolution, resolution)
+        masks = tuple(ImageOps.fit(mask, size, Image.Resampling.BILINEAR) for mask in given.masks)
+    return ImageSet(
+        pictures=tuple(fit_square(picture, resolution) for picture in given.pictures),
+        captions=given.captions,
+        is_reference=(False,) * len(given),
+        masks=masks,
+        info={**given.info, "subject": given.subject},
+    )

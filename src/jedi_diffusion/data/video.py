@@ -1,0 +1,133 @@
+"""Frames of videos with one caption each, in the layout that video2dataset writes.
+
+A folder of KEY.mp4 and KEY.txt at any depth, or shards of the same. Section 4: every frame has the caption of
+its video.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from jedi_diffusion.data.frames import frames_at, seconds_of
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.data.record import SubjectSet, text_of
+from jedi_diffusion.data.shards import Shards, StoredSample
+from jedi_diffusion.data.storage import files_below, read_bytes
+from jedi_diffusion.errors import DataError, UsageError
+
+END = 0.2
+"""Seconds at the end of a video in which no frame is looked for: the last one begins before the end."""
+
+
+class Clips(Protocol):
+    """Videos by number, however they are stored."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, item: int) -> str: ...
+
+    def seconds(self, item: int) -> float:
+        """How long the video lasts, 0 if it is damaged."""
+        ...
+
+    def read(self, item: int) -> StoredSample:
+        """Its mp4 and txt. Raises DataError."""
+        ...
+
+
+class VideoFrames:
+    """Sets of frames of one video each, at least `gap` seconds apart, in order of time.
+
+    `place` is a folder of videos, or shards as for `Shards`.
+    """
+
+    def __init__(self, place: str, gap: float = 1.0, quarantine: Quarantine | None = None) -> None:
+        if not 0 < gap < 3600:
+            raise UsageError(f"The gap between frames is {gap} s, but must be more than 0.")
+        self.source = place
+        self.gap = gap
+        files = [] if _names_tars(place) else files_below(place, [".mp4"])
+        self._clips: Clips = _FolderClips(files) if files else _ShardClips(place, quarantine)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def name(self, item: int) -> str:
+        return self._clips.name(item)
+
+    def size(self, item: int) -> int:
+        return 1 + int(max(0.0, self._clips.seconds(item) - END) / self.gap)
+
+    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        times = spread(self._clips.seconds(item) - END, size, self.gap, generator)
+        clip = self._clips.read(item)
+        if "mp4" not in clip.files:
+            raise DataError(f"{clip.name} has no video (mp4).")
+        caption = text_of(clip.files, clip.name).strip()
+        frames = frames_at(clip.files["mp4"], times, self.gap, clip.name)
+        return SubjectSet(
+            pictures=tuple(frame.picture for frame in frames),
+            captions=(caption,) * size,
+            source=self.source,
+            info={"seconds": [round(frame.seconds, 3) for frame in frames]},
+        )
+
+
+def spread(length: float, count: int, gap: float, generator: np.random.Generator) -> list[float]:
+    """`count` random times within `length` seconds, at least `gap` apart, rising, all such equally likely."""
+    slack = max(0.0, length - (count - 1) * gap)
+    return [
+        float(time) + number * gap for number, time in enumerate(np.sort(generator.random(count)) * slack)
+    ]
+
+
+def _names_tars(place: str) -> bool:
+    return place.endswith(".tar") or "}" in place
+
+
+class _ShardClips:
+    """Videos in shards; the index knows how long they are."""
+
+    def __init__(self, place: str, quarantine: Quarantine | None) -> None:
+        self._shards = Shards(place, quarantine)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def name(self, item: int) -> str:
+        return self._shards.name(item)
+
+    def seconds(self, item: int) -> float:
+        return self._shards.sample(item).seconds or 0.0
+
+    def read(self, item: int) -> StoredSample:
+        return self._shards.read(item)
+
+
+class _FolderClips:
+    """Videos in a folder. A video's length is read when it is first drawn; many videos belong in shards."""
+
+    def __init__(self, files: list[str]) -> None:
+        self._files = files
+        self._known: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, item: int) -> str:
+        return self._files[item]
+
+    def seconds(self, item: int) -> float:
+        if item not in self._known:
+            try:
+                self._known[item] = seconds_of(read_bytes(self._files[item]), self._files[item])
+            except DataError:  # said when it is read
+                self._known[item] = 0.0
+        return self._known[item]
+
+    def read(self, item: int) -> StoredSample:
+        file = self._files[item]
+        files = {"mp4": read_bytes(file), "txt": read_bytes(file[: -len("mp4")] + "txt")}
+        return StoredSample(file, file, files)
