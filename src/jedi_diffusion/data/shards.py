@@ -54,6 +54,10 @@ class Shards:
         """What the index says of sample number `item`."""
         return self._find(item)[1]
 
+    def captions(self, item: int) -> int:
+        """How many captions sample number `item` has."""
+        return self.sample(item).captions
+
     def name(self, item: int) -> str:
         """Sample number `item` in words."""
         tar, sample = self._find(item)

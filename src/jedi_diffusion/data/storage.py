@@ -16,6 +16,8 @@ from jedi_diffusion.errors import DataError, UsageError
 WAITS = (0.2, 1.0, 3.0)
 """Seconds between attempts at a remote file."""
 
+COUNTED = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")
+
 
 def read_bytes(url: str, start: int = 0, end: int | None = None) -> bytes:
     """Bytes `start` to `end` (exclusive; None: all) of a file. Remote faults are tried again, see WAITS.
@@ -57,12 +59,19 @@ def files_below(folder: str, endings: Sequence[str]) -> list[str]:
     return wanted if local else [system.unstrip_protocol(each) for each in wanted]
 
 
+def holds_tars(place: str) -> bool:
+    """Whether a place names tars (see `tars_of`), or is a folder with some."""
+    if place.endswith(".tar") or re.fullmatch(COUNTED, place) or place.startswith(("http://", "https://")):
+        return True
+    return any(not each.rpartition("/")[2].startswith(".") for each in files_below(place, [".tar"]))
+
+
 def tars_of(place: str) -> list[str]:
     """The tars that a place means: `x/{00000..00041}.tar` counts them, `x.tar` is one, a folder has some.
 
     Raises DataError if there are none.
     """
-    counted = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", place)
+    counted = re.fullmatch(COUNTED, place)
     if counted:
         before, first, last, after = counted.groups()
         if int(last) < int(first):

@@ -14,7 +14,7 @@ from jedi_diffusion.data.frames import frames_at, seconds_of
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import SubjectSet, text_of
 from jedi_diffusion.data.shards import Shards, StoredSample
-from jedi_diffusion.data.storage import files_below, read_bytes
+from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
 
 END = 0.2
@@ -48,8 +48,8 @@ class VideoFrames:
             raise UsageError(f"The gap between frames is {gap} s, but must be more than 0.")
         self.source = place
         self.gap = gap
-        files = [] if _names_tars(place) else files_below(place, [".mp4"])
-        self._clips: Clips = _FolderClips(files) if files else _ShardClips(place, quarantine)
+        shards = holds_tars(place)
+        self._clips: Clips = _ShardClips(place, quarantine) if shards else _FolderClips(place)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -83,10 +83,6 @@ def spread(length: float, count: int, gap: float, generator: np.random.Generator
     ]
 
 
-def _names_tars(place: str) -> bool:
-    return place.endswith(".tar") or "}" in place
-
-
 class _ShardClips:
     """Videos in shards; the index knows how long they are."""
 
@@ -109,8 +105,10 @@ class _ShardClips:
 class _FolderClips:
     """Videos in a folder. A video's length is read when it is first drawn; many videos belong in shards."""
 
-    def __init__(self, files: list[str]) -> None:
-        self._files = files
+    def __init__(self, folder: str) -> None:
+        self._files = files_below(folder, [".mp4"])
+        if not self._files:
+            raise DataError(f"{folder} holds no videos (mp4).")
         self._known: dict[int, float] = {}
 
     def __len__(self) -> int:

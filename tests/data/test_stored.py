@@ -12,7 +12,7 @@ from small_sets import SIZES, encoded, picture, subject_set, write_shards
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.shard_index import build_index, save_index
-from jedi_diffusion.data.tar_sources import SinglePictures, StoredSets
+from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, PictureError
 
 

@@ -1,0 +1,94 @@
+"""What a recipe says of the data: which sources, how often each, and what is drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from jedi_diffusion.data.collection import SetCollection
+from jedi_diffusion.data.folders import SubjectFolders
+from jedi_diffusion.data.mixture import PAPER_SIZES, Mixture, MixtureSource
+from jedi_diffusion.data.multiview import MultiviewAssets
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.data.stored import SinglePictures, StoredSets
+from jedi_diffusion.data.video import VideoFrames
+
+
+class SourceSection(BaseModel):
+    """What all sources share. `probability` counts beside that of the others; sizes are equally likely."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    place: str = Field(description="a folder, or tars: x.tar, x/{00000..00041}.tar, s3://, https://")
+    probability: PositiveFloat = 1.0
+    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_SIZES
+
+
+class SetsSection(SourceSection):
+    """Sets in the paper's format: shards, or a folder."""
+
+    kind: Literal["sets"] = "sets"
+
+
+class FoldersSection(SourceSection):
+    """A local folder with a subfolder of pictures for each subject."""
+
+    kind: Literal["folders"] = "folders"
+
+
+class SingleSection(SourceSection):
+    """Shards of single pictures with captions, as img2dataset writes them."""
+
+    kind: Literal["single"] = "single"
+
+
+class MultiviewSection(SourceSection):
+    """A folder of rendered views for each asset; `backgrounds` is a folder of photos to put behind them."""
+
+    kind: Literal["multiview"] = "multiview"
+    backgrounds: str | None = None
+
+
+class VideoSection(SourceSection):
+    """Videos with captions; frames of a set are at least `gap` seconds apart."""
+
+    kind: Literal["video"] = "video"
+    gap: PositiveFloat = 1.0
+
+
+Source = Annotated[
+    SetsSection | FoldersSection | SingleSection | MultiviewSection | VideoSection,
+    Field(discriminator="kind"),
+]
+
+
+def open_source(source: Source, resolution: int, quarantine: Quarantine | None = None) -> SetCollection:
+    """The collection that a section describes; pictures may come as small as `resolution` a side.
+
+    Raises DataError if it cannot be opened.
+    """
+    match source:
+        case SetsSection():
+            return StoredSets(source.place, quarantine)
+        case FoldersSection():
+            return SubjectFolders(source.place, resolution)
+        case SingleSection():
+            return SinglePictures(source.place, quarantine, resolution)
+        case MultiviewSection():
+            return MultiviewAssets(source.place, source.backgrounds)
+        case VideoSection():
+            return VideoFrames(source.place, source.gap, quarantine)
+
+
+def open_mixture(
+    sources: Sequence[Source], resolution: int, seed: int = 0, quarantine: Quarantine | None = None
+) -> Mixture:
+    """The sources of a recipe, mixed. Raises DataError if one cannot be opened, UsageError for shares."""
+    opened = [open_source(each, resolution, quarantine) for each in sources]
+    mixed = [
+        MixtureSource(collection, each.probability, each.sizes)
+        for collection, each in zip(opened, sources, strict=True)
+    ]
+    return Mixture(mixed, resolution, seed, quarantine)

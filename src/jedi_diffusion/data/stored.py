@@ -1,0 +1,108 @@
+"""Sets in the paper's format, in shards or in a folder, and single pictures as img2dataset writes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jedi_diffusion.data.collection import chosen
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, SubjectSet, json_of, picture_of, text_of
+from jedi_diffusion.data.shards import Shards, StoredSample
+from jedi_diffusion.data.stacked import split_captions
+from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
+from jedi_diffusion.errors import DataError
+from jedi_diffusion.pictures import open_picture
+
+
+class StackedFiles:
+    """Sets in the paper's format in a folder: KEY.jpg, KEY.txt, and KEY.json, KEY.mask.png where there are."""
+
+    def __init__(self, folder: str) -> None:
+        endings = [f".{kind}" for kind in (*KINDS, "jpeg")]
+        self._pictures = [file for file in files_below(folder, endings) if not file.endswith(f".{MASKS}")]
+        if not self._pictures:
+            raise DataError(f"{folder} holds no pictures.")
+        self._others = set(files_below(folder, [".txt", ".json", f".{MASKS}"]))
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def name(self, item: int) -> str:
+        return self._pictures[item]
+
+    def captions(self, item: int) -> int:
+        """The number of captions of set number `item`, 0 if they are missing."""
+        text = f"{self._stem(item)}.txt"
+        return len(split_captions(read_bytes(text).decode(errors="replace"))) if text in self._others else 0
+
+    def read(self, item: int) -> StoredSample:
+        """The files of set number `item`. Raises DataError."""
+        picture, stem = self._pictures[item], self._stem(item)
+        files = {picture.rpartition(".")[2].lower(): read_bytes(picture)}
+        for ending in ("txt", "json", MASKS):
+            if f"{stem}.{ending}" in self._others:
+                files[ending] = read_bytes(f"{stem}.{ending}")
+        return StoredSample(stem.rpartition("/")[2], picture, files)
+
+    def _stem(self, item: int) -> str:
+        return self._pictures[item].rpartition(".")[0]
+
+
+class StoredSets:
+    """Sets in the paper's format: in shards (`jedi data pack`; `place` as for `Shards`), or in a folder."""
+
+    def __init__(self, place: str, quarantine: Quarantine | None = None) -> None:
+        self.source = place
+        self._sets = Shards(place, quarantine) if holds_tars(place) else StackedFiles(place)
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def name(self, item: int) -> str:
+        return self._sets.name(item)
+
+    def size(self, item: int) -> int:
+        """The number of captions; that there are as many pictures is checked when the set is read."""
+        return max(1, self._sets.captions(item))
+
+    def stored(self, item: int) -> StoredSet:
+        """Set number `item`, still encoded. Raises DataError."""
+        sample = self._sets.read(item)
+        return StoredSet.from_members(sample.key, sample.files, sample.name)
+
+    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        stored = self.stored(item)
+        return stored.decode(self.name(item), chosen(len(stored.captions), size, generator))
+
+
+class SinglePictures:
+    """Pictures with one caption each, as img2dataset writes LAION: shards of jpg, txt, json. Sets of one.
+
+    Large JPEGs are decoded at a reduced scale, no smaller than `decode_size`, which may be the training's
+    resolution.
+    """
+
+    def __init__(self, place: str, quarantine: Quarantine | None = None, decode_size: int = 1024) -> None:
+        self.source = place
+        self._shards = Shards(place, quarantine)
+        self._decode_size = decode_size
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def name(self, item: int) -> str:
+        return self._shards.name(item)
+
+    def size(self, item: int) -> int:
+        return 1
+
+    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        sample = self._shards.read(item)
+        _, data = picture_of(sample.files, sample.name)
+        record = json_of(sample.files, sample.name)
+        return SubjectSet(
+            pictures=(open_picture(data, sample.name, self._decode_size),),
+            captions=(text_of(sample.files, sample.name).strip(),),
+            source=self.source,
+            info={name: record[name] for name in ("url", "key") if name in record},
+        )

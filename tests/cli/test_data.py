@@ -1,0 +1,176 @@
+"""`jedi data`: there and back between folders, shards and the paper's format; faults counted and named."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jedi_diffusion.data.folders import SubjectFolders
+from jedi_diffusion.data.stored import StoredSets
+from jedi_diffusion.pictures import open_picture
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from small_sets import picture
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three subjects with 2, 3, 4 wide pictures, one of them a rotated photo, one a CMYK."""
+    folder = tmp_path / "photos"
+    for subject, name in enumerate(("dog", "red_fox", "cat2")):
+        (folder / name).mkdir(parents=True)
+        for number in range(subject + 2):
+            picture(10 * subject + number, 40).resize((60, 40)).save(folder / name / f"{number}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture(77, 40).resize((60, 40)).save(folder / "dog" / "0.jpg", quality=95, exif=turned)
+    (folder / "dog" / "0.png").unlink()
+    (folder / "dog" / "0.txt").write_text("a dog, turned")
+    picture(78, 40).convert("CMYK").save(folder / "red_fox" / "0.jpg", quality=95)
+    (folder / "red_fox" / "0.png").unlink()
+    return folder
+
+
+def contents(place: Path) -> list[tuple[str, tuple[str, ...], int]]:
+    sets = StoredSets(str(place))
+    stored = [sets.stored(item) for item in range(len(sets))]
+    assert all(len(each.decode("x")) == len(each.captions) for each in stored)
+    return [(each.subject, each.captions, len(each.captions)) for each in stored]
+
+
+EXPECTED = [
+    ("cat", ("cat",) * 4, 4),
+    ("dog", ("a dog, turned", "dog"), 2),
+    ("red fox", ("red fox",) * 3, 3),
+]
+
+
+def test_folders_to_shards_and_back(jedi, photos: Path, tmp_path: Path) -> None:
+    done = jedi(
+        "data", "pack", photos, "--out", tmp_path / "shards", "--size", 32, "--kind", "png", "--name", "mine"
+    )
+    assert done.status == 0
+    assert f"3 sets with 9 pictures are in {tmp_path / 'shards'} in 1 shards" in done.out
+    assert contents(tmp_path / "shards") == EXPECTED
+    stored = StoredSets(str(tmp_path / "shards")).stored(1)
+    assert (stored.source, stored.info["files"]) == ("mine", ["0.jpg", "1.png"])
+    assert jedi("data", "unpack", tmp_path / "shards", "--out", tmp_path / "again").status == 0
+    names = sorted(each.name for each in (tmp_path / "again").iterdir())
+    assert names == ["000000-cat", "000001-dog", "000002-red-fox"]
+    again = SubjectFolders(tmp_path / "again")
+    for item, (_, captions, count) in enumerate(EXPECTED):
+        read = again.pictures(item, range(count))
+        packed = StoredSets(str(tmp_path / "shards")).stored(item).decode("x")
+        assert read.captions == captions
+        assert [np.asarray(each).tolist() for each in read.pictures] == [
+            np.asarray(each).tolist() for each in packed.pictures
+        ]
+
+
+def test_shards_to_the_papers_format_and_back_without_loss(jedi, photos: Path, tmp_path: Path) -> None:
+    assert jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32, "--shard-sets", 2).status == 0
+    assert len(list((tmp_path / "a").glob("*.tar"))) == 2
+    assert jedi("data", "unpack", tmp_path / "a", "--out", tmp_path / "b", "--to", "stacked").status == 0
+    text = (tmp_path / "b" / "000001.txt").read_text()
+    assert text == "a dog, turned<|split|>dog"
+    assert open_picture(tmp_path / "b" / "000001.jpg").size == (32, 64)
+    assert jedi("data", "pack", tmp_path / "b", "--out", tmp_path / "c").status == 0
+    assert contents(tmp_path / "c") == EXPECTED
+    first, second = (StoredSets(str(tmp_path / name)).stored(2) for name in "ac")
+    assert first.stacked == second.stacked
+    assert jedi("data", "pack", photos, "--out", tmp_path / "d", "--size", 32, "--to", "stacked").status == 0
+    for file in (tmp_path / "b").iterdir():
+        assert file.read_bytes() == (tmp_path / "d" / file.name).read_bytes()
+
+
+def test_large_subjects_become_several_sets(jedi, photos: Path, tmp_path: Path) -> None:
+    assert jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32, "--largest", 3).status == 0
+    assert [count for *_, count in contents(tmp_path / "a")] == [2, 2, 2, 3]
+
+
+def test_faults_are_counted_and_named(jedi, photos: Path, tmp_path: Path) -> None:
+    (photos / "dog" / "1.png").write_bytes(b"no picture")
+    (photos / "broken").mkdir()
+    (photos / "broken" / "0.png").write_bytes(b"")
+    done = jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32)
+    assert done.status == 0
+    assert "3 sets with 8 pictures" in done.out
+    assert "2 could not be used" in done.out
+    lines = [json.loads(line) for line in (tmp_path / "a" / "quarantine.jsonl").read_text().splitlines()]
+    assert [Path(line["item"]).name for line in lines] == ["broken, picture 1", "dog, picture 2"]
+    done = jedi("data", "pack", photos, "--out", tmp_path / "b", "--size", 32, "--limit", 1)
+    assert done.status == 1
+    assert "more than the limit of 1" in done.err
+
+
+def test_check_finds_what_is_broken(jedi, photos: Path, tmp_path: Path) -> None:
+    assert jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32, "--shard-sets", 1).status == 0
+    for place in (photos, tmp_path / "a"):
+        done = jedi("data", "check", place)
+        assert done.status == 0
+        assert "3 good sets with 9 pictures: 1 of 2, 1 of 3, 1 of 4" in done.out
+    (tmp_path / "a" / "00000.tar.index.jsonl").unlink()
+    data = bytearray((tmp_path / "a" / "00001.tar").read_bytes())
+    data[700] ^= 255
+    (tmp_path / "a" / "00001.tar").write_bytes(data)
+    done = jedi("data", "check", tmp_path / "a")
+    assert done.status == 1
+    assert "1 good sets" in done.out
+    assert "00000.tar has no index" in done.err
+    assert "checksum of its jpg" in done.err
+    assert "2 faults in" in done.err
+    done = jedi("data", "index", tmp_path / "a")
+    assert (done.status, done.out) == (0, "3 samples in 3 tars; 1 indexes written\n")
+    assert jedi("data", "index", tmp_path / "a", "--again").out == "3 samples in 3 tars; 3 indexes written\n"
+
+
+def test_index_names_broken_tars_and_does_the_others(jedi, photos: Path, tmp_path: Path) -> None:
+    assert jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32, "--shard-sets", 1).status == 0
+    tar = tmp_path / "a" / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:900])
+    (tmp_path / "a" / "00002.tar.index.jsonl").write_bytes(b"")
+    done = jedi("data", "index", tmp_path / "a")
+    assert done.status == 1
+    assert done.out == "2 samples in 2 tars; 1 indexes written\n"
+    assert f"1 of 3 tars cannot be indexed: {tar}" in done.err
+
+
+def test_show_draws_sets(jedi, photos: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert jedi("data", "show", photos, "--out", sheet, "--sets", 2, "--cell", 64).status == 0
+    small = open_picture(sheet)
+    assert jedi("data", "show", photos, "--out", sheet, "--cell", 64).status == 0
+    assert open_picture(sheet).height > small.height
+
+
+def test_wrong_requests_are_refused(jedi, photos: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    for words, said in {
+        ("pack", photos, *out, "--size", 8): "--size is 8",
+        ("pack", photos, "--out", photos): "is not empty",
+        ("unpack", photos, "--out", photos): "is not empty",
+        ("unpack", photos, *out, "--first", -1): "--first",
+        ("show", photos, "--sets", 0): "--sets is 0",
+        ("index", "s3://bucket/x.tar"): "is not local",
+    }.items():
+        done = jedi("data", *words)
+        assert done.status == 2, words
+        assert said in done.err
+    for words in (("pack", tmp_path / "none", *out), ("check", tmp_path / "none"), ("index", tmp_path)):
+        assert jedi("data", *words).status == 1
+
+
+def test_real_photos(jedi, dreambench: Path, tmp_path: Path) -> None:
+    """Two subjects of the DreamBooth photos, through links so that the rest is not read."""
+    (tmp_path / "two").mkdir()
+    for name in ("dog", "bear_plushie"):
+        (tmp_path / "two" / name).symlink_to(dreambench / name)
+    assert jedi("data", "pack", tmp_path / "two", "--out", tmp_path / "sets", "--size", 64).status == 0
+    assert [(subject, count) for subject, _, count in contents(tmp_path / "sets")] == [
+        ("bear plushie", 5),
+        ("dog", 5),
+    ]
+    assert jedi("data", "check", tmp_path / "sets").status == 0
