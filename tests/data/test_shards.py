@@ -147,7 +147,7 @@ with ShardWriter(sys.argv[1], sets=3) as writer:
 
 
 def test_a_killed_writer_leaves_whole_shards(tmp_path: Path) -> None:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     writer = subprocess.Popen([sys.executable, "-c", ENDLESS, tmp_path], env=settings)
     deadline = time.monotonic() + 60
