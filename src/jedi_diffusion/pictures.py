@@ -54,7 +54,7 @@ def open_picture(
 
 def open_layer(source: str | Path | bytes, name: str | None = None) -> Image.Image:
     """As `open_picture`, but RGBA, so that transparent parts can be put on another background than white."""
-    return _decode(source, name, DECODE_SIZE, lambda picture: picture.convert("RGBA"))
+    return _decode(source, name, DECODE_SIZE, lambda picture: _to_srgb(picture).convert("RGBA"))
 
 
 def _decode(

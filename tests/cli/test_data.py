@@ -1,19 +1,16 @@
 """`jedi data`: there and back between folders, shards and the paper's format; faults counted and named."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_sets import picture
 
 from jedi_diffusion.data.folders import SubjectFolders
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import open_picture
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from small_sets import picture
 
 
 @pytest.fixture

@@ -67,6 +67,11 @@ def test_what_a_place_is(tmp_path: Path) -> None:
     assert not holds_subjects(str(tmp_path / "photos" / "a"))
     assert not holds_subjects(str(tmp_path))
     assert not holds_subjects("s3://bucket/x")
+    picture(0).save(tmp_path / "photos" / "sheet.png")  # as `jedi toybox` puts one beside its sets
+    assert holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "sheet.txt").touch()
+    assert not holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "sheet.txt").unlink()
     (tmp_path / "photos" / "0.tar").touch()
     assert not holds_subjects(str(tmp_path / "photos"))
 

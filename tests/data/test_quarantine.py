@@ -54,6 +54,14 @@ def test_without_a_path_it_is_kept_in_memory() -> None:
         quarantine.add("a", "2", "y")
 
 
+def test_other_files_are_not_written_to(tmp_path: Path) -> None:
+    for text in ("notes\n", "[]\n", '{"source": "a"}\n', "3\n"):
+        (tmp_path / "notes").write_text(text)
+        with pytest.raises(DataError, match="notes is no quarantine"):
+            Quarantine(tmp_path / "notes").add("a", "1", "x")
+        assert (tmp_path / "notes").read_text() == text
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no/bad\.jsonl cannot be written"):
         Quarantine(tmp_path / "no" / "bad.jsonl").add("a", "1", "x")

@@ -56,7 +56,8 @@ def test_faults_are_named() -> None:
     fails("has 0 pictures", png=None)
     fails("has 2 pictures", jpg=b"x")
     fails("is not JSON", json=b"{")
-    fails("not a JSON object", json=b"[]")
+    fails("record of k of x.tar is not a JSON object", json=b"[]")
+    fails("provenance of k of x.tar is not a JSON object", json=b'{"provenance": "x"}')
     fails("should have masks", **{"mask.png": None})
     fails("is 8x12 pixels", png=encoded(picture(0).resize((8, 12))))
     with pytest.raises(PictureError, match=r"k of x\.tar"):

@@ -89,6 +89,19 @@ def test_writing_goes_on_after_what_is_there(tmp_path: Path) -> None:
     assert len(Shards(str(tmp_path))) == 2 * len(SIZES)
 
 
+def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    first, second = ShardWriter(tmp_path), ShardWriter(tmp_path)
+    for writer in (first, second):
+        writer.write(stored_set(1, 1))
+    first.finish()
+    before = {each: each.read_bytes() for each in first.finished}
+    with pytest.raises(OutputError, match=r"00000\.tar was written by another program"):
+        second.finish()
+    assert {each: each.read_bytes() for each in tmp_path.glob("*.tar")} == before
+    assert len(Shards(str(tmp_path))) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_keys_are_checked(tmp_path: Path) -> None:
     with ShardWriter(tmp_path) as writer:
         writer.write(stored_set(1, 1))
@@ -147,7 +160,7 @@ with ShardWriter(sys.argv[1], sets=3) as writer:
 
 
 def test_a_killed_writer_leaves_whole_shards(tmp_path: Path) -> None:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     writer = subprocess.Popen([sys.executable, "-c", ENDLESS, tmp_path], env=settings)
     deadline = time.monotonic() + 60

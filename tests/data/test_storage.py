@@ -1,11 +1,13 @@
 """The same shards read from disk, over https' protocol and from an object store; faults on the way."""
 
+import multiprocessing
 import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_sets import SIZES, same, subject_set, write_shards
@@ -101,6 +103,21 @@ def test_http_reads_by_ranges_alone(served: Served) -> None:
     start, end = load_index(str(tars[1]))[2].span
     assert served.handler.asked[0] == ("GET", "/00001.tar", f"bytes={start}-{end - 1}")
     assert len(served.handler.asked) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_workers_read_what_was_opened_before(served: Served) -> None:
+    """As the workers of a DataLoader do: the client's threads do not survive the fork."""
+    write_shards(served.folder)
+    shards = Shards(f"{served.url}/00000.tar")
+    assert len(read(shards, 0)) == SIZES[0]
+    fork = multiprocessing.get_context("fork")
+    results: Any = fork.Queue()
+    worker = fork.Process(target=lambda: results.put(len(read(shards, 2))), daemon=True)
+    worker.start()
+    assert results.get(timeout=30) == SIZES[2]
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 def test_a_server_that_stumbles_is_asked_again(served: Served) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import SIZES, encoded, picture, subject_set, write_shards
+from small_sets import SIZES, encoded, picture, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.quarantine import Quarantine
@@ -81,3 +81,20 @@ def test_broken_samples_are_quarantined_in_a_mixture(tmp_path: Path) -> None:
     reasons = {line["item"][:9]: line["reason"] for line in map(json.loads, path.read_text().splitlines())}
     assert set(reasons) == {"000000001", "000000002"}
     assert "has no captions" in reasons["000000002"]
+
+
+def test_a_folder_in_the_papers_format_is_a_source_too(tmp_path: Path) -> None:
+    for seed, count in enumerate((2, 3)):
+        for ending, data in stored_set(seed, count, masks=seed == 1).members().items():
+            (tmp_path / f"{seed:05d}.{ending}").write_bytes(data)
+    (tmp_path / "lost.png").write_bytes(encoded(picture(1)))
+    sets = StoredSets(str(tmp_path))
+    assert [sets.size(item) for item in range(len(sets))] == [2, 3, 1]
+    for item, count in enumerate((2, 3)):
+        decoded = sets.stored(item).decode(sets.name(item))
+        assert same(decoded, subject_set(item, count, masks=item == 1))
+    with pytest.raises(DataError, match=r"lost\.png has no captions"):
+        sets.read(2, 1, np.random.default_rng(0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no pictures"):
+        StoredSets(str(tmp_path / "empty"))

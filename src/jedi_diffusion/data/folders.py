@@ -22,7 +22,9 @@ RECORD = "set.json"
 def holds_subjects(place: str) -> bool:
     """Whether a place is a local folder with subfolders of pictures, and holds no sets itself."""
     folder = Path(place)
-    if not folder.is_dir() or pictures_in(folder) or any(folder.glob("*.tar")):
+    if not folder.is_dir() or any(folder.glob("*.tar")):
+        return False
+    if any(picture.with_suffix(".txt").is_file() for picture in pictures_in(folder)):
         return False
     return any(each.is_dir() and _pictures_of(each) for each in folder.iterdir())
 

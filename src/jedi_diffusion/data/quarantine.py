@@ -26,11 +26,16 @@ class Quarantine:
         return len(self.reasons())
 
     def reasons(self) -> dict[tuple[str, str], str]:
-        """The reason for each (source, item)."""
+        """The reason for each (source, item). Raises DataError if the file holds something else."""
         if self.path is not None and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                self._reasons.setdefault((record["source"], record["item"]), record["reason"])
+            try:
+                for line in self.path.read_text(encoding="utf-8").splitlines():
+                    record = json.loads(line)
+                    self._reasons.setdefault((record["source"], record["item"]), record["reason"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{self.path} is no quarantine that can be read: name another file."
+                ) from error
         return dict(self._reasons)
 
     def add(self, source: str, item: str, reason: str, replacement: str | None = None) -> None:

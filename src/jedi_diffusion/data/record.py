@@ -118,6 +118,9 @@ class StoredSet:
         captions = split_captions(text_of(members, name))
         check_captions(set_size(*picture_size(stacked, name), name), captions, name)
         record = json_of(members, name)
+        info = record.get("provenance") or {}
+        if not isinstance(info, dict):
+            raise DataError(f"The provenance of {name} is not a JSON object.")
         masks = members.get(MASKS)
         if record.get("masks") and masks is None:
             raise DataError(f"{name} should have masks ({record['masks']}), but they are missing.")
@@ -129,7 +132,7 @@ class StoredSet:
             subject=str(record.get("subject", "")),
             source=str(record.get("source", "")),
             masks=masks,
-            info=dict(record.get("provenance") or {}),
+            info=info,
         )
 
     def decode(self, name: str, chosen: Sequence[int] | None = None) -> SubjectSet:

@@ -23,7 +23,8 @@ class ShardWriter:
     """Sets into `folder`/00000.tar, 00001.tar ... in the order of `write`, `sets` sets or `size` bytes each.
 
     Use it as a context. A tar gets its name when it is finished, so shards with a name are whole, and stay
-    so if the process is killed or the disk is full. An existing folder of shards is gone on with.
+    so if the process is killed or the disk is full. An existing folder of shards is gone on with; one writer
+    at a time may do so.
     """
 
     def __init__(self, folder: str | Path, sets: int = 10_000, size: int = 2**30) -> None:
@@ -80,6 +81,9 @@ class ShardWriter:
         if self._archive is None or self._temporary is None:
             return
         final = self.folder / f"{self._next:05d}.tar"
+        if final.exists():
+            self._drop()
+            raise OutputError(f"{final} was written by another program meanwhile: give each a folder.")
         try:
             self._archive.close()
             with open(self._temporary, "rb") as file:

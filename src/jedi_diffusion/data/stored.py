@@ -15,7 +15,7 @@ from jedi_diffusion.pictures import open_picture
 
 
 class StackedFiles:
-    """Sets in the paper's format in a folder: KEY.jpg, KEY.txt, and KEY.json, KEY.mask.png where there are."""
+    """Sets in the paper's format in a folder: KEY.jpg, KEY.txt and, if there are, KEY.json, KEY.mask.png."""
 
     def __init__(self, folder: str) -> None:
         endings = [f".{kind}" for kind in (*KINDS, "jpeg")]
