@@ -49,7 +49,7 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     A single-image model is made joint without training, and says so. Raises ModelError.
     """
     check_model_name(name)
-    _quiet_libraries()
+    quiet_libraries()
     try:
         pipe = _load(name, dtype).to(device)
     except JeDiError:
@@ -61,7 +61,7 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     return pipe
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Loading bars and advice to developers would bury what this program has to say."""
     from transformers.utils import logging as transformers_logging
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from jedi_diffusion.cli.models import quiet_libraries
 from jedi_diffusion.errors import RecipeError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 
@@ -101,6 +102,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         return
     from jedi_diffusion.train.joint_run import JointRun, start_processes
 
+    quiet_libraries()
     folder = make_folder(options.out)
     accelerator = start_processes(recipe, folder, device, options.processes)
     if accelerator.is_main_process:

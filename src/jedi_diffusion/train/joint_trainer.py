@@ -112,7 +112,6 @@ class JointTrainer:
         reader = read_steps(
             self.mixture, self.step, training.steps, training.batch, *layout, recipe.data.workers
         )
-        log = StepLog(self.folder / "log.jsonl", accelerator)
         tally = Tally([each.collection.source for each in self.mixture.sources], accelerator)
         started, before = time.monotonic(), self.spent
         bar = tqdm(
@@ -122,25 +121,23 @@ class JointTrainer:
             bar_format=BAR,
             disable=not accelerator.is_main_process,
         )
-        asked = False
-        for examples in reader:
-            norm = self._advance(examples, tally)
-            self.spent = before + time.monotonic() - started
-            bar.update()
-            if self.step % records.log_every == 0 or self.step == training.steps:
-                row = tally.close(self.step, self.spent, norm, learning_rate(training, self.step - 1))
-                self._check(row["loss"])
-                log.write(row)
-                bar.set_postfix(loss=f"{row['loss']:.4f}")
-            asked = self._asked(stop)
-            if asked or self.step % records.save_every == 0 or self.step == training.steps:
-                self.save()
-            if records.sample_every and self.step % records.sample_every == 0:
-                self.with_average(every_sample)
-            if asked:
-                break
-        bar.close()
-        log.close()
+        with bar, StepLog(self.folder / "log.jsonl", accelerator) as log:
+            for examples in reader:
+                norm = self._advance(examples, tally)
+                self.spent = before + time.monotonic() - started
+                bar.update()
+                if self.step % records.log_every == 0 or self.step == training.steps:
+                    row = tally.close(self.step, self.spent, norm, learning_rate(training, self.step - 1))
+                    self._check(row["loss"])
+                    log.write(row)
+                    bar.set_postfix(loss=f"{row['loss']:.4f}")
+                asked = self._asked(stop)
+                if asked or self.step % records.save_every == 0 or self.step == training.steps:
+                    self.save()
+                if records.sample_every and self.step % records.sample_every == 0:
+                    self.with_average(every_sample)
+                if asked:
+                    break
         return self.step == training.steps
 
     def _advance(self, examples: Sequence[Example], tally: Tally) -> Tensor:

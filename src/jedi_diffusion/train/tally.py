@@ -5,7 +5,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -75,7 +75,7 @@ def memory_gib(device: torch.device) -> float:
 
 
 class StepLog:
-    """Rows to a JSON lines file and to accelerate's trackers, by the main process."""
+    """Rows to a JSON lines file and to accelerate's trackers, by the main process. A context manager."""
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -88,6 +88,9 @@ class StepLog:
         flat = {name: value for name, value in row.items() if not isinstance(value, dict)}
         self.accelerator.log(flat, step=row["step"])
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
