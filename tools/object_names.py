@@ -3,9 +3,9 @@
     python tools/object_names.py /usr/share/wordnet [--candidates]
 
 The folder is that of Debian's package wordnet-base (WordNet 3.0: data.noun, index.noun, cntlist.rev). The
-list is what is common enough (`COMMON`) below the synsets of `CATEGORIES`, less `object_names_excluded.txt` (read by
-eye, a reason for each), and what `object_names_added.txt` names: WordNet's nouns too, common things that its
-counts, made from a few old texts, miss. `--candidates` prints what the counts alone give.
+list is what is common enough (`COMMON`) below the synsets of `CATEGORIES`, less `object_names_excluded.txt`
+(read by eye, a reason for each), and what `object_names_added.txt` names: WordNet's nouns too, common things
+that its counts, made from a few old texts, miss. `--candidates` prints what the counts alone give.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Synset:
 
 @dataclass
 class Nouns:
-    """Synsets by offset; offsets of every lemma in order of its senses; counts of lemmas in texts and glosses."""
+    """Synsets by offset, offsets of every lemma in order of its senses, counts in texts and in glosses."""
 
     synsets: dict[str, Synset] = field(default_factory=dict)
     senses: dict[str, list[str]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Categories:
         self.things, self.people = {nouns.offset("physical_entity")}, {nouns.offset("person")}
 
     def sense(self, name: str, category: str) -> str | None:
-        """The first sense of `name` in `category`, or else the first that is a thing and no person, or None."""
+        """The first sense of `name` in `category`, or else the first thing that is no person, or None."""
         if SENSE.match(name):
             return self.nouns.offset(name)
         roots = next((roots for head, _, roots in self.table if head == category), None)
