@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TypeVar
 
 import numpy as np
@@ -11,10 +11,10 @@ from PIL import Image
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.protocols import Mask, Model
 
-Answer = TypeVar("Answer")
+Answers = TypeVar("Answers", bound=Sized)
 
 
-def one_each(model: Model, answers: Sequence[Answer], count: int) -> Sequence[Answer]:
+def one_each(model: Model, answers: Answers, count: int) -> Answers:
     """`answers`, after a check that there are `count`. Raises ModelError naming the model."""
     if len(answers) != count:
         raise ModelError(f"{model.fingerprint} gave {len(answers)} results for {count} items.")
