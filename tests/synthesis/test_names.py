@@ -21,6 +21,13 @@ def test_shipped_list_is_long_clean_and_sorted() -> None:
         assert re.fullmatch(r"[a-z][a-z ]+", item.category), item
 
 
+def test_the_docs_say_how_long_the_list_is() -> None:
+    names = object_names()
+    said = f"{len(names):,} common things and animals in {len({item.category for item in names})} categories"
+    page = Path(__file__).resolve().parents[2] / "docs" / "synthesis.md"
+    assert said in page.read_text(encoding="utf-8")
+
+
 def test_shipped_list_has_things_and_no_people_places_or_arms() -> None:
     category = {item.name: item.category for item in object_names()}
     expected = {

@@ -254,7 +254,8 @@ def affinities(embeddings: NDArray[np.floating], model: str) -> NDArray[np.float
     if vectors.ndim != 2 or not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
         raise ModelError(f"{model} gave embeddings that are not rows of finite numbers of a length above 0.")
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit @ unit.T
+    cosines: NDArray[np.float64] = unit @ unit.T
+    return cosines
 
 
 def connected_components(adjacent: NDArray[np.bool_]) -> list[tuple[int, ...]]:

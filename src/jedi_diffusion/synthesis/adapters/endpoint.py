@@ -160,7 +160,7 @@ class EndpointPromptWriter:
 
     def _back_off(self, trial: int) -> float:
         """Seconds before the next trial: doubled each time, half to all of it, so that trials spread."""
-        longest = min(self.settings.longest_wait, self.settings.first_wait * 2 ** (trial - 1))
+        longest: float = min(self.settings.longest_wait, self.settings.first_wait * 2.0 ** (trial - 1))
         return longest * random.uniform(0.5, 1)
 
     def _try(self, body: dict[str, Any]) -> str:
