@@ -93,6 +93,44 @@ def test_the_order_in_which_a_detector_answers_does_not_matter() -> None:
     assert one.rejected == other.rejected
 
 
+class OneBox(Detector):
+    def __init__(self, *sides: float, score: float = 0.9) -> None:
+        self.detection = Detection(Box(*sides), score)
+
+    def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
+        return [[self.detection] for _ in pictures]
+
+
+def test_boxes_are_clipped_to_the_picture() -> None:
+    asked = []
+
+    class Watching(Segmenter):
+        def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list]:
+            asked.extend(boxes[0])
+            return [[np.zeros((128, 128), bool)]]
+
+    collages = make_collages(make_plans(1), Generator(), SETTINGS, 0).kept
+    find_instances(collages, OneBox(-3, 5, 50, 140), Watching(), SETTINGS)
+    assert asked == [Box(0, 5, 50, 128)]
+
+
+@pytest.mark.parametrize(
+    ("sides", "score"),
+    [
+        ((130, 5, 140, 20), 0.9),
+        ((20, 5, 20, 20), 0.9),
+        ((30, 5, 20, 20), 0.9),
+        ((float("nan"), 5, 20, 20), 0.9),
+        ((0, 5, 20, float("inf")), 0.9),
+        ((5, 5, 20, 20), float("nan")),
+    ],
+)
+def test_a_detector_that_gives_no_box_is_named(sides: tuple[float, ...], score: float) -> None:
+    collages = make_collages(make_plans(1), Generator(), SETTINGS, 0).kept
+    with pytest.raises(ModelError, match=r"test-detector gave no box in a picture of size \(128, 128\)"):
+        find_instances(collages, OneBox(*sides, score=score), Segmenter(), SETTINGS)
+
+
 def square(
     left: int, top: int, side: int, score: float = 0.9, size: int = 100
 ) -> tuple[Detection, np.ndarray]:

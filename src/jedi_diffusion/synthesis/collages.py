@@ -90,7 +90,9 @@ def find_instances(
     pictures = [collage.picture for collage in collages]
     names = [collage.key.item.name for collage in collages]
     answers = one_each(detector, detector.detect(pictures, names), len(collages))
-    detections = [_in_order(detector, answer) for answer in answers]
+    detections = [
+        _in_order(detector, answer, picture.size) for answer, picture in zip(answers, pictures, strict=True)
+    ]
     boxes = [[detection.box for detection in each] for each in detections]
     masks = one_each(segmenter, segmenter.segment(pictures, boxes), len(collages))
     model = f"{detector.fingerprint} + {segmenter.fingerprint}"
@@ -103,13 +105,20 @@ def find_instances(
     return Outcome.of(results)
 
 
-def _in_order(detector: Detector, detections: Sequence[Detection]) -> list[Detection]:
-    """The surest first, so that the order in which a detector answers does not matter."""
-    for detection in detections:
-        box = detection.box
-        if not all(map(math.isfinite, (box.left, box.top, box.right, box.bottom, detection.score))):
-            raise ModelError(f"{detector.fingerprint} gave a detection that is not finite: {detection}.")
-    return sorted(detections, key=lambda found: (-found.score, found.box.top, found.box.left))
+def _in_order(detector: Detector, detections: Sequence[Detection], size: tuple[int, int]) -> list[Detection]:
+    """The surest first, so that the order of an answer does not matter, with boxes inside the picture."""
+    inside = [_clipped(detector, detection, size) for detection in detections]
+    return sorted(inside, key=lambda found: (-found.score, found.box.top, found.box.left))
+
+
+def _clipped(detector: Detector, detection: Detection, size: tuple[int, int]) -> Detection:
+    box = detection.box
+    left, right = (min(max(0.0, edge), size[0]) for edge in (box.left, box.right))
+    top, bottom = (min(max(0.0, edge), size[1]) for edge in (box.top, box.bottom))
+    finite = all(map(math.isfinite, (box.left, box.top, box.right, box.bottom, detection.score)))
+    if not finite or left >= right or top >= bottom:
+        raise ModelError(f"{detector.fingerprint} gave no box in a picture of size {size}: {detection}.")
+    return Detection(Box(left, top, right, bottom), detection.score)
 
 
 def _judge(

@@ -1,6 +1,7 @@
 """Prompts from an OpenAI-compatible endpoint, against a real HTTP server that misbehaves on request."""
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -315,6 +316,12 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> No
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
         EndpointPromptWriter(EndpointSettings(model="tiny"), "http://localhost/v1", key)
     assert key not in str(caught.value)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ModelError, match=r"pip install 'jedi-diffusion\[synthesis\]'"):
+        EndpointPromptWriter(EndpointSettings(model="tiny"), "http://localhost/v1")
 
 
 def test_waiting_requests_stop_when_one_shows_that_all_will_fail(server: Server) -> None:
