@@ -122,7 +122,7 @@ def test_answers_come_in_the_order_of_the_requests(server: Server) -> None:
 
 def test_no_more_requests_than_allowed_run_at_once(server: Server) -> None:
     def script(handler: Any, trial: int, text: str) -> None:
-        time.sleep(0.02)
+        time.sleep(0.05)
         handler.reply(200, completion("yes"))
 
     server.script = script
@@ -172,8 +172,8 @@ def test_a_server_that_asks_for_too_long_a_wait_is_not_asked_again(server: Serve
 
 def test_retry_after_is_a_number_or_a_date() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=100)
-    assert 97 < _retry_after(format_datetime(soon, usegmt=True)) <= 100
-    assert 97 < _retry_after(format_datetime(soon.replace(tzinfo=None))) <= 100
+    assert 90 < _retry_after(format_datetime(soon, usegmt=True)) <= 100
+    assert 90 < _retry_after(format_datetime(soon.replace(tzinfo=None))) <= 100
     assert _retry_after(format_datetime(soon - timedelta(days=1))) == 0
     assert _retry_after("7") == 7
     assert _retry_after(None) == _retry_after("soon") == _retry_after("-3") == 0
@@ -187,7 +187,7 @@ def test_a_hang_ends_with_the_time_limit(server: Server) -> None:
 
     server.script = script
     begin = time.monotonic()
-    stuck, fine = ask(server, "hang", "other", timeout=0.3, trials=2)
+    stuck, fine = ask(server, "hang", "other", timeout=1, trials=2)
     assert time.monotonic() - begin < 8
     assert fine == "fine"
     assert isinstance(stuck, Failure)
@@ -203,8 +203,8 @@ def test_a_server_that_drips_is_not_waited_for_either(server: Server) -> None:
             handler.wfile.write(b" ")
 
     server.script = script
-    assert ask(server, "a", timeout=0.5, trials=1) == [
-        Failure("the answer took longer than 0.5 seconds (trial 1 of 1)")
+    assert ask(server, "a", timeout=1.5, trials=1) == [
+        Failure("the answer took longer than 1.5 seconds (trial 1 of 1)")
     ]
 
 
