@@ -1,0 +1,1 @@
+"""Real models behind the protocols. Each adapter imports what it needs when it is made."""

@@ -1,0 +1,144 @@
+"""What the pipeline asks of models. Any object with these methods serves; adapters wrap real models.
+
+Letters: B items in a batch; K boxes in a picture; W, H a picture's width and height in pixels; D numbers of
+an embedding.
+
+All methods take batches and answer in the same order with one result an item. Item b may depend on nothing
+but its own arguments and seed, so that neither the batch nor the number of workers changes a result. A
+method raises ModelError when the model cannot do its work at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Mask = NDArray[np.bool_]
+"""(H, W), true on the thing."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels from the upper left corner: columns left to right - 1, rows top to bottom - 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A found thing: where it is, and how sure the detector is, in [0, 1]."""
+
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Stands for the answer to one item that failed while others of the batch did not."""
+
+    detail: str
+
+
+class Model(Protocol):
+    """What every model has."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Which weights and settings answer: the same string where the same inputs give the same answers."""
+        ...
+
+
+class PromptWriter(Model, Protocol):
+    """A language model that follows instructions (ChatGPT in the paper)."""
+
+    def write(self, requests: Sequence[str], seeds: Sequence[int]) -> list[str | Failure]:
+        """B answers to B requests, as the model gave them; a Failure for each that has none."""
+        ...
+
+
+class ImageGenerator(Model, Protocol):
+    """A text-to-image model (SDXL in the paper; G in Algorithm 1)."""
+
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]
+    ) -> list[Image.Image]:
+        """B RGB pictures of `size` = (W, H)."""
+        ...
+
+
+class Detector(Model, Protocol):
+    """An open-vocabulary detector (Grounding DINO in the paper)."""
+
+    def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
+        """Everything in RGB picture b that is called `names[b]`, at most a few dozen boxes, in any order."""
+        ...
+
+
+class Segmenter(Model, Protocol):
+    """A model that segments what is inside a box (SAM in the paper)."""
+
+    def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
+        """A mask (H, W) of the whole RGB picture b for each of its K boxes."""
+        ...
+
+
+class ImageEmbedder(Model, Protocol):
+    """An image encoder whose cosine similarity says how alike two pictures are (CLIP in the paper)."""
+
+    def embed(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """(B, D) of any length but 0, from square RGB pictures of any size."""
+        ...
+
+
+class Inpainter(Model, Protocol):
+    """A text-based inpainting model (Stable Diffusion inpainting in the paper; G_I in Algorithm 1)."""
+
+    def inpaint(
+        self,
+        pictures: Sequence[Image.Image],
+        masks: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        """B RGB pictures of their inputs' sizes, filled where the mask (mode "L") is 255, kept where 0."""
+        ...
+
+
+class Stylizer(Model, Protocol):
+    """An instruction-following image editor (InstructPix2Pix in the paper)."""
+
+    def stylize(
+        self, pictures: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """B RGB pictures of their inputs' sizes, with everything where it was."""
+        ...
+
+
+class Captioner(Model, Protocol):
+    """A captioning model (BLIP-2 in the paper)."""
+
+    def caption(self, pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[str]:
+        """A sentence about each of B RGB pictures."""
+        ...
+
+
+@dataclass(frozen=True)
+class Models:
+    """One model for every part that Algorithm 1 has."""
+
+    writer: PromptWriter
+    generator: ImageGenerator
+    detector: Detector
+    segmenter: Segmenter
+    embedder: ImageEmbedder
+    inpainter: Inpainter
+    stylizer: Stylizer
+    captioner: Captioner
