@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from jedi_diffusion.cli.models import quiet_libraries
-from jedi_diffusion.errors import RecipeError, UsageError
+from jedi_diffusion.errors import ModelError, RecipeError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TrainOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     dry_run: bool = False
-    """Check and print the resolved recipe, then stop."""
+    """Print the resolved recipe, and what it will cost if it has a base, then stop."""
 
 
 def run(arguments: list[str]) -> None:
@@ -99,6 +99,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     if options.dry_run:
         print(resolved)
+        _print_estimate(recipe)
         return
     from jedi_diffusion.train.joint_run import JointRun, start_processes
 
@@ -113,6 +114,17 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     result = JointRun(recipe, mixture, folder, accelerator).train()
     if accelerator.is_main_process:
         print(f"Trained: {result}")
+
+
+def _print_estimate(recipe: JointRecipe) -> None:
+    """Parameters, memory and time, where the base's configuration is at hand."""
+    from jedi_diffusion.train.estimate import estimate
+
+    quiet_libraries()
+    try:
+        print(estimate(recipe).describe())
+    except ModelError as error:
+        print(f"No estimate of memory and time: {error}")
 
 
 def _open_folder(options: TrainOptions, resolved: str) -> Path:

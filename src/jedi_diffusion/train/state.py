@@ -19,6 +19,7 @@ from torch import Tensor
 from jedi_diffusion.errors import ModelError, OutputError
 
 PREFIX = "step-"
+PARTIAL = ".partial-"
 
 
 def save_state(
@@ -31,22 +32,25 @@ def save_state(
 ) -> Path:
     """Write a checkpoint of `tensors` and JSON `facts`, then remove old ones. Raises OutputError.
 
-    The `keep_last` newest stay, and those whose step is a multiple of `keep_every`.
+    The `keep_last` newest stay, and those whose step is a multiple of `keep_every`. A step that is there
+    already is left as it is: to replace it would mean a moment without it.
     """
-    final, partial = folder / f"{PREFIX}{step:08d}", folder / f".partial-{os.getpid()}"
+    final, partial = folder / f"{PREFIX}{step:08d}", folder / f"{PARTIAL}{os.getpid()}"
+    if final.exists():
+        return final
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.glob(f"{PARTIAL}*"):  # of processes that were killed
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
         write_tensors(partial / "state.safetensors", tensors)
         (partial / "state.json").write_text(json.dumps({**facts, "step": step}, indent=1))
         sync(partial / "state.json")
-        if final.exists():
-            shutil.rmtree(final)
         partial.rename(final)
         sync(folder)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"The checkpoint {final} cannot be written: {error.strerror or error}.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"The checkpoint {final} cannot be written: {reason.rstrip('.')}.") from error
     for old in checkpoints(folder)[:-keep_last]:
         if keep_every is None or int(old.name.removeprefix(PREFIX)) % keep_every:
             shutil.rmtree(old)

@@ -1,0 +1,125 @@
+"""What a recipe will cost, before anything is loaded: parameters, arithmetic, memory, time.
+
+Arithmetic is counted on shapes alone, by running the networks on torch's meta device. A joint forward of N
+pictures costs a N + b N^2 (coupled self-attention), so that two counts give all of them.
+
+Letters: N pictures in a set.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.model.joint_unet import make_joint
+from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.lora import add_lora
+
+TEXT_TOKENS = 77
+SUSTAINED = 100e12
+"""Operations a second that times are given for: a third of an A100's peak in bfloat16."""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+STATE_BYTES = 16
+"""Of each trained weight, in float32: gradient, two moments of AdamW, moving average."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """parameters: of the UNet, `trained` of them learn. step: floating-point operations of a step, forward
+    and backward, pictures encoded. state: bytes that a process holds for weights and optimizer; what forward
+    passes keep comes on top, and depends on micro_batch.
+    """
+
+    parameters: int
+    trained: int
+    pictures: float
+    step: float
+    state: float
+    steps: int
+
+    def describe(self) -> str:
+        hours = self.steps * self.step / SUSTAINED / 3600
+        return (
+            f"UNet: {self.parameters / 1e6:.1f}M parameters, {self.trained / 1e6:.1f}M of them trained. "
+            f"A step: {self.pictures:.0f} pictures, {self.step / 1e12:.3g} TFLOP.\n"
+            f"Memory of a process: {self.state / 2**30:.2f} GiB for weights and optimizer, activations on "
+            "top of that.\n"
+            f"All {self.steps} steps: {hours:.3g} device hours at {SUSTAINED / 1e12:.0f} TFLOP/s sustained."
+        )
+
+
+def estimate(recipe: JointRecipe) -> Estimate:
+    """Counts a recipe by the configuration files of its base. Raises ModelError if they cannot be read."""
+    unet, vae = _on_meta(recipe.base)
+    parameters = sum(p.numel() for p in unet.parameters())
+    size = recipe.data.resolution // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    alone, pair = (count_forward(unet, number, size) for number in (1, 2))
+    quadratic = (pair - 2 * alone) / 2
+    linear = alone - quadratic
+    encoding = _counted(lambda: vae.encode(torch.empty(1, 3, *[recipe.data.resolution] * 2, device="meta")))
+    if recipe.lora is not None:
+        add_lora(unet, recipe.lora)
+    trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+    # Backward costs twice the forward, and checkpointing runs the forward again. Adapters spare the
+    # gradients of frozen weights, about a third.
+    passes = (2.0 if recipe.lora else 3.0) + recipe.training.gradient_checkpointing
+    total = sum(source.probability for source in recipe.data.sources)
+    pictures = forward = 0.0
+    for source in recipe.data.sources:
+        share = recipe.training.batch * source.probability / total / len(source.sizes)
+        for size_of_set in source.sizes:
+            pictures += share * size_of_set
+            forward += share * (linear * size_of_set + quadratic * size_of_set**2)
+    frozen = parameters * BYTES[recipe.training.precision] if recipe.lora else 0
+    return Estimate(
+        parameters=parameters,
+        trained=trained,
+        pictures=pictures,
+        step=passes * forward + pictures * encoding,
+        state=frozen + trained * (4 + STATE_BYTES),
+        steps=recipe.training.steps,
+    )
+
+
+def count_forward(unet: UNet2DConditionModel, number: int, size: int) -> float:
+    """Floating-point operations of a joint forward of one set of `number` pictures of size x size latents."""
+    config: Any = unet.config
+    added = None
+    if config.addition_embed_type == "text_time":
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        added = {
+            "text_embeds": torch.empty(number, width, device="meta"),
+            "time_ids": torch.empty(number, 6, device="meta"),
+        }
+    noisy = torch.empty(number, config.in_channels, size, size, device="meta")
+    text = torch.empty(number, TEXT_TOKENS, config.cross_attention_dim, device="meta")
+    step = torch.zeros((), device="meta")
+    return _counted(
+        lambda: unet(
+            noisy, step, text, added_cond_kwargs=added, cross_attention_kwargs={"set_sizes": (number,)}
+        )
+    )
+
+
+@torch.no_grad()
+def _counted(run: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    try:
+        unet_config: Any = UNet2DConditionModel.load_config(base, subfolder="unet")
+        vae_config: Any = AutoencoderKL.load_config(base, subfolder="vae")
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
+    with torch.device("meta"):
+        unet = make_joint(UNet2DConditionModel.from_config(unet_config))
+        return unet, AutoencoderKL.from_config(vae_config)

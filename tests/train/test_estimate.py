@@ -1,0 +1,64 @@
+"""Counts against the published figures of SD 1.4 and against real weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from small_models import SD14_CONFIG, SDXL_CONFIG
+from tiny_runs import recipe, save_base
+
+from jedi_diffusion.cli import main
+from jedi_diffusion.model import make_joint
+from jedi_diffusion.train.estimate import Estimate, count_forward, estimate
+from jedi_diffusion.train.joint_recipe import JointRecipe
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "linear", "quadratic"),
+    [(SD14_CONFIG, 64, 340.45, 61.25), (SD14_CONFIG, 32, 86.3, 3.83), (SDXL_CONFIG, 128, 3004.8, 375.8)],
+    ids=["sd14-512", "sd14-256", "sdxl-1024"],
+)
+def test_real_architectures_cost_what_is_known(config, size, linear, quadratic) -> None:
+    """GMAC of a joint forward, a N + b N^2, counted independently; the wider input adds little."""
+    with torch.device("meta"):
+        unet = make_joint(UNet2DConditionModel(**config))
+    for number in (1, 2, 4):
+        expected = linear * number + quadratic * number**2
+        assert count_forward(unet, number, size) / 2e9 == pytest.approx(expected, rel=0.005)
+
+
+def test_a_recipe_adds_up(tmp_path: Path) -> None:
+    raw = recipe(save_base(tmp_path / "base"), tmp_path)
+    raw["data"]["sources"] = [
+        {"kind": "folders", "place": "a", "sizes": [2, 4], "probability": 3},
+        {"kind": "single", "place": "b", "sizes": [1]},
+    ]
+    found = estimate(JointRecipe.model_validate(raw))
+    assert found.pictures == pytest.approx(4 * (0.75 * 3 + 0.25 * 1))
+    assert found.trained == found.parameters
+    assert found.state == 20 * found.parameters
+    checkpointed = estimate(
+        JointRecipe.model_validate({**raw, "training": {**raw["training"], "gradient_checkpointing": True}})
+    )
+    assert 1.2 < checkpointed.step / found.step < 1.34
+    adapters = estimate(JointRecipe.model_validate({**raw, "lora": {"rank": 2}}))
+    assert adapters.parameters == found.parameters
+    assert 0 < adapters.trained < found.trained / 4
+    assert adapters.state < found.state / 2
+
+
+def test_the_summary_says_hours() -> None:
+    text = Estimate(860_000_000, 860_000_000, 512, 1e15, 20 * 860e6, 36_000).describe()
+    assert "860.0M parameters" in text
+    assert "16.02 GiB" in text
+    assert "All 36000 steps: 100 device hours at 100 TFLOP/s" in text
+
+
+def test_a_dry_run_prints_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = save_base(tmp_path / "base", "sdxl")
+    path = Path(__file__).parents[2] / "configs" / "sdxl.yaml"
+    words = ["train", str(path), "--out", str(tmp_path / "run"), "--dry-run", "--set", f"base={base}"]
+    assert main([*words, "--set", "data.resolution=64"]) == 0
+    assert "device hours at 100 TFLOP/s" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
