@@ -224,6 +224,12 @@ def test_numbers_of_processes_are_checked(tmp_path, base, subjects) -> None:
         start_processes(checked, tmp_path, "cpu", processes=2)
 
 
+def test_trackers_that_are_missing_are_named(tmp_path, base, subjects) -> None:
+    checked = JointRecipe.model_validate(recipe(base, subjects, records__trackers=["wandb"]))
+    with pytest.raises(UsageError, match="wandb, which is not installed: pip install wandb"):
+        start_processes(checked, tmp_path, "cpu")
+
+
 def test_two_processes_train_what_one_trains(tmp_path, base, subjects) -> None:
     one = run_of(tmp_path / "one", recipe(base, subjects))
     one.train()

@@ -5,6 +5,7 @@ Letters: N pictures in a set; I pictures of a micro-batch; H pixels of a side.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ def read_steps(
 ) -> DataLoader[list[Example]]:
     """The process's sets of each step from `first` to `steps` - 1, read ahead by `workers` processes."""
     sampler = StepPlaces(first, steps, batch, rank, ranks)
-    return DataLoader(Examples(mixture), batch_sampler=sampler, collate_fn=list, num_workers=workers)
+    reader: Any = Examples(mixture)  # DataLoader's stubs take it for a set of batches
+    return DataLoader(reader, batch_sampler=sampler, collate_fn=list, num_workers=workers)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,14 @@ class ToyboxSection(Section):
     pictures: PositiveInt = 8
 
 
+AnySource = Annotated[Source | ToyboxSection, Field(discriminator="kind")]
+
+
 class DataSection(Section):
     """What is read, in which size, and how many unusable items are put aside before a run stops."""
 
     resolution: Annotated[int, Field(ge=16, multiple_of=8, description="pixels of a side")] = 512
-    sources: list[Source | ToyboxSection] = Field(min_length=1)
+    sources: list[AnySource] = Field(min_length=1)
     workers: NonNegativeInt = Field(2, description="reading processes beside each training process")
     bad_items: NonNegativeInt = 100
 
@@ -64,7 +67,7 @@ class LoraSection(Section):
     """Train low-rank adapters of the attention layers, and the new input channels, instead of all weights."""
 
     rank: PositiveInt = 32
-    alpha: PositiveFloat | None = Field(None, description="scale of the adapters; the rank if not given")
+    alpha: PositiveInt | None = Field(None, description="scale of the adapters; the rank if not given")
 
 
 class Records(Section):

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ def start_processes(
 ) -> Accelerator:
     """This process's place among those of the run; torchrun and `accelerate launch` start several.
 
-    Raises UsageError if there are not as many as asked for: some launchers start a single one and say
-    nothing.
+    Raises UsageError if there are not as many as asked for (some launchers start a single one and say
+    nothing), or if a tracker is not installed.
     """
     training = recipe.training
+    for name in recipe.records.trackers:
+        if find_spec(name) is None:
+            raise UsageError(f"records.trackers names {name}, which is not installed: pip install {name}.")
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[training.precision]
     accelerator = Accelerator(
         mixed_precision=mixed,

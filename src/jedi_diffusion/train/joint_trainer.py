@@ -88,7 +88,9 @@ class JointTrainer:
         self.encode = Encoder(pipeline, loss)
         _prepare_modules(recipe, pipeline, accelerator)
         network = JointStep(JointDenoiser(pipeline.unet), loss)
-        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {
+            name: value for name, value in network.named_parameters() if value.requires_grad
+        }
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimizer: Any = torch.optim.AdamW(
             [*self.parameters.values()],
