@@ -81,6 +81,7 @@ def test_options_of_the_other_kind_of_recipe_are_refused(capsys: pytest.CaptureF
     assert "--minutes is for recipes in stages" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*local_dir_use_symlinks")  # diffusers says it to the Hub
 def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path, capsys) -> None:
     words = ["train", str(CONFIGS / "sdxl.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
     assert main([*words, "--set", "training.steps=5"]) == 0
