@@ -14,7 +14,7 @@ from tiny_runs import COLORS, recipe, save_base, save_subjects
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.cli.train import _open_mixture
-from jedi_diffusion.errors import RecipeError, UsageError
+from jedi_diffusion.errors import ModelError, RecipeError, UsageError
 from jedi_diffusion.train import joint_trainer
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
@@ -216,6 +216,12 @@ def test_other_data_in_the_same_folder_is_refused(tmp_path, base, subjects) -> N
     (fewer / "thing 1").rmdir()
     with pytest.raises(RecipeError, match="was trained on other data"):
         run_of(tmp_path / "run", recipe(base, fewer))
+
+
+def test_a_base_that_is_no_model_is_named(tmp_path, subjects) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"The model .*empty cannot be loaded"):
+        run_of(tmp_path / "run", recipe(tmp_path / "empty", subjects))
 
 
 def test_numbers_of_processes_are_checked(tmp_path, base, subjects) -> None:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.loading import load_errors
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.interrupts import stop_requests
@@ -58,7 +59,8 @@ def start_processes(
 
 def load_base(base: str) -> JeDiPipeline:
     """The model to start from: a joint one, or a single-image one made joint. Raises ModelError."""
-    index: Any = JeDiPipeline.load_config(base)
+    with load_errors(base):
+        index: Any = JeDiPipeline.load_config(base)
     if index.get("_class_name") == JeDiPipeline.__name__:
         return JeDiPipeline.from_pretrained(base, dtype=torch.float32)
     return JeDiPipeline.from_single_image_model(base, dtype=torch.float32)
