@@ -224,6 +224,14 @@ def test_a_base_that_is_no_model_is_named(tmp_path, subjects) -> None:
         run_of(tmp_path / "run", recipe(tmp_path / "empty", subjects))
 
 
+def test_captions_that_are_too_long_are_named_once(tmp_path, base, caplog) -> None:
+    subjects = save_subjects(tmp_path / "photos")
+    for path in subjects.glob("*/*.png"):
+        path.with_suffix(".txt").write_text("a very long caption " * 20)
+    run_of(tmp_path / "run", recipe(base, subjects, training__steps=2)).train()
+    assert sum("exceeds" in record.message for record in caplog.records) == 1
+
+
 def test_numbers_of_processes_are_checked(tmp_path, base, subjects) -> None:
     checked = JointRecipe.model_validate(recipe(base, subjects))
     with pytest.raises(UsageError, match="2 processes are asked for, but 1 run: start them with torchrun"):

@@ -1,7 +1,9 @@
 """A run of a joint recipe: from a base model and data to a diffusers folder."""
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from jedi_diffusion import conditioning
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.loading import load_errors
@@ -86,7 +89,7 @@ class JointRun:
         """
         if self.recipe.records.trackers:
             self.accelerator.init_trackers(self.recipe.name)
-        with stop_requests() as asked:
+        with stop_requests() as asked, first_only(conditioning.logger):
             done = self.trainer.train(asked, self._show)
         if self.recipe.records.trackers:
             self.accelerator.end_training()
@@ -124,6 +127,23 @@ class JointRun:
     def _shown(self) -> Sequence[ImageSet]:
         places = (place for place in range(100) if self.mixture.pick(place).size > 1)
         return [self.mixture[place] for place, _ in zip(places, range(SHOWN), strict=False)]
+
+
+@contextmanager
+def first_only(logger: logging.Logger) -> Iterator[None]:
+    """Inside, of all that a logger says only the first passes: long captions would be named at every step."""
+    seen = False
+
+    def passes(record: logging.LogRecord) -> bool:
+        nonlocal seen
+        first, seen = not seen, True
+        return first
+
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
 
 
 def model_card(recipe: JointRecipe, seconds: float) -> str:
