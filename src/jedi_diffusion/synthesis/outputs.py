@@ -12,8 +12,8 @@
 A shard of which no set came has no tar. Nothing but `seconds` in a marker depends on the machine: the same
 recipe gives the same files and the same manifest, whichever engine and however many workers made them.
 
-Lines of the records, in the order of the objects, for each object first its collages, then its sets, then what
-was rejected by stage:
+Lines of the records, in the order of the objects, for each object first its collages, then its sets, then
+what was rejected by stage:
 
     {"kind": "collage", "object", "category", "collage", "prompt", "seed", "model",
      "look": "collages/00000/NAME.jpg" or null, "truth" where the generator knows it (`protocols.TRUTH`)}
@@ -158,7 +158,7 @@ class OutputFolder:
                 raise DataError(f"{path} is no list of records: {error}.") from error
 
     def sets(self) -> StoredSets:
-        """The sets, by number: `.stored(item)` has the provenance, `.read(...)` the pictures. Raises DataError."""
+        """The sets by number: `.stored(item)` has the provenance, `.read(...)` pictures. Raises DataError."""
         return StoredSets(str(self.shards))
 
     def collage_picture(self, record: dict[str, Any]) -> Image.Image | None:
@@ -207,7 +207,7 @@ class OutputFolder:
         shutil.rmtree(self.folder / COLLAGES / stem(number), ignore_errors=True)
 
     def write_shard(self, plan: ShardPlan, work: Work, run: RunSection) -> Marker:
-        """Write a finished work as a shard, its marker last. Raises OutputError; the shard is then not there."""
+        """Write a finished work as a shard, its marker last. Raises OutputError; it is not there then."""
         self.clear(plan.number)
         name = stem(plan.number)
         looks = self._write_looks(name, work.looks)

@@ -1,7 +1,7 @@
 """Synthesis recipes, and how a recipe's work is cut into shards.
 
-A run makes `stages.collages` collages of every object in each of its rounds. A round has a seed of its own, so
-that a list of a few thousand objects can be gone through again until there are millions of sets.
+A run makes `stages.collages` collages of every object in each of its rounds. A round has a seed of its own,
+so that a list of a few thousand objects can be gone through again until there are millions of sets.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Assumptions(Section):
 class SynthesisRecipe(Section):
     """One run: which objects, how often, with which models.
 
-    objects: "shipped" (the list that comes with the package), a file (`names.read_object_names`), or the names
-    themselves.
+    objects: "shipped" (the list that comes with the package), a file (`names.read_object_names`), or the
+    names themselves.
     """
 
     name: str

@@ -255,8 +255,8 @@ def check_failures(failures: Sequence[Rejection], limit: int) -> None:
     if len(failures) > limit:
         last = failures[-1]
         raise ModelError(
-            f"Models failed on {len(failures)} records, more than the recipe's limit (run.failures) of {limit}; "
-            f"the last, {last.key.item.name!r} in stage {last.stage}: {last.detail}"
+            f"Models failed on {len(failures)} records, more than the recipe's limit (run.failures) of "
+            f"{limit}; the last, {last.key.item.name!r} in stage {last.stage}: {last.detail}"
         )
 
 
