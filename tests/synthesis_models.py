@@ -158,3 +158,22 @@ def make_models(**others: object) -> Models:
         "captioner": Captioner(),
     }
     return Models(**{**parts, **others})
+
+
+def build(choices: object, device: str) -> Models:
+    """As a run's factory, for processes of its own."""
+    return make_models()
+
+
+class Failing(Captioner):
+    """Fails on the pictures whose seeds it is told, alone or in a batch."""
+
+    def __init__(self, bad: Sequence[int] | None = None) -> None:
+        self.bad = bad
+        self.asked: list[int] = []
+
+    def caption(self, pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[str]:
+        self.asked += seeds
+        if self.bad is None or set(seeds) & set(self.bad):
+            raise RuntimeError("CUDA error:\nan illegal memory access")
+        return super().caption(pictures, seeds)

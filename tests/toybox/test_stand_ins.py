@@ -67,7 +67,7 @@ def test_the_prompt_says_who_and_the_seed_how() -> None:
 
 
 def test_what_the_toybox_cannot_draw_is_said() -> None:
-    with pytest.raises(ModelError, match="'a cathedral'.* it knows airplane, apple"):
+    with pytest.raises(ModelError, match=r"'a cathedral'.* it knows airplane, apple"):
         ToyboxGenerator().generate(["a cathedral"], [0], (96, 96))
     with pytest.raises(ModelError, match="square"):
         ToyboxGenerator().generate(["a cat"], [0], (96, 64))

@@ -63,7 +63,7 @@ def background_distance(lab: NDArray[np.float64]) -> Distances:
     """(H, W, 3) in CIELAB -> (H, W), the distance of each pixel from the fitted background."""
     height, width, _ = lab.shape
     pixels = lab.reshape(-1, 3)
-    bins = np.round((pixels + (0, 128, 128)) / 4).astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    bins = np.round((pixels + np.array([0, 128, 128])) / 4).astype(np.int64) @ (1 << 16, 1 << 8, 1)
     commonest = pixels[bins == np.bincount(bins).argmax()].mean(axis=0)
     rows, columns = np.mgrid[:height, :width].reshape(2, -1) / max(height, width)
     plane = np.stack([np.ones_like(rows), rows, columns], axis=1)
