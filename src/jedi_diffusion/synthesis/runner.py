@@ -60,8 +60,8 @@ def synthesize_recipe(
     """Make every shard of the recipe that is not whole yet, then the manifest, whose path is given.
 
     Raises RecipeError where the folder is another recipe's, ModelError where models cannot be loaded or fail
-    too often, OutputError where nothing can be written, KeyboardInterrupt where `stopping` says so. Whole shards
-    stay then, and the same call goes on.
+    too often, OutputError where nothing can be written, KeyboardInterrupt where `stopping` says so. Whole
+    shards stay then, and the same call goes on.
     """
     output = OutputFolder(job.folder)
     output.prepare(job.recipe, items)
