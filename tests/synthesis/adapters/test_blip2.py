@@ -1,0 +1,57 @@
+"""BLIP-2: captions are what its language model says of a picture, in any batch."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.synthesis.adapters.blip2 import Blip2Captioner
+from jedi_diffusion.synthesis.adapters.settings import Blip2Settings
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint):
+    return checkpoint("blip2")
+
+
+def make(folder, **changes):
+    return Blip2Captioner(Blip2Settings(**{"model": str(folder), "max_new_tokens": 8, **changes}), "cpu")
+
+
+def word_by_word(folder, picture, steps=8):
+    """The likeliest word after word, each by a whole pass."""
+    model, words = Blip2ForConditionalGeneration.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(picture, return_tensors="pt")
+    ids = [4, 4, 4, 4, 2]
+    for _ in range(steps):
+        with torch.no_grad():
+            ids.append(int(model(**pixels, input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == 2:
+            break
+    return words.decode(ids[5:], skip_special_tokens=True)
+
+
+def test_a_caption_is_the_likeliest_word_after_word(folder, pictures):
+    captions = make(folder, beams=1).caption(pictures, range(5))
+    assert captions == [word_by_word(folder, picture) for picture in pictures]
+    assert len(set(captions)) > 1
+    assert "word" in "".join(captions)
+    assert "<" not in "".join(captions)
+
+
+def test_a_picture_gets_the_same_in_any_batch_and_with_any_seed(folder, pictures):
+    together = make(folder).caption(pictures, range(5))
+    assert make(folder, batch_size=2).caption(pictures[::-1], range(5))[::-1] == together
+    assert make(folder, batch_size=1).caption(pictures, [9] * 5) == together
+
+
+def test_a_folder_that_does_not_place_the_picture_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "old")
+    config = json.loads((copy / "config.json").read_text())
+    config.pop("image_token_index")
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="no image_token_index in its config.json: take a newer revision"):
+        make(copy)
