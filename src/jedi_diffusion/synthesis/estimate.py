@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jedi_diffusion.synthesis.prompts import PROMPTS_A_REQUEST
-from jedi_diffusion.synthesis.recipe import Part, SynthesisRecipe, ShardPlan
+from jedi_diffusion.synthesis.recipe import Part, ShardPlan, SynthesisRecipe
 
 PAPER_SETS = 1_600_000
-
-
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def describe(recipe: SynthesisRecipe, objects: int, plans: list[ShardPlan]) -> s
     lines = [
         f"Plan: {objects} objects, {recipe.rounds} round(s) of {recipe.stages.collages} collages each, "
         f"{len(plans)} shards.",
-        f"Assumed: a collage gives {assumed.sets:g} sets with {assumed.pictures:g} pictures in all; seconds a call "
-        f"on one {assumed.device}:",
+        f"Assumed: a collage gives {assumed.sets:g} sets with {assumed.pictures:g} pictures in all; seconds a "
+        f"call on one {assumed.device}:",
         "  " + ", ".join(f"{part} {getattr(assumed.seconds, part):g}" for part in own.hours),
         f"{'':<22}{'this recipe':>16}{'1.6 million sets':>20}",
     ]
