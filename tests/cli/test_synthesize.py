@@ -161,5 +161,5 @@ def test_estimates_follow_from_the_assumptions() -> None:
 
 def test_the_toyboxs_recipe_names_filters_that_exist() -> None:
     assert set(load_recipe(TOYBOX).stages.styles) <= FILTERS.keys()
-    with pytest.raises(RecipeError, match="stages: .*min_area is greater"):
+    with pytest.raises(RecipeError, match=r"stages: .*min_area is greater"):
         load_recipe(TOYBOX, ("stages.min_area=0.9",))

@@ -63,8 +63,8 @@ def describe(recipe: SynthesisRecipe, objects: int, plans: list[ShardPlan]) -> s
     lines = [
         f"Plan: {objects} objects, {recipe.rounds} round(s) of {recipe.stages.collages} collages each, "
         f"{len(plans)} shards.",
-        f"Assumed: a collage gives {assumed.sets:g} sets with {assumed.pictures:g} pictures in all; seconds a "
-        f"call on one {assumed.device}:",
+        f"Assumed: a collage gives {assumed.sets:g} sets with {assumed.pictures:g} pictures in all; seconds "
+        f"a call on one {assumed.device}:",
         "  " + ", ".join(f"{part} {getattr(assumed.seconds, part):g}" for part in own.hours),
         f"{'':<22}{'this recipe':>16}{'1.6 million sets':>20}",
     ]
