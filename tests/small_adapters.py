@@ -52,11 +52,17 @@ def save_instruct(folder: Path) -> Path:
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
-        **SMALL, vocab_size=len(vocab), num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.4
+        **SMALL,
+        vocab_size=len(vocab),
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.4,
     )
     model = _random(LlamaForCausalLM, config)
     model.generation_config.eos_token_id = [vocab["<end>"], *ENDINGS]
-    model.generation_config.repetition_penalty = 1.5  # checkpoints bring such things; the adapter does not use them
+    model.generation_config.repetition_penalty = (
+        1.5  # checkpoints bring such things; the adapter does not use them
+    )
     model.save_pretrained(folder)
     return folder
 
@@ -89,7 +95,12 @@ def save_grounding_dino(folder: Path) -> Path:
         decoder_attention_heads=2,
         init_std=0.3,
     )
-    _random(GroundingDinoForObjectDetection, config).save_pretrained(folder)
+    model = _random(GroundingDinoForObjectDetection, config)
+    with torch.no_grad():  # random models are far too sure, and their boxes all of one size
+        model.model.decoder.layer_norm.weight.mul_(0.1)
+        for name, tensor in model.bbox_embed.named_parameters():
+            tensor.copy_(torch.sin(torch.arange(tensor.numel()) * (1.0 + len(name))).view_as(tensor) * 0.1)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -109,7 +120,12 @@ def save_sam(folder: Path) -> Path:
             **{"output_channels": 16, "image_size": 64, "patch_size": 8, "window_size": 4},
             **{"global_attn_indexes": [1], "num_pos_feats": 8, "initializer_range": 0.3},
         },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4},
+        prompt_encoder_config={
+            "hidden_size": 16,
+            "image_size": 64,
+            "patch_size": 8,
+            "mask_input_channels": 4,
+        },
         mask_decoder_config={
             **{"hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
             **{"iou_head_depth": 2, "iou_head_hidden_dim": 16},
@@ -122,9 +138,9 @@ def save_sam(folder: Path) -> Path:
 
 def save_clip(folder: Path) -> Path:
     """CLIP for pictures of 32 pixels."""
-    CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
     config = CLIPConfig(
         text_config={**SMALL, **MARKS, "vocab_size": 40, "max_position_embeddings": 16},
         vision_config={**SMALL, "image_size": 32, "patch_size": 8, "projection_dim": 12},
@@ -144,9 +160,7 @@ def save_blip2(folder: Path) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=words, **marks, additional_special_tokens=["<image>"]
     ).save_pretrained(folder)
-    CLIPImageProcessorPil(
-        size={"height": 32, "width": 32}, do_center_crop=False
-    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
     text = OPTConfig(
         hidden_size=16,
         ffn_dim=32,
@@ -185,7 +199,7 @@ def save_inpainting(folder: Path) -> Path:
 
 
 def save_pix2pix(folder: Path) -> Path:
-    """InstructPix2Pix for 64x64 pixels, with the scheduler of the real one, which draws noise at each step."""
+    """InstructPix2Pix for 64x64 pixels, with the real one's scheduler, which draws noise at each step."""
     parts = sd_parts(in_channels=8) | {"scheduler": EulerAncestralDiscreteScheduler(**NOISE, steps_offset=1)}
     StableDiffusionInstructPix2PixPipeline(**parts, **NO_CHECKER).save_pretrained(folder)
     return folder

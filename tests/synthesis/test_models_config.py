@@ -31,7 +31,9 @@ def test_the_documented_section_names_every_part_and_is_accepted() -> None:
     config = check_models(paper())
     assert list(ModelsConfig.model_fields) == list(Models.__dataclass_fields__) == list(paper())
     smallest = check_models(SMALLEST)
-    for part in list(ModelsConfig.model_fields)[1:]:  # ChatGPT is the one model that the paper names and nobody has
+    for part in list(ModelsConfig.model_fields)[
+        1:
+    ]:  # ChatGPT is the one model that the paper names and nobody has
         assert getattr(config, part).model == getattr(smallest, part).model
     assert config.inpainter.variant == "fp16"
 
@@ -76,7 +78,8 @@ def test_every_builder_is_there() -> None:
 def test_a_section_is_checked_without_torch() -> None:
     check = (
         "import sys; from jedi_diffusion.synthesis.models_config import check_models; "
-        f"check_models({SMALLEST!r}); print({{'torch', 'transformers', 'diffusers', 'httpx2'}} & sys.modules.keys())"
+        f"check_models({SMALLEST!r}); "
+        "print({'torch', 'transformers', 'diffusers', 'httpx2'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

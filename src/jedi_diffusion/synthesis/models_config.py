@@ -1,7 +1,7 @@
 """Which model does which part: the `models` section of a recipe, checked without loading anything.
 
-Every part has a `kind`, which names an adapter, and the adapter's settings. To add a kind, put its settings class
-into the part's field of `ModelsConfig`, and into `BUILDERS` where the adapter is.
+Every part has a `kind`, which names an adapter, and the adapter's settings. To add a kind, put its settings
+class into the part's field of `ModelsConfig`, and into `BUILDERS` where the adapter is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ModelsConfig(BaseModel):
 
 
 def check_models(choices: Mapping[str, Any]) -> ModelsConfig:
-    """{part: {"kind": ..., settings}} as read from a recipe, checked. Raises RecipeError naming every fault."""
+    """{part: {"kind": ..., settings}} of a recipe, checked. Raises RecipeError naming every fault."""
     try:
         return ModelsConfig.model_validate(dict(choices))
     except ValidationError as error:
@@ -76,4 +76,6 @@ def build_model(part: str, settings: BaseModel, device: str) -> Any:
 
 def build_models(config: ModelsConfig, device: str) -> Models:
     """All models, loaded one after the other. Raises ModelError or UsageError for the first that fails."""
-    return Models(**{part: build_model(part, getattr(config, part), device) for part in ModelsConfig.model_fields})
+    return Models(
+        **{part: build_model(part, getattr(config, part), device) for part in ModelsConfig.model_fields}
+    )

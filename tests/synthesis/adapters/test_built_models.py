@@ -46,7 +46,9 @@ SETTINGS = StageSettings(
 
 @pytest.fixture(scope="module")
 def models(checkpoint) -> Models:
-    section = {part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()}
+    section = {
+        part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()
+    }
     return build_models(check_models(section), "cpu")
 
 
@@ -62,7 +64,10 @@ class Framed:
 
 
 def test_every_stage_runs_on_the_adapters(models):
-    parts = {part: getattr(models, part) for part in FOLDERS} | {"writer": Writer(), "segmenter": Framed(models.segmenter)}
+    parts = {part: getattr(models, part) for part in FOLDERS} | {
+        "writer": Writer(),
+        "segmenter": Framed(models.segmenter),
+    }
     made = synthesize([ObjectName("teapot", "vessel")], Models(**parts), SETTINGS, 0)
     assert made.kept
     for each in made.kept[0].info["pictures"]:
@@ -78,7 +83,9 @@ def test_every_stage_runs_on_the_adapters(models):
 
 
 def test_a_models_own_device_comes_before_the_runs(checkpoint):
-    section = {part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()}
+    section = {
+        part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()
+    }
     section["embedder"]["device"] = "cpu"
     config = check_models(section)
     assert build_model("embedder", config.embedder, "cuda:99").device.type == "cpu"

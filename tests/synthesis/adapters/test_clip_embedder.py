@@ -26,7 +26,9 @@ def make(folder, **changes):
     return ClipEmbedder(ClipSettings(**{"model": str(folder), **changes}), "cpu")
 
 
-@pytest.mark.filterwarnings("ignore")  # the image half alone does not use all weights, which the library tells
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # the image half alone does not use all weights, which the library tells
 def test_embeddings_are_the_encoders_at_length_one(folder, squares):
     encoder = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
     pixels = np.stack([(np.asarray(each) / 255 - MEAN) / DEVIATION for each in squares])

@@ -34,9 +34,9 @@ def test_number_formats_follow_the_device(monkeypatch):
 
 
 def test_shortage_of_memory_is_one_sentence():
-    with pytest.raises(ModelError, match="memory of cpu is too small for mine in batches of 8: take a smaller"):
-        with memory_errors("mine", CPU, 8):
-            torch.empty(2**59)
+    said = "memory of cpu is too small for mine in batches of 8: take a smaller"
+    with pytest.raises(ModelError, match=said), memory_errors("mine", CPU, 8):
+        torch.empty(2**59)
     with pytest.raises(ModelError, match="too small"), memory_errors("mine", CPU, 8):
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="something else"), memory_errors("mine", CPU, 8):

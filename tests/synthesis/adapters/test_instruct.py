@@ -29,9 +29,8 @@ def folder(checkpoint):
     return checkpoint("instruct")
 
 
-def step_by_step(folder, request, seed, top_p=0.9, temperature=0.8, steps=60):
+def step_by_step(model, words, request, seed, top_p=0.9, temperature=0.8, steps=60):
     """The answer without batch, padding, cache or generate(): one whole pass for each word."""
-    model, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ids = words(f"[user]{request}[answer]")["input_ids"]
     chance, answer = random.Random(seed), []
     for _ in range(steps):
@@ -44,11 +43,8 @@ def step_by_step(folder, request, seed, top_p=0.9, temperature=0.8, steps=60):
             held += part
             if held >= top_p:
                 break
-        aim, passed = chance.random() * held, 0.0
-        for word, part in kept:
-            passed += part
-            if passed > aim:
-                break
+        aim, passed = chance.random() * held, np.cumsum([part for _, part in kept])
+        word = kept[int(np.argmax(passed > aim))][0]
         answer.append(word)
         if word in model.generation_config.eos_token_id:
             return words.decode(answer, skip_special_tokens=True)
@@ -58,7 +54,9 @@ def step_by_step(folder, request, seed, top_p=0.9, temperature=0.8, steps=60):
 def test_each_word_is_drawn_from_the_models_distribution_with_the_prompts_own_seed(folder):
     writer = InstructPromptWriter(settings(folder, batch_size=5), "cpu")
     answers = writer.write(REQUESTS, SEEDS)
-    assert answers == [step_by_step(folder, each, seed) for each, seed in zip(REQUESTS, SEEDS, strict=True)]
+    model, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    asked = zip(REQUESTS, SEEDS, strict=True)
+    assert answers == [step_by_step(model, words, request, seed) for request, seed in asked]
     assert all(isinstance(answer, str) for answer in answers)
     assert len(set(answers)) == len(answers)
 
@@ -128,5 +126,5 @@ def test_a_model_without_chat_template_is_refused(folder, tmp_path):
 
 def test_answers_longer_than_the_model_reads_are_refused(folder):
     writer = InstructPromptWriter(settings(folder, max_new_tokens=250), "cpu")
-    with pytest.raises(ModelError, match="reads 256 tokens, .* lower max_new_tokens"):
+    with pytest.raises(ModelError, match=r"reads 256 tokens, .* lower max_new_tokens"):
         writer.write(["a"], [0])

@@ -85,7 +85,12 @@ def test_a_pipeline_that_does_not_fit_its_part_is_refused(checkpoint):
     for given in kinds:
         for wanted, (adapter, settings) in kinds.items():
             if given != wanted:
-                refused(r"is a StableDiffusion\w+Pipeline, which cannot be the", adapter, settings, model=checkpoint(given))
+                refused(
+                    r"is a StableDiffusion\w+Pipeline, which cannot be the",
+                    adapter,
+                    settings,
+                    model=checkpoint(given),
+                )
 
 
 def test_pickles_are_refused_and_not_opened(clip, sdxl):
@@ -112,7 +117,11 @@ def test_weights_that_are_missing_cut_or_not_finite_are_named(clip):
     left = {name: tensor for name, tensor in tensors.items() if "visual_projection" not in name}
     save_file(left, clip / WEIGHTS, {"format": "pt"})
     refused(r"does not fit its model: 1 tensors missing \(visual_projection\.weight\)", model=clip)
-    save_file(tensors | {"visual_projection.weight": torch.full((12, 16), torch.nan)}, clip / WEIGHTS, {"format": "pt"})
+    save_file(
+        tensors | {"visual_projection.weight": torch.full((12, 16), torch.nan)},
+        clip / WEIGHTS,
+        {"format": "pt"},
+    )
     refused(r"holds NaN or infinity in tensor visual_projection\.weight", model=clip)
     save_file(tensors | {"visual_projection.weight": torch.zeros(12, 15)}, clip / WEIGHTS, {"format": "pt"})
     refused(r"1 tensors of the wrong shape \(visual_projection\.weight\)", model=clip)
@@ -142,7 +151,12 @@ def test_broken_files_are_explained(clip):
 
 
 def test_a_missing_package_is_named():
-    with pytest.raises(ModelError, match=r"mine needs a package that is not installed: pip install sentencepiece"), explained("mine"):
+    with (
+        pytest.raises(
+            ModelError, match=r"mine needs a package that is not installed: pip install sentencepiece"
+        ),
+        explained("mine"),
+    ):
         raise ImportError("pip install sentencepiece\nand more")
 
 

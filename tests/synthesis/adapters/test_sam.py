@@ -27,16 +27,16 @@ def make(folder, **changes):
     return SamSegmenter(SamSettings(**{"model": str(folder), **changes}), "cpu")
 
 
-def by_hand(folder, picture, boxes):
+def by_hand(model, processor, picture, boxes):
     """All choices at full size through transformers' own processor, then the best by its score."""
-    model = SamModel.from_pretrained(folder).eval()
-    processor = SamProcessor(AutoImageProcessor.from_pretrained(folder, backend="pil"))
     corners = [[[each.left, each.top, each.right, each.bottom] for each in boxes]]
     given = processor(images=picture, input_boxes=corners, return_tensors="pt")
     given["input_boxes"] = given["input_boxes"].float()
     with torch.no_grad():
         out = model(**given)
-    (masks,) = processor.post_process_masks(out.pred_masks, given["original_sizes"], given["reshaped_input_sizes"])
+    (masks,) = processor.post_process_masks(
+        out.pred_masks, given["original_sizes"], given["reshaped_input_sizes"]
+    )
     best = out.iou_scores[0].argmax(dim=1)
     return [masks[number, choice].numpy() for number, choice in enumerate(best.tolist())]
 
@@ -47,14 +47,15 @@ def differing(one, other):
 
 
 def test_masks_are_the_best_of_the_models_choices(folder, pictures):
+    model = SamModel.from_pretrained(folder).eval()
+    processor = SamProcessor(AutoImageProcessor.from_pretrained(folder, backend="pil"))
     masks = make(folder).segment(pictures, BOXES)
     assert [len(each) for each in masks] == [3, 1, 0, 2, 1]
     for picture, boxes, each in zip(pictures, BOXES, masks, strict=True):
         assert all(mask.shape == (picture.height, picture.width) and mask.dtype == np.bool_ for mask in each)
         if boxes:
-            assert all(
-                differing(*pair) < 1e-3 for pair in zip(each, by_hand(folder, picture, boxes), strict=True)
-            )
+            wanted = by_hand(model, processor, picture, boxes)
+            assert all(differing(*pair) < 1e-3 for pair in zip(each, wanted, strict=True))
     assert len({mask.tobytes() for each in masks for mask in each}) > 3
 
 

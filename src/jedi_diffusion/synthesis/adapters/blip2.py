@@ -24,7 +24,7 @@ class Blip2Captioner(TransformerModel):
         self.settings = settings
         if self.model.config.image_token_index is None:
             raise ModelError(
-                f"{self.name} has no image_token_index in its config.json: take a newer revision of the model."
+                f"{self.name} has no image_token_index in its config.json: take a newer revision."
             )
         self._words = self.tokenizer()
         self._processor = self.image_processor()

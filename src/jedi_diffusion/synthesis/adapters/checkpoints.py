@@ -60,7 +60,9 @@ def open_transformer(settings: LocalSettings, part: str, types: Collection[str])
         folder = Path(settings.model)
         if not folder.is_dir():
             patterns = ["*.safetensors", "*.safetensors.index.json", *(f"*{end}" for end in SMALL_FILES)]
-            folder = Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns))
+            folder = Path(
+                snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns)
+            )
         weights = weight_files(folder, "model", None)
         for file in weights:
             check_weights_file(file)
@@ -110,7 +112,7 @@ def explained(model: str) -> Iterator[None]:
 
 
 def fingerprint(identity: str, settings: LocalSettings, dtype: object) -> str:
-    """What a record says of the model: its class and content, the number format, and the settings that decide."""
+    """What a record says of the model: class and content, number format, and the settings that decide."""
     decide = {"dtype": str(dtype).removeprefix("torch."), **settings.deciding()}
     return f"{identity} {json.dumps(decide, sort_keys=True)}"
 
@@ -131,7 +133,8 @@ def _index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
             return read_json(Path(hf_hub_download(settings.model, file, revision=settings.revision)))
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"There is no folder {settings.model}, and the Hub does not give its {file}: {_first_line(error)}"
+                f"There is no folder {settings.model}, and the Hub does not give its {file}: "
+                f"{_first_line(error)}"
             ) from error
     if not (folder / file).is_file():
         library = "diffusers pipeline" if file == "model_index.json" else "transformers model"
@@ -154,7 +157,9 @@ def _components(index: dict[str, Any], model: str) -> Iterator[str]:
             continue
         library = entry[0]
         if library not in ("diffusers", "transformers") and not hasattr(diffusers.pipelines, str(library)):
-            raise ModelError(f"{model} wants {name} from {library}; only diffusers and transformers are used.")
+            raise ModelError(
+                f"{model} wants {name} from {library}; only diffusers and transformers are used."
+            )
         yield name
 
 
@@ -176,7 +181,11 @@ def _small_files(folder: Path) -> list[Path]:
 def _content(folder: Path, files: Sequence[Path]) -> str:
     """ "owner/name@commit" of a snapshot that the Hub gave, else a hash of all files with their names."""
     repository, snapshots, commit = ("", "", *folder.absolute().parts)[-3:]
-    if snapshots == "snapshots" and repository.startswith("models--") and re.fullmatch("[0-9a-f]{40}", commit):
+    if (
+        snapshots == "snapshots"
+        and repository.startswith("models--")
+        and re.fullmatch("[0-9a-f]{40}", commit)
+    ):
         return f"{repository.removeprefix('models--').replace('--', '/')}@{commit}"
     whole = hashlib.blake2b(digest_size=16)
     ordered = sorted(set(files))

@@ -30,16 +30,18 @@ class GroundingDinoDetector(TransformerModel):
         self._marks = torch.tensor([*self._words.all_special_ids, *stops])
 
     def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
-        """Boxes whose score is above `box_threshold` and in which a word of the name is above `text_threshold`.
+        """Boxes whose score is above `box_threshold`, with a word of the name above `text_threshold`.
 
-        A box's score is that of its best token. The surest come first, `max_boxes` at most; boxes of less than
-        a pixel are left out.
+        A box's score is that of its best token. The surest come first, `max_boxes` at most; boxes of less
+        than a pixel are left out.
         """
         # Pictures of one size only, so that none is padded: the backbone would see the border.
         return in_batches(
             [picture.size for picture in pictures],
             self.batch_size,
-            lambda batch: self._detect([pictures[place] for place in batch], [names[place] for place in batch]),
+            lambda batch: self._detect(
+                [pictures[place] for place in batch], [names[place] for place in batch]
+            ),
         )
 
     def _detect(self, pictures: list[Image.Image], names: list[str]) -> list[list[Detection]]:
@@ -55,8 +57,10 @@ class GroundingDinoDetector(TransformerModel):
             for *each, picture in zip(chances, is_word, outputs.pred_boxes.cpu(), pictures, strict=True)
         ]
 
-    def _read(self, chances: Tensor, is_word: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Detection]:
-        """chances: (Q, T); is_word: (T,); boxes: (Q, 4), center, width and height as parts of the picture's."""
+    def _read(
+        self, chances: Tensor, is_word: Tensor, boxes: Tensor, size: tuple[int, int]
+    ) -> list[Detection]:
+        """chances: (Q, T); is_word: (T,); boxes: (Q, 4), center, width and height in parts of a side."""
         scores = chances.amax(dim=1)
         named = (chances[:, is_word] > self.settings.text_threshold).any(dim=1)
         center, half = boxes[:, :2], boxes[:, 2:] / 2

@@ -25,8 +25,8 @@ class SeededChoice(LogitsProcessor):
     """Draws each row's next word with the row's own random numbers, and leaves no other word possible.
 
     transformers draws for a batch as a whole, so that an answer would depend on what stands beside it. Here
-    each row turns one uniform number a step into a word by the inverse of its distribution function: softmax at
-    `temperature`, cut to the likeliest words that hold `top_p` of the probability.
+    each row turns one uniform number a step into a word by the inverse of its distribution function: softmax
+    at `temperature`, cut to the likeliest words that hold `top_p` of the probability.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -58,7 +58,7 @@ class InstructPromptWriter(TransformerModel):
         self._tokenizer = self.tokenizer()
         if not self._tokenizer.chat_template:
             raise ModelError(
-                f"{self.name} has no chat template, so it does not follow instructions: take an instruct model."
+                f"{self.name} has no chat template, so it follows no instructions: take an instruct model."
             )
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
@@ -77,7 +77,9 @@ class InstructPromptWriter(TransformerModel):
         return in_batches(
             [None] * len(requests),
             self.batch_size,
-            lambda batch: self._write([requests[place] for place in batch], [seeds[place] for place in batch]),
+            lambda batch: self._write(
+                [requests[place] for place in batch], [seeds[place] for place in batch]
+            ),
         )
 
     def _write(self, requests: list[str], seeds: list[int]) -> list[str | Failure]:

@@ -36,8 +36,8 @@ Size = tuple[int, int]
 class PipelineModel:
     """A pipeline of diffusers on its device, with its weights checked, in 16 bits where the device has them.
 
-    takes, refuses: inputs that a pipeline must have for its part, and must not have. Raises ModelError where the
-    folder cannot be used, UsageError for a device or format that is not there.
+    takes, refuses: inputs that a pipeline must have for its part, and must not have. Raises ModelError where
+    the folder cannot be used, UsageError for a device or format that is not there.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PipelineModel:
                 self.pipeline.to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
         if hasattr(getattr(self.pipeline, "vae", None), "enable_slicing"):
-            self.pipeline.vae.enable_slicing()  # a batch of large pictures needs the most memory in the decoder
+            self.pipeline.vae.enable_slicing()  # decoding a batch needs more memory than all before
         self._warned = False
 
     def work_size(self, size: Size) -> Size:
@@ -80,9 +80,9 @@ class PipelineModel:
     def draw(
         self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[Size], **inputs: Any
     ) -> list[Image.Image]:
-        """B RGB pictures of their `sizes`. inputs: further ones, lists with an item for each picture, or numbers.
+        """B RGB pictures of their `sizes`; only those of one size share a batch.
 
-        Only pictures of one size share a batch.
+        inputs: what else the pipeline takes, each a list with an item for each picture, or one value for all.
         """
         self._warn_of_long(prompts)
 

@@ -1,7 +1,7 @@
 """SAM, which segments what is inside a box (section 6 of the paper).
 
-Letters: B pictures of a batch; K boxes in a picture; R choices of a mask for each box; W, H a picture's width and
-height in pixels; h, w the size of SAM's own masks.
+Letters: K boxes in a picture; R choices of a mask for each box; W, H a picture's width and height in pixels;
+h, w the size of SAM's own masks.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class SamSegmenter(TransformerModel):
         self._processor = SamProcessor(self.image_processor())
 
     def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
-        """A mask (H, W) for each box. A picture is encoded once for all of its boxes, and not at all for none."""
+        """A mask (H, W) for each box. A picture is encoded once for all of its boxes, not at all for none."""
         return in_batches(
             [bool(each) for each in boxes],
             self.batch_size,
-            lambda batch: self._segment([pictures[place] for place in batch], [boxes[place] for place in batch]),
+            lambda batch: self._segment(
+                [pictures[place] for place in batch], [boxes[place] for place in batch]
+            ),
         )
 
     def _segment(self, pictures: list[Image.Image], boxes: list[Sequence[Box]]) -> list[list[Mask]]:
@@ -53,12 +55,19 @@ class SamSegmenter(TransformerModel):
             ]
 
     def _masks(
-        self, embedding: torch.Tensor, boxes: Sequence[Box], original: tuple[int, int], scaled: tuple[int, int]
+        self,
+        embedding: torch.Tensor,
+        boxes: Sequence[Box],
+        original: tuple[int, int],
+        scaled: tuple[int, int],
     ) -> list[Mask]:
         """Of one picture; original and scaled: its (height, width) and that in SAM's square."""
         height, width = scaled[0] / original[0], scaled[1] / original[1]
         corners = torch.tensor(
-            [[each.left * width, each.top * height, each.right * width, each.bottom * height] for each in boxes]
+            [
+                [each.left * width, each.top * height, each.right * width, each.bottom * height]
+                for each in boxes
+            ]
         )
         masks: list[Mask] = []
         for part in corners.split(self.settings.box_batch):

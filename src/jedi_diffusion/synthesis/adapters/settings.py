@@ -1,7 +1,7 @@
 """Settings of the local models, each with its unit and range. Defaults are the paper's models.
 
-Where the paper names a family but no size, steps or scales, the default is ours: the size that the family's own
-paper reports, and what its authors recommend.
+The paper names families, but no sizes, steps or scales: those are ours, from what the families' own papers report
+and recommend.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PLACE = {"kind", "model", "revision", "variant", "device", "dtype", "offload", "
 class LocalSettings(BaseModel):
     """What all local models have.
 
-    model: a folder as transformers or diffusers save it, or an id on the Hugging Face Hub. revision: branch, tag
-    or commit there.
+    model: a folder as transformers or diffusers save it, or an id on the Hugging Face Hub. revision: branch,
+    tag or commit there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,7 +96,9 @@ class GroundingDinoSettings(LocalSettings):
     model: Name = "IDEA-Research/grounding-dino-base"
     dtype: Literal["float32"] = "float32"
     box_threshold: Threshold = Field(0.3, description="least score of a box")
-    text_threshold: Threshold = Field(0.25, description="least score of a word of the name that a box must have")
+    text_threshold: Threshold = Field(
+        0.25, description="least score of a word of the name that a box must have"
+    )
     max_boxes: PositiveInt = Field(50, le=900, description="most boxes of a picture, the surest first")
 
 

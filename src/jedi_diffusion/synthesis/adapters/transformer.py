@@ -65,8 +65,8 @@ class TransformerModel:
 def load_whole(checkpoint: Checkpoint, loader: Any, dtype: torch.dtype) -> Any:
     """The model of a checked folder, in evaluation mode.
 
-    Raises ModelError for weights that are missing or of another shape (transformers would draw them at random),
-    or not finite.
+    Raises ModelError for weights that are missing or of another shape (transformers would draw them at
+    random), or not finite.
     """
     auto = {"trust_remote_code": False} if loader.__name__.startswith("Auto") else {}
     model, info = loader.from_pretrained(
