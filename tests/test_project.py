@@ -22,6 +22,8 @@ LEVELS = {
     "errors": 1,
     "files": 1,
     "pictures": 1,
+    "copies": 1,
+    "estimates": 1,
     "sets": 1,
     "personalizer": 1,
     "model": 2,
