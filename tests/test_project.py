@@ -29,6 +29,7 @@ LEVELS = {
     "model": 2,
     "diffusion": 2,
     "data": 2,
+    "page": 2,
     "conditioning": 3,
     "loading": 3,
     "request": 3,

@@ -83,6 +83,12 @@ def average(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> Es
     photo (section 6 of the paper). "subjects": the mean over photos for each picture, over pictures for
     each subject, then over subjects.
     """
+    values, weights = subject_means(sums, subjects, averaging)
+    return weighted_mean(values, weights) if len(values) else None
+
+
+def subject_means(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> tuple[Array, Array]:
+    """(S,) the mean of each subject that is compared with anything, and (S,) its weight in the average."""
     values, weights = [], []
     for subject in np.unique(subjects):
         chosen = (subjects == subject) & (sums.count > 0)
@@ -91,7 +97,7 @@ def average(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> Es
         total, count = sums.total[chosen], sums.count[chosen]
         values.append(total.sum() / count.sum() if averaging == "pairs" else (total / count).mean())
         weights.append(count.sum() if averaging == "pairs" else 1)
-    return weighted_mean(np.array(values), np.array(weights, np.float64)) if values else None
+    return np.array(values), np.array(weights, np.float64)
 
 
 def mean_pairwise_distance(features: NDArray[np.floating]) -> float:
