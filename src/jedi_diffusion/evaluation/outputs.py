@@ -73,9 +73,7 @@ def as_csv(results: Results) -> str:
 
 
 def score_tables(results: Results) -> list[Table]:
-    """A table for each comparison, columns ordered as in the paper's Table 2, one of copies and diversity, and
-    one of kinds of subjects.
-    """
+    """A table for each comparison, columns as in the paper; copies and diversity; kinds of subjects."""
     tables = [_comparison_table(results, each) for each in COMPARISONS]
     names = [COPIES, *(name for name in results.columns if name.startswith(DIVERSITY))]
     rows = [

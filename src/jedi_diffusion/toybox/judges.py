@@ -1,4 +1,4 @@
-"""The scorer's encoders behind the interface of `jedi_diffusion.evaluation`: no download, toybox pictures only.
+"""The scorer's encoders behind the interface of `evaluation.encoders`: no download, toybox pictures only.
 
 Letters: B pictures or texts; D identity features; F options of all fields together.
 """
@@ -63,7 +63,7 @@ class PromptJudge(_Judge):
 
 
 def read_pictures(encoders: Encoders, pictures: Sequence[Image.Image]) -> list[Reading]:
-    """What the network says about each RGB picture, of any sizes; of oblong ones it sees the centre square."""
+    """What the network says about each RGB picture; of oblong ones it sees the centre square."""
     square = [each if each.width == each.height else fit_square(each, min(each.size)) for each in pictures]
     found: dict[int, Reading] = {}
     for size in dict.fromkeys(each.size for each in square):
