@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from scoring_encoders import save_clip, save_dino
 from small_benchmarks import make_clone, make_pictures
 
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.toybox import world
+from jedi_diffusion.toybox.score import to_picture
 
 
 @pytest.fixture
@@ -72,16 +71,14 @@ def test_toybox_pictures_are_scored_without_a_download(jedi, tmp_path) -> None:
     home = tmp_path / "data" / "thing"
     home.mkdir(parents=True)
     specs = [world.sample_picture(subject, seed, style="", attribute="") for seed in range(3)]
-    pictures = [
-        np.ascontiguousarray(each) for each in world.render(specs, 64).pictures.permute(0, 2, 3, 1).numpy()
-    ]
+    pictures = [to_picture(each) for each in world.render(specs, 64).pictures]
     for number in (0, 1):
-        Image.fromarray(pictures[number]).save(home / f"{number:02d}.png")
+        pictures[number].save(home / f"{number:02d}.png")
     record = {"class": subject.noun, "prompts": [specs[2].caption], "inputs": ["00"]}
     (home / "subject.json").write_text(json.dumps(record))
     made = tmp_path / "made" / "thing" / "00"
     made.mkdir(parents=True)
-    Image.fromarray(pictures[2]).save(made / "00_0.png")
+    pictures[2].save(made / "00_0.png")
     words = ["--protocol", "folder", "--data", tmp_path / "data", "--encoders", "toybox", "--samples", 1]
     words += [
         "--pictures",

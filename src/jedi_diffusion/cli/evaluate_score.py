@@ -90,7 +90,8 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.evaluation.scoring import Scorer
 
     found = {name: find_pictures(folder, wanted) for name, folder in named(given.pictures).items()}
-    out = make_folder(given.out or "")
+    assert given.out is not None
+    out = make_folder(given.out)
     device = str(models.pick_device(given.device))
     scorer = Scorer(
         wanted,
