@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jedi_diffusion.copies import COPY_SIDE, thumbnail
+from jedi_diffusion.copies import COPY_SIDE, shifted_distance, thumbnail
 from jedi_diffusion.estimates import weighted_mean
 from jedi_diffusion.evaluation.metrics import (
     COPY_DISTANCE,
@@ -137,6 +137,7 @@ def test_copy_distance_agrees_with_a_search_over_windows() -> None:
     ]
     found = copy_distances(thumbnail(scene(4))[None], thumbnail(scene(5))[None])
     assert found == pytest.approx([min(errors)], abs=1e-9)
+    assert shifted_distance(first[None], second[None]) == pytest.approx(found, abs=1e-9)
 
 
 def test_threshold_is_below_every_distance_between_true_photos() -> None:

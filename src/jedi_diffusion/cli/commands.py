@@ -19,6 +19,7 @@ COMMANDS = {
     "data index": Command("data_index", "Write the indexes that shards are read by."),
     "data check": Command("data_check", "Read every set once and say what is broken."),
     "data show": Command("data_show", "Sets with their captions on a contact sheet."),
+    "evaluate": Command("evaluate", "Compare methods by a recipe: pictures, scores, one page; resumable."),
     "evaluate score": Command(
         "evaluate_score", "Score any program's pictures, on DreamBench or own subjects."
     ),

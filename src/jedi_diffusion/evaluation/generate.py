@@ -34,8 +34,8 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
         write_file(path, json.dumps(record, indent=2, ensure_ascii=False).encode())
         return home
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        found = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from error
     wanted = json.loads(json.dumps(record))
     if found != wanted:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jedi_diffusion.copies import COPY_SIDE, shifted_distance
+from jedi_diffusion.copies import COPY_SHIFT, COPY_SIDE
 from jedi_diffusion.estimates import Estimate, share, weighted_mean
 
 Array = NDArray[np.float64]
@@ -27,6 +27,7 @@ COMPARISONS: dict[Comparison, str] = {
 COPY_DISTANCE = 0.1
 """Pictures nearer than this are copies at any rate. Photos of one DreamBench subject are 0.114 apart or more,
 a photo and its compressed, brightened or slightly moved self 0.08 or less."""
+COPY_WINDOWS = [(down, right) for down in range(2 * COPY_SHIFT + 1) for right in range(2 * COPY_SHIFT + 1)]
 
 
 class Sums(NamedTuple):
@@ -107,12 +108,22 @@ def mean_pairwise_distance(features: NDArray[np.floating]) -> float:
 
 
 def copy_distances(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -> Array:
-    """(I,) distance of each thumbnail (I, 3, T, T) to the nearest of the references (R, 3, T, T), in 0..1."""
-    scaled = pictures.astype(np.float64) / 255
-    each = [
-        shifted_distance(scaled, np.broadcast_to(reference / 255, scaled.shape)) for reference in references
-    ]
-    return np.min(each, axis=0)
+    """(I,) `copies.shifted_distance` of each thumbnail (I, 3, T, T) to the nearest of (R, 3, T, T), in 0..1.
+
+    As |a|^2 + |b|^2 - 2ab over all shifts at once: much faster, and exact, since all are whole numbers.
+    """
+    middle = COPY_WINDOWS[len(COPY_WINDOWS) // 2]
+    ours = _window(pictures, *middle)
+    theirs = np.concatenate([_window(references, *place) for place in COPY_WINDOWS])
+    squares = np.square(ours).sum(1)[:, None] + np.square(theirs).sum(1) - 2 * ours @ theirs.T
+    return np.sqrt(squares.min(1) / ours.shape[1]) / 255
+
+
+def _window(thumbnails: NDArray[np.uint8], down: int, right: int) -> Array:
+    """(I, 3 t t) of (I, 3, T, T): what is left of thumbnails where the border of the largest shift is off."""
+    inner = COPY_SIDE - 2 * COPY_SHIFT
+    part = thumbnails[:, :, down : down + inner, right : right + inner]
+    return part.reshape(len(thumbnails), -1).astype(np.float64)
 
 
 def copy_threshold(photos: list[NDArray[np.uint8]]) -> float:

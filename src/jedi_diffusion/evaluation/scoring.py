@@ -116,6 +116,11 @@ class Scorer:
             truths.threshold,
         )
 
+    def read_set(self) -> None:
+        """Read the prompts and the true photos, which `score` then finds in the cache."""
+        self.reader.texts([case.text for case in self.wanted.cases])
+        _Truths.read(self)
+
     @property
     def image_encoders(self) -> list[Encoder]:
         return [each for each in self.encoders if each.image_column is not None]
