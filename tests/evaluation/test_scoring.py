@@ -11,7 +11,7 @@ from PIL import Image
 from scoring_encoders import ColorEncoder
 from small_benchmarks import make_clone, make_pictures, picture
 
-from jedi_diffusion.errors import PictureError
+from jedi_diffusion.errors import PictureError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.evaluation.layout import find_pictures
@@ -206,6 +206,11 @@ def test_files_hold_the_scores(results: Results, tmp_path: Path) -> None:
     assert "worst, rank 24" in page
     assert page.count("data:image/jpeg") == 9 * 3
     assert [table.head[1] for table in score_tables(results)][:3] == ["COLOR-T"] * 3
+
+
+def test_a_method_may_not_be_called_like_a_known_answer(wanted, pictures, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'copy the input' is scored beside every method"):
+        Scorer(wanted, [ENCODER], tmp_path).score({COPY_INPUT: find_pictures(pictures, wanted)})
 
 
 def test_a_second_scoring_encodes_nothing_and_agrees(wanted, pictures, tmp_path: Path) -> None:

@@ -126,27 +126,28 @@ def choose_inputs(
 ) -> list[tuple[int, ...]]:
     """The inputs of a subject, each `references` photos: one choice (picks), or one led by every photo (all).
 
-    picks: the first photo (its file's stem) by the subject's name; else, as for all further photos, they
-    come in a random order that depends on names and `seed` only. Raises UsageError if there are too few.
+    picks: the leading photo (its file's stem) by the subject's name. The leader of others, and all further
+    photos, are drawn by names and `seed` alone, so that every program can draw the same. Equal choices
+    count once. Raises UsageError if there are too few photos.
     """
     stems = [photo.path.stem for photo in subject.photos]
     if references > len(stems):
         raise UsageError(
             f"The subject {subject.name} has {len(stems)} photos, but {references} references are asked for."
         )
-    order = sorted(range(len(stems)), key=lambda number: _draw(f"{seed} {subject.name} {stems[number]}"))
-    if which == "all":
-        firsts: Sequence[int] = range(len(stems))
-    else:
-        firsts = [stems.index(picks[subject.name]) if subject.name in picks else order[0]]
-    return [
-        tuple(sorted([first, *[each for each in order if each != first][: references - 1]]))
-        for first in firsts
-    ]
 
+    def drawn(leader: str) -> list[int]:
+        texts = [f"{seed} {subject.name} {leader} {stem}" for stem in stems]
+        return sorted(range(len(stems)), key=lambda number: hashlib.sha256(texts[number].encode()).digest())
 
-def _draw(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    leaders: Sequence[int] = range(len(stems))
+    if which == "picks":
+        leaders = [stems.index(picks[subject.name]) if subject.name in picks else drawn("")[0]]
+    choices = []
+    for leader in leaders:
+        others = [number for number in drawn(stems[leader]) if number != leader]
+        choices.append(tuple(sorted([leader, *others[: references - 1]])))
+    return list(dict.fromkeys(choices))
 
 
 def photos_in(folder: Path) -> tuple[Photo, ...]:

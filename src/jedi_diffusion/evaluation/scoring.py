@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation import metrics
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet, Photo
@@ -98,7 +99,13 @@ class Scorer:
         self.reader = FeatureReader([*self.encoders, self.thumbnails], self.folder, self.finder)
 
     def score(self, pictures: Mapping[str, Mapping[Case, Path]]) -> Results:
-        """The scores of each method's pictures, one a case, with the known answers first."""
+        """The scores of each method's pictures, one a case, with the known answers first.
+
+        Raises UsageError for a method that is called like one of those.
+        """
+        taken = sorted({ORACLE, COPY_INPUT} & pictures.keys())
+        if taken:
+            raise UsageError(f"{taken[0]!r} is scored beside every method; give yours another name.")
         known = {ORACLE: oracle_answers(self.wanted), COPY_INPUT: copy_answers(self.wanted)}
         made = {
             name: [Answer(case, Photo(path, mask_beside(path))) for case, path in found.items()]
