@@ -99,7 +99,7 @@ def test_text_scores_are_dot_products_with_the_own_prompt() -> None:
     pictures, texts = RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3))
     sums = text_sums(pictures, texts)
     assert sums.total == pytest.approx([sum(a * b) for a, b in zip(pictures, texts, strict=True)])
-    assert sums.count.tolist() == [1] * 5
+    assert sums.pairs.tolist() == [1] * 5
 
 
 def test_diversity_is_the_mean_distance_of_all_pairs() -> None:

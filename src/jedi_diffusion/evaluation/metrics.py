@@ -34,7 +34,11 @@ class Sums(NamedTuple):
     """For each picture, (I,): the sum of its scores and how many there are, one a compared photo."""
 
     total: Array
-    count: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+    def at(self, places: NDArray[np.int64]) -> Sums:
+        """Those of some pictures."""
+        return Sums(self.total[places], self.pairs[places])
 
 
 def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
@@ -92,10 +96,10 @@ def subject_means(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging)
     """(S,) the mean of each subject that is compared with anything, and (S,) its weight in the average."""
     values, weights = [], []
     for subject in np.unique(subjects):
-        chosen = (subjects == subject) & (sums.count > 0)
+        chosen = (subjects == subject) & (sums.pairs > 0)
         if not chosen.any():
             continue
-        total, count = sums.total[chosen], sums.count[chosen]
+        total, count = sums.total[chosen], sums.pairs[chosen]
         values.append(total.sum() / count.sum() if averaging == "pairs" else (total / count).mean())
         weights.append(count.sum() if averaging == "pairs" else 1)
     return np.array(values), np.array(weights, np.float64)

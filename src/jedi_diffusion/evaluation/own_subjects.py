@@ -112,7 +112,7 @@ def _inputs(
 
 def _record(path: Path) -> SubjectRecord:
     if not path.is_file():
-        return SubjectRecord()
+        return SubjectRecord.model_validate({})
     try:
         return SubjectRecord.model_validate_json(path.read_bytes())
     except OSError as error:

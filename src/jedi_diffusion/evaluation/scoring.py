@@ -194,13 +194,13 @@ class Scorer:
         )
 
         def estimate(title: str, places: NDArray[np.int64]) -> Estimate | None:
-            some = Sums(*(part[places] for part in sums[title]))
+            some = sums[title].at(places)
             if title == COPIES:
                 return metrics.share(some.total > 0)
             return metrics.average(some, subjects[places], self.averaging)
 
         def mean(title: str, places: NDArray[np.int64]) -> float | None:
-            some = Sums(*(part[places] for part in sums[title]))
+            some = sums[title].at(places)
             values, weights = metrics.subject_means(some, subjects[places], self.averaging)
             return float((values * weights).sum() / weights.sum()) if len(values) else None
 
@@ -218,7 +218,7 @@ class Scorer:
             classes={noun: {title: mean(title, some) for title in sums} for noun, some in by_class.items()},
             subjects={each: {title: mean(title, some) for title in sums} for each, some in by_name.items()},
             values={
-                name: each.total / np.where(each.count, each.count, np.nan) for name, each in sums.items()
+                name: each.total / np.where(each.pairs, each.pairs, np.nan) for name, each in sums.items()
             },
             not_found=not_found,
         )
