@@ -119,9 +119,11 @@ def _kinds_table(results: Results) -> Table:
 
 
 def shown(estimate: Estimate | None, percent: bool = False) -> str:
-    """0.619 (0.583 to 0.655); in percent with one place."""
+    """0.619 (0.583 to 0.655), without an interval of no width (one subject); in percent with one place."""
     if estimate is None:
         return NONE
+    if estimate.low == estimate.high:
+        return f"{estimate.mean:.3f}"
     if percent:
         mean, low, high = (f"{100 * each:.1f}" for each in estimate)
         return f"{mean}% ({low} to {high})"
