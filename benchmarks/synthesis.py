@@ -17,7 +17,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch at import, here and in the workers
@@ -108,7 +108,7 @@ class Instant:
         return ["a red disc"] * len(pictures)
 
 
-def instant_models(choices: Choices, device: str) -> Models:
+def instant_models(choices: Choices, device: str, parts: Collection[str]) -> Models:
     side = int(choices["generator"]["side"])
     instant = Instant(side)
     return Models(TemplatePromptWriter(), *[instant] * 7)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from synthesis_models import Failing, Inpainter, build, make_models
+from synthesis_models import Failing, build, deadly, die, make_models, refuse
 
 from jedi_diffusion.errors import ModelError, OutputError, UsageError
 from jedi_diffusion.synthesis.names import ObjectName
@@ -88,41 +88,17 @@ def test_kills_at_random_moments_lose_the_shard_in_flight_only(tmp_path: Path, m
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, manifest: bytes) -> None:
-    given = job(tmp_path / "run", workers=2, make=partial(_die_once, str(tmp_path / "died")))
+    given = job(tmp_path / "run", workers=2, make=partial(deadly, str(tmp_path / "died")))
     assert make(given) == manifest
     assert (tmp_path / "died").exists()
-    always = job(tmp_path / "other", workers=2, make=_die)
+    always = job(tmp_path / "other", workers=2, make=die)
     with pytest.raises(ModelError, match="died 3 times while they made shard"):
         make(always)
 
 
-def _die(choices: object, device: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _die_once(mark: str, choices: object, device: str) -> object:
-    models = make_models()
-    return make_models(inpainter=_Deadly(mark)) if not Path(mark).exists() else models
-
-
-class _Deadly(Inpainter):
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-
-    def inpaint(self, *arguments: object) -> list:
-        if not Path(self.mark).exists():
-            Path(self.mark).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().inpaint(*arguments)
-
-
 def test_workers_tell_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such weights"):
-        make(job(tmp_path / "run", workers=2, make=_refuse))
-
-
-def _refuse(choices: object, device: str) -> None:
-    raise ModelError("no such weights")
+        make(job(tmp_path / "run", workers=2, make=refuse))
 
 
 def test_one_bad_record_is_rejected_and_the_run_goes_on(tmp_path: Path, manifest: bytes) -> None:
@@ -136,7 +112,7 @@ def test_one_bad_record_is_rejected_and_the_run_goes_on(tmp_path: Path, manifest
         if step["stage"] == "caption"
     ]
     captioner = Failing([captions[4]])
-    bad = job(tmp_path / "bad", make=lambda choices, device: make_models(captioner=captioner))
+    bad = job(tmp_path / "bad", make=lambda *_: make_models(captioner=captioner))
     make(bad)
     output = OutputFolder(bad.folder)
     (failed,) = [each for each in output.records("rejection") if each["reason"] == "model_failed"]

@@ -5,7 +5,7 @@ Packages of one level do not know each other, so the toybox meets the pipeline h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -132,12 +132,17 @@ def _settings_of(part: str, choice: Mapping[str, Any]) -> BaseModel:
     return settings
 
 
-def build(choices: Choices, device: str) -> Models:
-    """All models of a recipe on a device ("cpu", "cuda:1"). Raises RecipeError, ModelError and UsageError."""
-    made = {}
-    if any((part, choices[part]["kind"]) not in BUILT_IN for part in PARTS):
+def build(choices: Choices, device: str, parts: Collection[str] = PARTS) -> Models:
+    """The models of some parts on a device ("cpu", "cuda:1"), None for the others.
+
+    Raises RecipeError, ModelError and UsageError.
+    """
+    made: dict[str, Any] = dict.fromkeys(PARTS)
+    if any((part, choices[part]["kind"]) not in BUILT_IN for part in parts):
         quiet_libraries()
-    for part, settings in check_choices(choices).items():
+    checked = check_choices(choices)
+    for part in parts:
+        settings = checked[part]
         entry = BUILT_IN.get((part, choices[part]["kind"]))
         made[part] = entry.make(settings) if entry else build_model(part, settings, device)
     return Models(**made)

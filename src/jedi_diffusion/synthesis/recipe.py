@@ -72,6 +72,18 @@ class RunSection(Section):
     quality: Annotated[int, Field(ge=1, le=100)] = 95
 
 
+class RaySection(Section):
+    """How the engine `ray` divides its work: an actor pool a step, or one whose actors do all steps (`fuse`).
+
+    actors, gpus: of each step (`work.STEP_NAMES`), how many actors, if not as many as workers, and which part
+    of a graphics card each holds, if not an eighth where there are any.
+    """
+
+    fuse: bool = False
+    actors: dict[str, PositiveInt] = Field(default_factory=dict)
+    gpus: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+
+
 class Seconds(Section):
     """Assumed seconds for one call of a model on one item, on the graphics card that is assumed."""
 
@@ -112,11 +124,14 @@ class SynthesisRecipe(Section):
     stages: StageSettings = StageSettings()
     models: ModelsSection
     run: RunSection = RunSection()
+    ray: RaySection = RaySection()
     estimate: Assumptions = Assumptions()
 
     def result_settings(self) -> dict[str, Any]:
         """Everything that what is made depends on, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"estimate": True, "run": {"batch", "failures"}})
+        return self.model_dump(
+            mode="json", exclude={"estimate": True, "ray": True, "run": {"batch", "failures"}}
+        )
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> SynthesisRecipe:

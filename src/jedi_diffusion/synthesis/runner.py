@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,12 +21,13 @@ from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import MANIFEST, OutputFolder
 from jedi_diffusion.synthesis.progress import Watch
 from jedi_diffusion.synthesis.protocols import Models
-from jedi_diffusion.synthesis.recipe import Choices, ShardPlan, SynthesisRecipe, plan_shards
+from jedi_diffusion.synthesis.recipe import PARTS, Choices, ShardPlan, SynthesisRecipe, plan_shards
 from jedi_diffusion.synthesis.records import Rejection
 from jedi_diffusion.synthesis.work import StepDone, do_all
 
-ModelFactory = Callable[[Choices, str], Models]
-"""Makes the models of a recipe on a device; a function of a module, so that other processes can call it."""
+ModelFactory = Callable[[Choices, str, Collection[str]], Models]
+"""Makes the models of some parts on a device (others may be None); a function of a module, since other
+processes call it."""
 TRIALS = 3
 """Times that a shard is begun before the death of the workers that made it ends the run."""
 
@@ -41,9 +42,10 @@ class Job:
     workers: int = 1
     devices: tuple[str, ...] = ("cpu",)
 
-    def models(self, worker: int = 0) -> Models:
-        """The models, loaded."""
-        return self.make_models(self.recipe.models.plain(), self.devices[worker % len(self.devices)])
+    def models(self, worker: int = 0, parts: Collection[str] = PARTS) -> Models:
+        """The models of some parts, loaded."""
+        device = self.devices[worker % len(self.devices)]
+        return self.make_models(self.recipe.models.plain(), device, parts)
 
 
 Engine = Callable[[Job, Sequence[ShardPlan], Watch], None]
