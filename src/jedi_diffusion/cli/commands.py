@@ -17,6 +17,9 @@ COMMANDS = {
     "synthesize": Command(
         "synthesize", "Make same-subject training sets by a recipe; goes on where it stopped."
     ),
+    "synthesize report": Command(
+        "synthesize_report", "What a synthesis made and how good it is, as one page; Table 8."
+    ),
     "data pack": Command("data_pack", "Folders of pictures into shards, or into the paper's set format."),
     "data unpack": Command("data_unpack", "Shards back into folders, or into the paper's set format."),
     "data index": Command("data_index", "Write the indexes that shards are read by."),

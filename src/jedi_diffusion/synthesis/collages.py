@@ -248,22 +248,28 @@ def _components(
             alone = instances[component[0]]
             box = alone.box
             place = (int(box.left), int(box.top), int(box.right), int(box.bottom))
-            yield Rejection(alone.key, Stage.GROUP, Reason.ALONE, detail, place)
+            near = _near(instances, matrix, component[0])
+            yield Rejection(alone.key, Stage.GROUP, Reason.ALONE, detail, place, near)
             continue
         key = replace(instances[component[0]].key, group=number, instance=None)
         members = []
         for index in component:
             instance = instances[index]
-            near = {
-                str(instances[other].key.instance): round(float(matrix[index, other]), 4)
-                for other in component
-                if other != index
-            }
+            near = _near(instances, matrix, index)
             step = Step(Stage.GROUP, {"affinities": near, "threshold": threshold, "model": model})
             own = replace(instance.key, group=number)
             members.append(replace(instance, key=own, history=(*instance.history, step)))
         yield Group(key, tuple(members))
         number += 1
+
+
+def _near(instances: Sequence[Instance], matrix: NDArray[np.float64], index: int) -> dict[str, float]:
+    """An instance's affinities to all others of its collage: a report tries other thresholds."""
+    return {
+        str(other.key.instance): round(float(matrix[index, number]), 4)
+        for number, other in enumerate(instances)
+        if number != index
+    }
 
 
 def on_white(instance: Instance) -> Image.Image:

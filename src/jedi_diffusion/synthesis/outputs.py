@@ -20,10 +20,12 @@ what was rejected by stage:
     {"kind": "set", "key" (its name in the tar), "object", "category", "collage", "group", "set", "seed",
      "captions": [...], "pictures": [{"instance": number, "steps": [{"stage": ..., details}, ...]}, ...]}
     {"kind": "rejection", "object", "category", "collage", "group" and "instance" where known, "stage",
-     "reason" (a name of `records.Reason`, lower case), "detail", "box" of an instance in its collage}
+     "reason" (a name of `records.Reason`, lower case), "detail", "box" of an instance in its collage,
+     "affinities" of an instance that was compared}
 
 The step "instance" of a picture's steps holds its "box" in the collage (left, top, right, bottom), the step
-"group" its affinities, the step "scene" the prompt and where it was pasted.
+"group" its affinities to all other instances of the collage that were compared, by their numbers, the step
+"scene" the prompt and where it was pasted.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ class Key:
 class Rejection:
     """A record that a stage did not pass on, and why; `detail` gives the numbers or words.
 
-    box: of an instance, in pixels of its collage: left, top, right, bottom.
+    box: of an instance, in pixels of its collage: left, top, right, bottom. affinities: of an instance that
+    was compared with the others of its collage, by their numbers.
     """
 
     key: Key
@@ -99,11 +100,14 @@ class Rejection:
     reason: Reason
     detail: str = ""
     box: tuple[int, int, int, int] | None = None
+    affinities: dict[str, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; `box` only where there is one."""
+        """Plain JSON values; `box` and `affinities` only where there are any."""
         told = {"stage": self.stage.value, "reason": self.reason.name.lower(), "detail": self.detail}
-        return {**self.key.as_json(), **told, **({"box": list(self.box)} if self.box else {})}
+        place = {"box": list(self.box)} if self.box else {}
+        compared = {"affinities": self.affinities} if self.affinities is not None else {}
+        return {**self.key.as_json(), **told, **place, **compared}
 
 
 @dataclass(frozen=True)
