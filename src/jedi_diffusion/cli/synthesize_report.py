@@ -12,11 +12,16 @@ from jedi_diffusion.cli import judging
 from jedi_diffusion.cli.notices import show_notices
 
 if TYPE_CHECKING:
+    from jedi_diffusion.cli.judging import EncodersName
     from jedi_diffusion.synthesis.recipe import SynthesisRecipe
     from jedi_diffusion.synthesis.report.facts import PhotoSubject
     from jedi_diffusion.synthesis.report.similarity import PictureEncoder
 
 MAX_SETS = 1_000_000
+STRANGERS = (
+    "The toybox's encoder knows pictures of the toybox alone: its numbers of real photos say nothing. Give "
+    "CLIP and DINO (--encoders pretrained) to compare with photos."
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,11 @@ def run(arguments: list[str]) -> None:
     out = make_folder(given.out or given.folder)
     photos = read_photos(given.photos) if given.photos else []
     chosen = Chosen(given.seed)
-    facts = read_facts(
-        given.folder, load_encoders(given, recipe), photos, given.sets, given.seed, chosen.visit
-    )
-    page, record = write_report(facts, galleries(facts, chosen), out)
-    print("\n".join(markdown(table) for table in summary_tables(facts)))
+    encoders = load_encoders(given, recipe)
+    facts = read_facts(given.folder, encoders, photos, given.sets, given.seed, chosen.visit)
+    remarks = [STRANGERS] if photos and encoders_of(given, recipe) == "toybox" else []
+    page, record = write_report(facts, galleries(facts, chosen), out, remarks)
+    print("\n".join([markdown(table) for table in summary_tables(facts)] + remarks))
     if not facts.whole:
         print(f"The run is not finished: {len(facts.markers)} of {facts.planned} shards are whole.\n")
     print(f"Report: {page}\nNumbers: {record}")
@@ -86,11 +91,16 @@ def read_photos(folder: str) -> list[PhotoSubject]:
     ]
 
 
+def encoders_of(given: ReportOptions, recipe: SynthesisRecipe) -> EncodersName | Literal["none"]:
+    """The encoders that are asked for, by their names; "auto" follows the run's own."""
+    if given.encoders != "auto":
+        return given.encoders
+    return "toybox" if recipe.models.embedder.kind == "toybox" else "pretrained"
+
+
 def load_encoders(given: ReportOptions, recipe: SynthesisRecipe) -> list[PictureEncoder]:
     """The encoders that are asked for. Raises ModelError, UsageError."""
-    name = given.encoders
-    if name == "auto":
-        name = "toybox" if recipe.models.embedder.kind == "toybox" else "pretrained"
+    name = encoders_of(given, recipe)
     if name == "none":
         return []
     from jedi_diffusion.cli.models import pick_device

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jedi_diffusion.data.permutation import Permutation
 from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.data.shard_index import checksum
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.pictures import open_picture
@@ -162,10 +163,17 @@ def check_shards(output: OutputFolder) -> list[Marker]:
     if not markers:
         raise DataError(f"{output.folder} holds no whole shard yet: let `jedi synthesize` finish one first.")
     for marker in markers:
+        name = stem(marker.shard)
         if not output.is_whole(marker.shard):
             raise DataError(
-                f"Shard {stem(marker.shard)} of {output.folder} is damaged: a file that its marker names is "
-                "missing or has another length; the same `jedi synthesize` command makes it again."
+                f"Shard {name} of {output.folder} is damaged: a file that its marker names is missing or has "
+                "another length; the same `jedi synthesize` command makes it again."
+            )
+        records = f"{SHARDS}/{name}.records.jsonl"
+        if checksum((output.folder / records).read_bytes()) != marker.files[records].checksum:
+            raise DataError(
+                f"{output.folder / records} is damaged: its checksum is not its marker's; delete "
+                f"{SHARDS}/{name}.json, and the same `jedi synthesize` command makes the shard again."
             )
     return markers
 

@@ -29,16 +29,21 @@ PAPER = {
 """Table 8."""
 
 
-def write_report(facts: Facts, galleries: Sequence[Gallery], out: str | Path) -> tuple[Path, Path]:
-    """Write the page and the JSON into a folder; gives their paths. Raises OutputError."""
+def write_report(
+    facts: Facts, galleries: Sequence[Gallery], out: str | Path, remarks: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """Write the page and the JSON into a folder; gives their paths. Raises OutputError.
+
+    remarks: what a reader must know of the encoders or the photos.
+    """
     folder = make_folder(out)
     page, record = folder / PAGE, folder / RECORD
     write_file(record, json.dumps(as_json(facts), indent=1, ensure_ascii=False).encode())
-    write_file(page, report_page(facts, galleries).encode())
+    write_file(page, report_page(facts, galleries, remarks).encode())
     return page, record
 
 
-def report_page(facts: Facts, galleries: Sequence[Gallery]) -> str:
+def report_page(facts: Facts, galleries: Sequence[Gallery], remarks: Sequence[str] = ()) -> str:
     """The whole page as HTML, pictures embedded."""
     state = "" if facts.whole else f"This run is not finished: {_shards(facts)} are whole. "
     summary = (
@@ -46,7 +51,7 @@ def report_page(facts: Facts, galleries: Sequence[Gallery]) -> str:
         f"subjects, from {facts.contents.collages:,} collages."
     )
     parts: list[Part] = [
-        Text("What this is", _explained(facts)),
+        Text("What this is", [*_explained(facts), *remarks]),
         *summary_tables(facts),
         *_distributions(facts),
         *_truth(facts),
@@ -252,7 +257,7 @@ def _choices(facts: Facts) -> Table:
         at = curve.at(place)
         rows.append((name, *(_number(at[key]) for key in ("threshold", "precision", "recall", "kept"))))
     head = ("choice", "threshold", "precision", "recall", "instances kept")
-    note = "The threshold is `stages.affinity` of a recipe. Wrong pairs harm more than lost ones."
+    note = "The threshold is the key stages.affinity of a recipe. Wrong pairs harm more than lost ones."
     return Table("Thresholds to choose from", head, rows, note)
 
 
