@@ -1,7 +1,6 @@
 """A run of a joint recipe: from a base model and data to a diffusers folder."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from accelerate import Accelerator
 from jedi_diffusion import conditioning
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.loading import load_errors
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
@@ -104,16 +104,13 @@ class JointRun:
         """Write the result by the main process: a model, or adapters, with recipe and model card."""
         folder = self.folder / ("model" if self.recipe.lora is None else "lora")
         if self.accelerator.is_main_process:
-            partial = self.folder / f".{folder.name}-partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            if self.recipe.lora is None:
-                self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
-            else:
-                save_lora(self.pipeline, partial)
-            (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
-            (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            with replaced_folder(folder) as partial:
+                if self.recipe.lora is None:
+                    self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+                else:
+                    save_lora(self.pipeline, partial)
+                (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
+                (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
         self.accelerator.wait_for_everyone()
         return folder
 
