@@ -171,7 +171,7 @@ def _train_stages(recipe: Recipe, folder: Path, device: str, options: TrainOptio
     from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.runner import TrainingRun
 
-    source = ToyboxSource(recipe.seed, recipe.supersample)
+    source = ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
     init = None
     if options.init is not None:
         init = FOLDER if options.init == "toybox" else Path(options.init)
