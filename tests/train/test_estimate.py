@@ -65,8 +65,8 @@ def test_latents_that_are_there_before_cost_nothing(tmp_path: Path) -> None:
         ]
         steps.append(estimate(JointRecipe.model_validate(raw)).step)
     picture = counter.get_total_flops()
-    assert steps[0] - steps[1] == pytest.approx(4 * 0.75 * 3 * picture)
-    assert steps[1] - steps[2] == pytest.approx(4 * 0.25 * 1 * picture)
+    assert steps[0] - steps[1] == pytest.approx(4 * 0.75 * 3 * picture, rel=0.01)
+    assert steps[1] - steps[2] == pytest.approx(4 * 0.25 * 1 * picture, rel=0.01)
 
 
 def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ STATE_BYTES = 16
 @dataclass(frozen=True)
 class Estimate:
     """parameters: of the UNet, `trained` of them learn. step: floating-point operations of a step, forward
-    and backward; those pictures encoded that were not before. state: bytes that a process holds for weights and optimizer; what forward
-    passes keep comes on top, and depends on micro_batch.
+    and backward, and the autoencoder's on pictures that are not encoded before. state: bytes that a process
+    holds for weights and optimizer; what forward passes keep comes on top, and depends on micro_batch.
     """
 
     parameters: int
