@@ -131,6 +131,7 @@ class EncodedWriter:
         about = self.about.model_copy(update={"faults": self._faults})
         header: dict[str, Any] = {"__metadata__": {KEY: about.model_dump_json()}}
         end = 0
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]
         shapes = {name: ((len(table),), torch.int64) for name, table in tables.items()}
         shapes |= {name: ((len(rows.sums), *rows.shape), self._dtype) for name, rows in self._rows.items()}
         for name, (shape, dtype) in shapes.items():

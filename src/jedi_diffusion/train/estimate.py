@@ -123,7 +123,7 @@ def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL | PatchAuto
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
     ours = vae_config.get("_class_name") == PatchAutoencoder.__name__
-    kind: type[AutoencoderKL | PatchAutoencoder] = PatchAutoencoder if ours else AutoencoderKL
+    kind: Any = PatchAutoencoder if ours else AutoencoderKL
     with torch.device("meta"):
         unet = make_joint(UNet2DConditionModel.from_config(unet_config))
         return unet, kind.from_config(vae_config)
