@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from small_models import SD14_CONFIG, SDXL_CONFIG
 from tiny_runs import recipe, save_base
+from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.model import make_joint
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.train.estimate import Estimate, count_forward, estimate
 from jedi_diffusion.train.joint_recipe import JointRecipe
 
@@ -46,6 +48,38 @@ def test_a_recipe_adds_up(tmp_path: Path) -> None:
     assert adapters.parameters == found.parameters
     assert 0 < adapters.trained < found.trained / 4
     assert adapters.state < found.state / 2
+
+
+def test_latents_that_are_there_before_cost_nothing(tmp_path: Path) -> None:
+    """The autoencoder's part, counted by itself on real weights, falls away for encoded sources alone."""
+    base = save_base(tmp_path / "base")
+    vae = AutoencoderKL.from_pretrained(base, subfolder="vae")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 32, 32))
+    raw = recipe(base, tmp_path)
+    steps = []
+    for first, second in ((None, None), ("latents", None), ("latents", "latents")):
+        raw["data"]["sources"] = [
+            {"kind": "sets", "place": "a", "sizes": [2, 4], "encoded": first, "probability": 3},
+            {"kind": "single", "place": "b", "sizes": [1], "encoded": second},
+        ]
+        steps.append(estimate(JointRecipe.model_validate(raw)).step)
+    picture = counter.get_total_flops()
+    assert steps[0] - steps[1] == pytest.approx(4 * 0.75 * 3 * picture, rel=0.01)
+    assert steps[1] - steps[2] == pytest.approx(4 * 0.25 * 1 * picture, rel=0.01)
+
+
+def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:
+    from jedi_diffusion.toybox.bundle import FOLDER
+
+    raw = recipe(FOLDER, tmp_path, data__resolution=128)
+    found = estimate(JointRecipe.model_validate(raw))
+    vae = PatchAutoencoder.from_pretrained(FOLDER, subfolder="vae")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 128, 128))
+    raw["data"]["sources"] = [{"kind": "sets", "place": "a", "sizes": [1, 2, 3], "encoded": "latents"}]
+    without = estimate(JointRecipe.model_validate(raw))
+    assert found.step - without.step == pytest.approx(found.pictures * counter.get_total_flops())
 
 
 def test_the_summary_says_hours() -> None:

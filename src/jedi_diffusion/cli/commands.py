@@ -18,6 +18,7 @@ COMMANDS = {
     "data unpack": Command("data_unpack", "Shards back into folders, or into the paper's set format."),
     "data index": Command("data_index", "Write the indexes that shards are read by."),
     "data check": Command("data_check", "Read every set once and say what is broken."),
+    "data encode": Command("data_encode", "Latents and text embeddings beside shards, for faster training."),
     "data show": Command("data_show", "Sets with their captions on a contact sheet."),
     "evaluate": Command("evaluate", "Compare methods by a recipe: pictures, scores, one page; resumable."),
     "evaluate score": Command(

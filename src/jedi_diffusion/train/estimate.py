@@ -16,6 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.joint_unet import make_joint
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.lora import add_lora
@@ -31,8 +32,8 @@ STATE_BYTES = 16
 @dataclass(frozen=True)
 class Estimate:
     """parameters: of the UNet, `trained` of them learn. step: floating-point operations of a step, forward
-    and backward, pictures encoded. state: bytes that a process holds for weights and optimizer; what forward
-    passes keep comes on top, and depends on micro_batch.
+    and backward, and the autoencoder's on pictures that are not encoded before. state: bytes that a process
+    holds for weights and optimizer; what forward passes keep comes on top, and depends on micro_batch.
     """
 
     parameters: int
@@ -69,18 +70,19 @@ def estimate(recipe: JointRecipe) -> Estimate:
     # gradients of frozen weights, about a third.
     passes = (2.0 if recipe.lora else 3.0) + recipe.training.gradient_checkpointing
     total = sum(source.probability for source in recipe.data.sources)
-    pictures = forward = 0.0
+    pictures = online = forward = 0.0
     for source in recipe.data.sources:
         share = recipe.training.batch * source.probability / total / len(source.sizes)
         for size_of_set in source.sizes:
             pictures += share * size_of_set
+            online += 0.0 if getattr(source, "encoded", None) else share * size_of_set
             forward += share * (linear * size_of_set + quadratic * size_of_set**2)
     frozen = parameters * BYTES[recipe.training.precision] if recipe.lora else 0
     return Estimate(
         parameters=parameters,
         trained=trained,
         pictures=pictures,
-        step=passes * forward + pictures * encoding,
+        step=passes * forward + online * encoding,
         state=frozen + trained * (4 + STATE_BYTES),
         steps=recipe.training.steps,
     )
@@ -113,13 +115,15 @@ def _counted(run: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL | PatchAutoencoder]:
     try:
         unet_config: Any = UNet2DConditionModel.load_config(base, subfolder="unet")
         vae_config: Any = AutoencoderKL.load_config(base, subfolder="vae")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
+    ours = vae_config.get("_class_name") == PatchAutoencoder.__name__
+    kind: Any = PatchAutoencoder if ours else AutoencoderKL
     with torch.device("meta"):
         unet = make_joint(UNet2DConditionModel.from_config(unet_config))
-        return unet, AutoencoderKL.from_config(vae_config)
+        return unet, kind.from_config(vae_config)

@@ -17,6 +17,7 @@ from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.loading import load_errors
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
+from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
 from jedi_diffusion.train.interrupts import stop_requests
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_trainer import JointTrainer
@@ -73,13 +74,14 @@ class JointRun:
     """Trains a recipe into `folder`; started again with the same folder it goes on where it was.
 
     The folder gets log.jsonl, samples-*.png, state/ with checkpoints, and at the end model/, or lora/ where
-    the recipe trains adapters.
+    the recipe trains adapters. Raises DataError if latents were encoded by others than the base's networks.
     """
 
     def __init__(self, recipe: JointRecipe, mixture: Mixture, folder: Path, accelerator: Accelerator) -> None:
         self.recipe, self.mixture, self.folder, self.accelerator = recipe, mixture, folder, accelerator
         self.pipeline = load_base(recipe.base)
         self.pipeline.set_progress_bar_config(disable=True)
+        mixture.check_encoded(lambda: encoders_fingerprint(self.pipeline, mixture.resolution), recipe.base)
         self.trainer = JointTrainer(recipe, self.pipeline, mixture, folder, accelerator)
 
     def train(self) -> Path:
@@ -119,7 +121,8 @@ class JointRun:
         sets = self._shown()
         if sets:
             path = self.folder / f"samples-{step:07d}.png"
-            sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
+            with on_device(self.pipeline, self.accelerator.device):
+                sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
 
     def _shown(self) -> Sequence[ImageSet]:
         places = (place for place in range(100) if self.mixture.pick(place).size > 1)

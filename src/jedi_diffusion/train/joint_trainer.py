@@ -24,7 +24,8 @@ from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.errors import JeDiError, RecipeError
 from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.train.batches import Encoder, Example, MicroBatch, read_steps
+from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_steps
+from jedi_diffusion.train.frozen import freeze
 from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
 from jedi_diffusion.train.lora import add_lora
 from jedi_diffusion.train.plan import micro_batches, plan_step
@@ -86,7 +87,7 @@ class JointTrainer:
             pipeline.scheduler, reference_weight=training.reference_weight, min_snr=training.min_snr
         )
         self.encode = Encoder(pipeline, loss)
-        _prepare_modules(recipe, pipeline, accelerator)
+        _prepare_modules(recipe, pipeline, accelerator, mixture.encoded)
         network = JointStep(JointDenoiser(pipeline.unet), loss)
         self.parameters: dict[str, Tensor] = {
             name: value for name, value in network.named_parameters() if value.requires_grad
@@ -142,7 +143,7 @@ class JointTrainer:
                     break
         return self.step == training.steps
 
-    def _advance(self, examples: Sequence[Example], tally: Tally) -> Tensor:
+    def _advance(self, examples: Sequence[AnyExample], tally: Tally) -> Tensor:
         """One optimizer step on this process's sets; returns the gradient's norm before clipping."""
         training, accelerator = self.recipe.training, self.accelerator
         for group in self.optimizer.param_groups:
@@ -240,13 +241,15 @@ class JointTrainer:
         self.step, self.spent = facts["step"], facts["spent"]
 
 
-def _prepare_modules(recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator) -> None:
-    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32."""
+def _prepare_modules(
+    recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator, encoded: bool
+) -> None:
+    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32.
+
+    Where all data is `encoded` already, the autoencoder and the text encoders are not needed there.
+    """
     precision = getattr(torch, recipe.training.precision)
-    frozen = [pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2]
-    for module in frozen:
-        if module is not None:
-            module.requires_grad_(False).eval().to(accelerator.device, precision)
+    freeze(pipeline, "cpu" if encoded else accelerator.device, precision)
     unet = pipeline.unet.to(accelerator.device)
     if recipe.lora is None:
         unet.to(torch.float32).requires_grad_(True)
