@@ -1,19 +1,32 @@
 """Counts against the published figures of SD 1.4 and against real weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from small_models import SD14_CONFIG, SDXL_CONFIG
+from small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
+from small_pipelines import make_autoencoder
 from tiny_runs import recipe, save_base
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.cli import main
-from jedi_diffusion.model import make_joint
+from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.train.estimate import Estimate, count_forward, estimate
-from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.toybox.bundle import FOLDER
+from jedi_diffusion.train.estimate import (
+    TEXT_TOKENS,
+    Estimate,
+    count_forward,
+    count_work,
+    estimate,
+    mean_pairs,
+    pairs,
+)
+from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
+from jedi_diffusion.train.plan import plan_set
 
 
 @pytest.mark.parametrize(
@@ -30,6 +43,38 @@ def test_real_architectures_cost_what_is_known(config, size, linear, quadratic) 
         assert count_forward(unet, number, size) / 2e9 == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
+    """Against a count of the real forward, with attention as plain products, which the counter knows."""
+    unet = make_joint(tiny_unet())
+    raw = recipe(Path("nowhere"), Path("nowhere"), data__resolution=64)
+    work = count_work(JointRecipe.model_validate(raw), unet.config, make_autoencoder())
+    alone = replace(work, passes=1, encoding=0)
+    for references in ((), (0,), (0, 2, 3)):
+        batch = replace(random_batch(unet, (4,), references), text=torch.randn(4, TEXT_TOKENS, 24))
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            JointDenoiser(unet)(batch.latents, 5, batch, coupling="cached" if cached else "joint")
+        flags = batch.is_reference.tolist()
+        assert counter.get_total_flops() == pytest.approx(alone.needed(flags, cached), rel=1e-3)
+    assert work.needed([False], cached) > 3 * alone.needed([False], cached)
+
+
+def test_pairs_are_those_of_drawn_sets() -> None:
+    """On average, over sets drawn as training draws them."""
+    conditions = Conditions(reference=0.6, cached=0.5)
+    for size in (1, 2, 4):
+        drawn = [sum(plan_set(conditions, 0, place, 0, size).is_reference) for place in range(4000)]
+        cached = sum(pairs(size, count, cached=True) for count in drawn) / len(drawn)
+        assert mean_pairs(size, conditions) == pytest.approx((cached + size**2) / 2, rel=0.02)
+
+
+def test_the_bundled_model_can_be_a_base(tmp_path: Path) -> None:
+    """Its autoencoder is of another kind than Stable Diffusion's."""
+    raw = recipe(Path("toybox"), tmp_path, data__resolution=128)
+    found = estimate(JointRecipe.model_validate(raw), str(FOLDER))
+    assert 13e6 < found.parameters < 15e6
+
+
 def test_a_recipe_adds_up(tmp_path: Path) -> None:
     raw = recipe(save_base(tmp_path / "base"), tmp_path)
     raw["data"]["sources"] = [
@@ -40,6 +85,9 @@ def test_a_recipe_adds_up(tmp_path: Path) -> None:
     assert found.pictures == pytest.approx(4 * (0.75 * 3 + 0.25 * 1))
     assert found.trained == found.parameters
     assert found.state == 20 * found.parameters
+    assert estimate(JointRecipe.model_validate(raw), processes=4).state == found.state
+    split = JointRecipe.model_validate({**raw, "training": {**raw["training"], "sharded": True}})
+    assert estimate(split, processes=4).state == found.state / 4
     checkpointed = estimate(
         JointRecipe.model_validate({**raw, "training": {**raw["training"], "gradient_checkpointing": True}})
     )
