@@ -64,7 +64,9 @@ def test_recipes_of_base_models_train_in_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_toybox_recipe_trains(tmp_path: Path) -> None:
+def test_the_toybox_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jedi_diffusion.train.samples.STEPS", 2)
+    monkeypatch.setattr("jedi_diffusion.cli.train.SHOWN_SETS", 2)
     words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path), "--device", "cpu"]
     changes = [
         "supersample=1",
