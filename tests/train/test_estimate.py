@@ -57,6 +57,7 @@ def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
         flags = batch.is_reference.tolist()
         assert counter.get_total_flops() == pytest.approx(alone.needed(flags, cached), rel=1e-3)
     assert work.needed([False], cached) > 3 * alone.needed([False], cached)
+    assert work.needed([False], cached, encoded=True) == 3 * alone.needed([False], cached)
 
 
 def test_pairs_are_those_of_drawn_sets() -> None:

@@ -132,9 +132,14 @@ class Mixture:
         return keyed_number(self.seed, self.resolution, repr(parts), repr(shares))
 
     @property
+    def encoded_sources(self) -> tuple[bool, ...]:
+        """Of each source whether it was encoded before."""
+        return tuple(isinstance(each.collection, EncodedCollection) for each in self.sources)
+
+    @property
     def encoded(self) -> bool:
         """Whether all sources were encoded before: pictures are read for people alone then."""
-        return all(isinstance(each.collection, EncodedCollection) for each in self.sources)
+        return all(self.encoded_sources)
 
     def check_encoded(self, encoders: Callable[[], str], base: str) -> None:
         """Raises DataError if a source was encoded by other networks than those of this fingerprint.

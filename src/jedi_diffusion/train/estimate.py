@@ -44,11 +44,13 @@ class Work:
     passes: float
     repeated: float
 
-    def needed(self, is_reference: Sequence[bool], cached: bool) -> float:
-        """What a set costs that is trained on once, without what is only repeated to save memory."""
+    def needed(self, is_reference: Sequence[bool], cached: bool, encoded: bool = False) -> float:
+        """What a set costs that is trained on once, without what is only repeated to save memory; its latents
+        may be `encoded` before.
+        """
         count, references = len(is_reference), sum(is_reference)
         forward = self.picture * count + self.pair * pairs(count, references, cached)
-        return self.passes * forward + self.encoding * count
+        return self.passes * forward + (0.0 if encoded else self.encoding * count)
 
 
 def pairs(count: int, references: int, cached: bool) -> int:

@@ -185,7 +185,10 @@ class JointTrainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
-        tally.count(sum(self.work.needed(each.is_reference, plan.cached) for each in plan.sets))
+        encoded = self.mixture.encoded_sources
+        tally.count(
+            sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
+        )
         self.step += 1
         return norm
 
