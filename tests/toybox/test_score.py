@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.estimates import bootstrap_means, normalised, share
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.encoders import FIELDS, Encoders, Reading, ScorerNetwork
-from jedi_diffusion.toybox.estimates import bootstrap_means, normalised, share
 from jedi_diffusion.toybox.score import (
     COPY_SIDE,
     MAX_REFERENCES,

@@ -21,7 +21,12 @@ COMMANDS = {
     "data unpack": Command("data_unpack", "Shards back into folders, or into the paper's set format."),
     "data index": Command("data_index", "Write the indexes that shards are read by."),
     "data check": Command("data_check", "Read every set once and say what is broken."),
+    "data encode": Command("data_encode", "Latents and text embeddings beside shards, for faster training."),
     "data show": Command("data_show", "Sets with their captions on a contact sheet."),
+    "evaluate": Command("evaluate", "Compare methods by a recipe: pictures, scores, one page; resumable."),
+    "evaluate score": Command(
+        "evaluate_score", "Score any program's pictures, on DreamBench or own subjects."
+    ),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
     "toybox photos": Command("toybox_photos", "What a model makes of real photos, on one sheet."),

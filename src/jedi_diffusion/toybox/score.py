@@ -25,19 +25,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from jedi_diffusion.copies import COPY_SIDE, shifted_distance
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.estimates import Estimate, normalised, share
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import contact_sheet
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.augmentation import blur
 from jedi_diffusion.toybox.bulk import render_many
 from jedi_diffusion.toybox.encoders import Encoders, prepare, prompt_agreement
-from jedi_diffusion.toybox.estimates import Estimate, normalised, share
 
 GALLERY = 3
 MAX_REFERENCES = 3
 BLOB = 4.0  # pixels of blur at the encoders' size
-COPY_SIDE, COPY_SHIFT = 32, 2  # pixels; copies that are moved by up to 1/16 of the picture are found
 
 Array = NDArray[np.float64]
 
@@ -218,11 +218,7 @@ def picture_distance(first: Tensor, second: Tensor) -> Tensor:
         F.interpolate(each.float() / 255, (COPY_SIDE, COPY_SIDE), mode="bilinear", antialias=True)
         for each in (first, second)
     )
-    inner = COPY_SIDE - 2 * COPY_SHIFT
-    middle = one[:, :, COPY_SHIFT:-COPY_SHIFT, COPY_SHIFT:-COPY_SHIFT]
-    moves = range(2 * COPY_SHIFT + 1)
-    windows = [two[:, :, down : down + inner, right : right + inner] for down in moves for right in moves]
-    return torch.stack([(middle - window).square().mean((1, 2, 3)) for window in windows]).amin(0).sqrt()
+    return torch.from_numpy(shifted_distance(one.numpy(), two.numpy()))
 
 
 def to_picture(picture: Tensor) -> Image.Image:

@@ -1,6 +1,6 @@
 """Means with 95% intervals, and scores between a floor and a ceiling.
 
-Letters: P pairs, each of a subject of its own; B bootstrap samples.
+Letters: P pairs, each of a subject of its own; S subjects; B bootstrap samples.
 """
 
 import math
@@ -41,6 +41,16 @@ def normalised(values: Array, floor: Array, ceiling: Array, seed: int = 0) -> Es
     draws = bootstrap_means(np.stack([values - floor, ceiling - floor]), seed)
     low, high = np.percentile(draws[0] / draws[1], [2.5, 97.5])
     return Estimate(float(values.mean() - floor.mean()) / gap, float(low), float(high))
+
+
+def weighted_mean(values: Array, weights: Array, seed: int = 0) -> Estimate:
+    """The mean of `values` (S,) under `weights` (S,), all above 0.
+
+    The interval is the percentile bootstrap over subjects, values drawn with their weights.
+    """
+    draws = bootstrap_means(np.stack([values * weights, weights]), seed)
+    low, high = np.percentile(draws[0] / draws[1], [2.5, 97.5])
+    return Estimate(float((values * weights).sum() / weights.sum()), float(low), float(high))
 
 
 def bootstrap_means(values: Array, seed: int = 0, samples: int = SAMPLES) -> Array:

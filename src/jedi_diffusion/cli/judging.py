@@ -1,0 +1,76 @@
+"""What the commands that score share: evaluation sets, encoders and finders by their names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from jedi_diffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jedi_diffusion.evaluation.cases import EvaluationSet
+    from jedi_diffusion.evaluation.encoders import Encoder
+    from jedi_diffusion.evaluation.masking import SubjectFinder
+
+ProtocolName = Literal["dreambench", "folder"]
+EncodersName = Literal["pretrained", "toybox"]
+Inputs = Literal["picks", "all"]
+Averaging = Literal["pairs", "subjects"]
+Masking = Literal["no", "given", "found"]
+
+MAX_SAMPLES = 1000
+MAX_REFERENCES = 16
+
+
+def open_set(
+    protocol: ProtocolName,
+    data: str | Path,
+    references: int,
+    inputs: Inputs,
+    samples: int,
+    subjects: Sequence[str] = (),
+    seed: int = 0,
+) -> EvaluationSet:
+    """The evaluation set of a protocol. Raises UsageError, DataError."""
+    from jedi_diffusion.evaluation.dreambench import open_dreambench
+    from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+
+    if protocol == "dreambench":
+        return open_dreambench(data, references, inputs, samples, tuple(subjects), seed)
+    if subjects:
+        raise UsageError("--subject chooses among the subjects of DreamBench; a folder is scored whole.")
+    return open_own_subjects(data, references, inputs, samples, seed=seed)
+
+
+def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
+    """CLIP and DINO, or the toybox's own, on a device. Raises ModelError."""
+    if name == "toybox":
+        from jedi_diffusion.toybox.judges import load_judges
+
+        return list(load_judges(device=device))
+    from jedi_diffusion.cli.models import quiet_libraries
+    from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
+
+    quiet_libraries()
+    return [ClipEncoder(clip, device), DinoEncoder(dino, device)]
+
+
+def load_finder(masks: Masking, encoders: EncodersName, device: str) -> SubjectFinder | None:
+    """What finds subjects where masks are to be found. Raises UsageError where there is nothing that can."""
+    if masks != "found":
+        return None
+    if encoders != "toybox":
+        raise UsageError("Only toybox subjects are found so far; give masks of others (--masks given).")
+    from jedi_diffusion.toybox.judges import ToyboxFinder
+
+    return ToyboxFinder(device=device)
+
+
+def check_numbers(given: Any, limits: dict[str, tuple[int, int]]) -> None:
+    """Raises UsageError for an option outside its limits."""
+    for name, (low, high) in limits.items():
+        value = getattr(given, name)
+        if not low <= value <= high:
+            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")

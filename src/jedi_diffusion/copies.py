@@ -1,0 +1,31 @@
+"""How near two whole pictures are, as pictures: what tells a copy of a reference from a new picture.
+
+Letters: I pictures; T = COPY_SIDE, pixels of a thumbnail's side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jedi_diffusion.pictures import fit_square
+
+COPY_SIDE, COPY_SHIFT = 32, 2  # pixels; copies that are moved by up to 1/16 of the picture are found
+
+Array = NDArray[np.floating]
+
+
+def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
+    """(3, T, T): the centre square of a picture, small."""
+    return np.asarray(fit_square(picture, COPY_SIDE)).transpose(2, 0, 1)
+
+
+def shifted_distance(first: Array, second: Array) -> Array:
+    """(I,) root mean square difference of (I, 3, T, T) each, the least over shifts of COPY_SHIFT pixels."""
+    inner = COPY_SIDE - 2 * COPY_SHIFT
+    middle = first[:, :, COPY_SHIFT:-COPY_SHIFT, COPY_SHIFT:-COPY_SHIFT]
+    moves = range(2 * COPY_SHIFT + 1)
+    windows = (second[:, :, down : down + inner, right : right + inner] for down in moves for right in moves)
+    squares = [np.square(middle - window).mean((1, 2, 3)) for window in windows]
+    return np.sqrt(np.min(squares, axis=0))

@@ -1,0 +1,1 @@
+"""Scores of personalized pictures that can be compared: encoders, metrics, test sets, reports."""

@@ -1,0 +1,64 @@
+"""Pictures with everything but their subject taken away, for the masked scores (MCLIP-I, MDINO; section 4).
+
+The paper cuts subjects out with a detector and a segmenter and says no more. Here what is not the subject
+becomes white, and the subject stays where it is, at its size.
+Letters: B pictures; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jedi_diffusion.errors import PictureError
+from jedi_diffusion.pictures import WHITE, open_picture
+
+MASK_ENDING = ".mask.png"
+"""The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
+
+Mask = NDArray[np.bool_]
+
+
+class SubjectFinder(Protocol):
+    """Finds the subject of a picture by its name: a detector and a segmenter, for instance."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Which weights and settings answer."""
+        ...
+
+    def find(self, pictures: Sequence[Image.Image], nouns: Sequence[str]) -> list[Mask]:
+        """B masks (H, W) of the pictures' sizes, true on what the noun names; all false for nothing."""
+        ...
+
+
+def mask_beside(picture: Path) -> Path:
+    """Where the mask of a picture is given."""
+    return picture.with_suffix(MASK_ENDING)
+
+
+def read_mask(data: bytes, name: str, size: tuple[int, int]) -> Mask:
+    """(H, W) from the bytes of a mask picture, for a picture of `size` = (W, H). Raises PictureError."""
+    mask = open_picture(data, name, decode_size=MAX_SIDE).convert("L")
+    if mask.size != size:
+        raise PictureError(
+            f"The mask {name} has {mask.width}x{mask.height} pixels, its picture {size[0]}x{size[1]}."
+        )
+    return np.asarray(mask) >= 128
+
+
+def cut_out(picture: Image.Image, mask: Mask) -> Image.Image | None:
+    """The picture with white in place of all that the mask does not cover; None where it covers nothing."""
+    if not mask.any():
+        return None
+    values = np.where(mask[:, :, None], np.asarray(picture), np.array(WHITE, np.uint8))
+    return Image.fromarray(values.astype(np.uint8))
+
+
+MAX_SIDE = 50_000
+"""Passed as `decode_size`, so that no JPEG is read at a reduced scale: that would change scores."""

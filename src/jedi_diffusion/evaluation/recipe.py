@@ -1,0 +1,135 @@
+"""Recipes of `jedi evaluate`: what is compared, on which subjects, judged by which encoders."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from jedi_diffusion.evaluation.pretrained import CLIP_ID, DINO_ID
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SetSection(Section):
+    """What all evaluation sets share."""
+
+    references: Annotated[int, Field(ge=1, le=16, description="photos that a picture is made from")] = 1
+    inputs: Literal["picks", "all"] = "picks"
+    samples: Annotated[int, Field(ge=1, le=1000, description="pictures of each prompt")] = 4
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class DreamBenchSection(SetSection):
+    """The 30 subjects of DreamBench. `data`: a clone of google/dreambooth; `subjects`: some of them."""
+
+    kind: Literal["dreambench"]
+    data: str
+    subjects: tuple[str, ...] = ()
+
+
+class FolderSection(SetSection):
+    """A folder of own subjects."""
+
+    kind: Literal["folder"]
+    data: str
+
+
+class ToyboxSection(SetSection):
+    """Held-out subjects of the toybox, rendered with a true picture for each prompt."""
+
+    kind: Literal["toybox"]
+    subjects: PositiveInt = 20
+    prompts: Annotated[int, Field(ge=1, le=29, description="prompts of each subject")] = 2
+    classes: Literal["known", "held_out"] = "known"
+    size: Annotated[int, Field(ge=16, le=1024, multiple_of=8, description="pixels of a side")] = 128
+
+    @model_validator(mode="after")
+    def _references_are_there(self) -> ToyboxSection:
+        if self.references > 3:
+            raise ValueError("references: the toybox renders 3 input photos a subject")
+        return self
+
+
+class PretrainedSection(Section):
+    """CLIP ViT-B/32 and DINO ViT-S/16: transformers folders of safetensors, or Hub ids."""
+
+    kind: Literal["pretrained"]
+    clip: str = CLIP_ID
+    dino: str = DINO_ID
+
+
+class ToyboxEncoders(Section):
+    """The toybox's own encoders: no download, toybox pictures only."""
+
+    kind: Literal["toybox"]
+
+
+class MethodSection(Section):
+    """What all methods share. The name is that of the folder of its pictures and of its row."""
+
+    name: Annotated[str, Field(pattern=r"^[\w(][\w ().,+-]*$", max_length=80)]
+
+
+class Sampling(MethodSection):
+    """A model, and how it is sampled; `model` is "toybox" (bundled), a folder, or a Hub id."""
+
+    model: str = "toybox"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    guidance: Annotated[float, Field(ge=0, le=100)] = 3.0
+    size: Annotated[int | None, Field(ge=16, le=2048, multiple_of=8)] = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class ModelMethod(Sampling):
+    """A joint model; a single-image one runs untrained (the training-free variant)."""
+
+    kind: Literal["model"]
+    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
+    image_guidance: Annotated[float | None, Field(ge=0, le=100)] = None
+    coupling: Literal["joint", "cached"] = "joint"
+    null_set: Literal["joint", "single"] = "joint"
+
+
+class TextOnlyMethod(Sampling):
+    """The same model without the references."""
+
+    kind: Literal["text_only"]
+
+
+class CopyMethod(MethodSection):
+    """Gives back a reference."""
+
+    kind: Literal["copy"]
+
+
+class OracleMethod(MethodSection):
+    """Gives the true picture of the prompt; for sets that have them."""
+
+    kind: Literal["oracle"]
+
+
+Method = Annotated[ModelMethod | TextOnlyMethod | CopyMethod | OracleMethod, Field(discriminator="kind")]
+
+
+class EvaluationRecipe(Section):
+    """One evaluation: a set, methods, encoders, and how scores are averaged."""
+
+    name: str
+    set: DreamBenchSection | FolderSection | ToyboxSection = Field(discriminator="kind")
+    encoders: PretrainedSection | ToyboxEncoders = Field(discriminator="kind")
+    masks: Literal["no", "given", "found"] = "no"
+    average: Literal["pairs", "subjects"] = "pairs"
+    batch: PositiveInt = Field(4, description="pictures computed at once")
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EvaluationRecipe:
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError("methods: two methods have the same name")
+        return self

@@ -1,0 +1,20 @@
+"""Copy-the-input: the answer that has all of the identity and nothing of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+
+class CopyInput:
+    """Answers each prompt with one of the references as it is, chosen by the seed."""
+
+    def __call__(
+        self,
+        references: Sequence[Image.Image],
+        reference_prompts: Sequence[str],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        return [references[seed % len(references)].copy() for seed in seeds]

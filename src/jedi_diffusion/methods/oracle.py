@@ -1,0 +1,47 @@
+"""Oracle: the true picture of each prompt, where one is known. What a perfect method would score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from jedi_diffusion.errors import UsageError
+
+Key = tuple[bytes, str]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """`truths` holds the true pictures by `oracle_key`; the seed chooses among several.
+
+    Raises UsageError for references and a prompt of which none is known.
+    """
+
+    truths: Mapping[Key, Sequence[Image.Image]]
+
+    def __call__(
+        self,
+        references: Sequence[Image.Image],
+        reference_prompts: Sequence[str],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        made = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            known = self.truths.get(oracle_key(references, prompt))
+            if not known:
+                raise UsageError(f"The oracle knows no true picture for {prompt!r} with these references.")
+            made.append(known[seed % len(known)].copy())
+        return made
+
+
+def oracle_key(references: Sequence[Image.Image], prompt: str) -> Key:
+    """What a true picture is found by: the pixels of the references, in order, and the prompt."""
+    digest = hashlib.sha256()
+    for picture in references:
+        digest.update(repr((picture.size, picture.mode)).encode())
+        digest.update(picture.tobytes())
+    return digest.digest(), prompt

@@ -1,0 +1,33 @@
+"""Text-only: the same model without the references, all of the prompt and nothing of the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from jedi_diffusion.pipeline import JeDiPipeline
+
+
+@dataclass(frozen=True)
+class TextOnly:
+    """A joint model with each prompt as a set of one. `settings` are arguments of the pipeline's call."""
+
+    pipeline: JeDiPipeline
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        references: Sequence[Image.Image],
+        reference_prompts: Sequence[str],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        import torch
+
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        out: Any = self.pipeline(prompt=list(prompts), generator=generators, **self.settings)
+        return out.images

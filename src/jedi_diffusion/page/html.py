@@ -1,0 +1,69 @@
+"""One HTML file with text, tables and pictures: no script, no request, light or dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from jedi_diffusion.page.tables import Table
+from jedi_diffusion.pictures import to_rgb
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs under a heading."""
+
+    title: str
+    paragraphs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures side by side, each with what stands below it; `title` and `note` stand above."""
+
+    title: str
+    pictures: Sequence[tuple[Image.Image, str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Strips under a heading. side: pixels of the longer side of embedded pictures, at most."""
+
+    title: str
+    strips: Sequence[Strip]
+    note: str = ""
+    side: int = 224
+
+
+Part = Text | Table | Gallery
+
+
+def render_page(title: str, summary: str, parts: Sequence[Part]) -> str:
+    """The page as HTML. All text is escaped; pictures are embedded as JPEG."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["kind"] = lambda part: type(part).__name__
+    environment.filters["embedded"] = embedded
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=title, summary=summary, parts=parts)
+
+
+def embedded(picture: Image.Image, side: int) -> str:
+    """The picture as a data URI, made smaller where its longer side has more than `side` pixels."""
+    shown = to_rgb(picture)
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    shown.save(data, format="JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

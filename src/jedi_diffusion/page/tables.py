@@ -1,0 +1,67 @@
+"""A table of a report, and how it is written in Markdown and in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the rows."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.head) for row in self.rows):
+            raise ValueError(f"The table {self.title!r} has rows that are not {len(self.head)} cells long.")
+
+
+def markdown(table: Table) -> str:
+    """The table with its title and note, ending in a line break."""
+    lines = [_cells(table.head), "|---" + "|---:" * (len(table.head) - 1) + "|"]
+    lines += [_cells(row) for row in table.rows]
+    parts = [f"**{table.title}**", "\n".join(lines), *([table.note] if table.note else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(table: Table) -> str:
+    """The table as a `table` environment that needs no package."""
+    body = [f"{_row(row)} \\\\" for row in table.rows]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        f"\\caption{{{escape_latex(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
+        r"\hline",
+        f"{_row(table.head)} \\\\",
+        r"\hline",
+        *body,
+        r"\hline",
+        r"\end{tabular}",
+        *([f"\\par {escape_latex(table.note)}"] if table.note else []),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(escape_latex(cell) for cell in cells)

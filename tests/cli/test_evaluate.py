@@ -1,0 +1,119 @@
+"""`jedi evaluate` on a tiny model: generate, score, resume; and recipes with faults."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from small_benchmarks import make_clone
+
+from jedi_diffusion.cli import evaluate
+from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs" / "evaluation" / "toybox.yaml"
+
+
+@pytest.fixture
+def recipe(joint_model: Path, tmp_path: Path) -> Path:
+    sampling = {"model": str(joint_model), "steps": 1}
+    content = {
+        "name": "small",
+        "set": {"kind": "toybox", "subjects": 2, "prompts": 1, "samples": 2, "size": 32, "references": 2},
+        "encoders": {"kind": "toybox"},
+        "methods": [
+            {"kind": "model", "name": "joint", "coupling": "cached", **sampling},
+            {"kind": "text_only", "name": "text only", **sampling},
+            {"kind": "copy", "name": "copied"},
+            {"kind": "oracle", "name": "true"},
+        ],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", recipe, "--out", out, "--device", "cpu"]
+    done = jedi(*words)
+    assert done.status == 0, done.err
+    record = json.loads((out / "scores.json").read_text())
+    scores = {each["name"]: each["scores"] for each in record["methods"]}
+    assert list(scores)[2:] == ["joint", "text only", "copied", "true"]
+    assert scores["copied"]["copies"]["mean"] == 1
+    assert scores["copied"]["toy-ID, inputs"]["mean"] > scores["joint"]["toy-ID, inputs"]["mean"]
+    for name in ("toy-T", "toy-ID, all", "toy-ID, others", "toy-ID, inputs"):
+        assert scores["true"][name]["mean"] == pytest.approx(scores["oracle (true pictures)"][name]["mean"])
+    pictures = {path: path.read_bytes() for path in (out / "pictures").rglob("*.png")}
+    assert len(pictures) == 4 * 4
+    assert (out / "report.html").stat().st_size > 10_000
+
+    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)  # everything is there
+    again = jedi(*words)
+    assert again.status == 0, again.err
+    assert json.loads((out / "scores.json").read_text()) == record
+    monkeypatch.undo()
+    lost = next(path for path in pictures if "joint" in path.parts)
+    lost.unlink()
+    assert jedi(*words).status == 0
+    assert lost.read_bytes() == pictures[lost]
+    other = jedi(*words, "--set", "methods.0.steps=2")
+    assert other.status == 2
+    assert "joint holds pictures that were made otherwise (another method)" in other.err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("set.colour=red", "set.toybox.colour: Extra inputs"),
+        ("set.references=4", "the toybox renders 3"),
+        ("methods.1.name=joint", "two methods have the same name"),
+        ("methods.0.name=../joint", "methods.0.model.name"),
+        ("methods.0.model=nowhere/at/all", "There is no model 'nowhere/at/all'"),
+        ("methods.0.steps=0", "greater than or equal to 1"),
+        ("encoders={kind: pretrained, clip: nowhere/at/all}", "nowhere/at/all"),
+    ],
+)
+def test_recipes_with_faults_are_refused_before_the_work(
+    jedi, recipe, tmp_path, monkeypatch, change, message
+) -> None:
+    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)
+    words = ["evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu", "--set", change]
+    done = jedi(*words)
+    assert done.status in (1, 2)
+    assert message in done.err
+
+
+def test_prompts_that_the_encoders_cannot_judge_are_named_first(jedi, recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)
+    clone = make_clone(tmp_path / "data")
+    change = f"set={{kind: dreambench, data: {clone}}}"
+    done = jedi("evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu", "--set", change)
+    assert done.status == 2
+    assert "'a dog wearing a red hat' names no scene" in done.err
+
+
+def test_an_oracle_without_truths_is_refused(jedi, recipe, tmp_path) -> None:
+    home = tmp_path / "own" / "mug"
+    clone = make_clone(tmp_path / "data")
+    home.mkdir(parents=True)
+    (home / "a.jpg").write_bytes((clone / "dataset" / "can" / "00.jpg").read_bytes())
+    (home / "subject.json").write_text('{"prompts": ["a {} on the beach"]}')
+    changes = [
+        f"set={{kind: folder, data: {home.parent}, samples: 1}}",
+        "methods=[{kind: oracle, name: truth}]",
+    ]
+    words = [word for change in changes for word in ("--set", change)]
+    done = jedi("evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu", *words)
+    assert done.status == 2
+    assert "needs a true picture for every prompt" in done.err
+
+
+def test_the_shipped_recipe_needs_no_download(jedi, tmp_path) -> None:
+    done = jedi("evaluate", CONFIG, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
+    assert done.status == 0, done.err
+    assert not (tmp_path / "out").exists()
+    recipe = EvaluationRecipe.model_validate(yaml.safe_load(CONFIG.read_text()))
+    assert {method.model for method in recipe.methods} == {"toybox"}
+    assert recipe.encoders.kind == recipe.set.kind == "toybox"
