@@ -26,6 +26,7 @@ LEVELS = {
     "estimates": 1,
     "sets": 1,
     "personalizer": 1,
+    "recipes": 1,
     "model": 2,
     "diffusion": 2,
     "data": 2,

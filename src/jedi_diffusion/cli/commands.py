@@ -14,6 +14,9 @@ COMMANDS = {
     "generate": Command("generate", "New pictures of a subject from reference photos and prompts."),
     "demo": Command("demo", "The bundled model on subjects it has never seen, in one picture."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
+    "synthesize": Command(
+        "synthesize", "Make same-subject training sets by a recipe; goes on where it stopped."
+    ),
     "data pack": Command("data_pack", "Folders of pictures into shards, or into the paper's set format."),
     "data unpack": Command("data_unpack", "Shards back into folders, or into the paper's set format."),
     "data index": Command("data_index", "Write the indexes that shards are read by."),

@@ -23,17 +23,20 @@ class ShardWriter:
     Use it as a context. A tar gets its name when it is finished, so shards with a name are whole, and stay
     so if the process is killed or the disk is full. An existing folder of shards is gone on with; one writer
     at a time may do so. The folder may be on s3:// or wherever fsspec writes: a shard is then put together
-    among this machine's temporary files.
+    among this machine's temporary files. With `first`, shards are numbered from there, and writers of
+    different numbers may share a folder.
     """
 
-    def __init__(self, folder: str | Path, sets: int = 10_000, size: int = 2**30) -> None:
+    def __init__(
+        self, folder: str | Path, sets: int = 10_000, size: int = 2**30, first: int | None = None
+    ) -> None:
         if sets < 1 or size < 1:
             raise UsageError("A shard holds at least one set and one byte.")
         self.folder = open_folder(str(folder))
         self.finished: list[str] = []
         self._sets, self._size = sets, size
         numbers = [int(found[1]) for name in names_in(self.folder) if (found := NAME.fullmatch(name))]
-        self._next = max(numbers, default=-1) + 1
+        self._next = max(numbers, default=-1) + 1 if first is None else first
         self._temporary: Path | None = None
         self._archive: tarfile.TarFile | None = None
         self._written = 0

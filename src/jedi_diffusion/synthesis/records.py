@@ -89,21 +89,21 @@ class Key:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A record that a stage did not pass on, and why; `detail` gives the numbers or words."""
+    """A record that a stage did not pass on, and why; `detail` gives the numbers or words.
+
+    box: of an instance, in pixels of its collage: left, top, right, bottom.
+    """
 
     key: Key
     stage: Stage
     reason: Reason
     detail: str = ""
+    box: tuple[int, int, int, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **self.key.as_json(),
-            "stage": self.stage.value,
-            "reason": self.reason.name.lower(),
-            "detail": self.detail,
-        }
+        """Plain JSON values; `box` only where there is one."""
+        told = {"stage": self.stage.value, "reason": self.reason.name.lower(), "detail": self.detail}
+        return {**self.key.as_json(), **told, **({"box": list(self.box)} if self.box else {})}
 
 
 @dataclass(frozen=True)
