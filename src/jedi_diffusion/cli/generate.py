@@ -10,21 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__
+from jedi_diffusion.calls import Call, Sampling, run_call
 from jedi_diffusion.cli import models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
-from jedi_diffusion.errors import JeDiError, ModelError, PictureError
+from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -216,35 +214,20 @@ def sample(
     pipe: Any, given: GenerateOptions, references: list[Image.Image], batch: list[Item], bar: tqdm
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
-    import torch
-
-    def after_step(_pipe: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        bar.update(len(batch))
-        return {}
-
-    captions = list(given.reference_prompt) if references else []
-    try:
-        return pipe(
-            prompt=[item.prompt for item in batch],
-            references=references,
-            reference_prompts=captions[0] if len(captions) == 1 else captions or None,
-            num_inference_steps=given.steps,
-            guidance_scale=given.guidance,
-            guidance_mode=given.guidance_mode,
-            image_guidance_scale=given.image_guidance,
-            coupling=given.coupling,
-            null_set=given.null_set,
-            joint_targets=given.joint_targets,
-            height=given.size,
-            width=given.size,
-            generator=[torch.Generator().manual_seed(item.seed) for item in batch],
-            callback_on_step_end=after_step,
-        ).images
-    except torch.OutOfMemoryError as error:
-        raise JeDiError(
-            f"There is not enough memory for {len(batch)} pictures of {given.size} pixels at once; "
-            "take a smaller --batch, a smaller --size, or --dtype bfloat16."
-        ) from error
+    sampling = Sampling(
+        height=given.size or 0,
+        width=given.size or 0,
+        steps=given.steps,
+        guidance=given.guidance,
+        guidance_mode=given.guidance_mode,
+        image_guidance=given.image_guidance,
+        coupling=given.coupling,
+        null_set=given.null_set,
+        joint_targets=given.joint_targets,
+    )
+    prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
+    call = Call(prompts, seeds, references, given.reference_prompt, sampling)
+    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)))
 
 
 def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
