@@ -8,10 +8,12 @@ from collections.abc import Callable
 from PIL import Image
 
 from jedi_diffusion.app.jobs import Ask
+from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Call, Sampling
 from jedi_diffusion.errors import JeDiError
 
 SIDE = 16
+CARD = ModelCard("toybox", "f" * 64, "DDIMScheduler", SIDE, 8, about="It knows robots.")
 
 
 def picture_of(

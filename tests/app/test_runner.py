@@ -9,6 +9,7 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
 from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.errors import UsageError
 
 SAMPLING = Sampling(32, 32, steps=3)
 
@@ -84,6 +85,13 @@ class Timed:
     def run(self, call: Call, after_step: object) -> list[Image.Image]:
         self.now += self.fixed + self.each * len(call.prompts)
         return []
+
+
+def test_as_many_steps_as_the_schedule_has_are_a_user_error(runner) -> None:
+    """DDIM with Stable Diffusion's offset would begin one timestep beyond its last."""
+    call = Call(["a robot"], [0], [], [], Sampling(32, 32, steps=1000))
+    with pytest.raises(UsageError, match="1000 steps"):
+        runner.run(call, lambda *_: None)
 
 
 def test_batches_are_used_only_where_they_are_faster() -> None:
