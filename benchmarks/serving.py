@@ -1,12 +1,12 @@
-"""Load on `jedi serve`, a process of its own on loopback: throughput, latency, overload, what batching brings.
+"""Load on `jedi serve`, a process of its own on loopback: throughput, latency, overload, gain by batching.
 
 Clients ask for one picture after another, each with its own seed and the same reference, so that the server
 may put several into one call. Servers with --batch 1 and --batch 8 take turns for `batch_speedup`, so that
-other load on the machine falls on both. Overload is ten times more clients than the queue holds: each accepted
-request must be answered with its picture, each other one with 429.
+other load on the machine falls on both. Overload is ten times more clients than the queue holds: each
+accepted request must be answered with its picture, each other one with 429.
 
 Prints a table and, as the last line, {"overload_failures": requests that got neither, "memory_growth_mb": the
-server's resident memory after the overload over that before it, "batch_speedup": median ratio of throughputs}.
+server's resident memory after the overload over that before, "batch_speedup": median ratio of throughputs}.
 
     python benchmarks/serving.py [--model toybox] [--steps 10] [--seconds 20] [--overload 60] [--device cpu]
 """
