@@ -36,20 +36,22 @@ class Running:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Running]]:
-    """Starts a server over a fake runner; access is `Access`, service settings go to `Service`, others to
-    `Engine`."""
+    """Starts a server over a fake runner. service: settings of `Service`; page: from a service to what mounts
+    a page; settings: of `Engine`."""
     made: list[Running] = []
 
     def start(
         runner: FakeRunner | None = None,
-        access: Access = Access(),  # noqa: B008 - frozen
+        access: Access | None = None,
         service: dict | None = None,
+        page: Callable | None = None,
         grace: float = 0.2,
         **settings: object,
     ) -> Running:
         runner = runner or FakeRunner()
         engine = Engine([runner], **settings)
-        app = make_application(Service(engine, CARD, **(service or {})), access)
+        served = Service(engine, CARD, **(service or {}))
+        app = make_application(served, access, page and page(served))
         server = Server(app, engine, grace)
         listening = open_socket("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

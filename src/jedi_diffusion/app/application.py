@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -27,8 +27,11 @@ class Access:
     origins: Sequence[str] = ()
 
 
-def make_application(service: Service, access: Access = Access()) -> FastAPI:
-    """The application over one service. Nothing is listening yet."""
+def make_application(
+    service: Service, access: Access | None = None, page: Callable[[FastAPI], None] | None = None
+) -> FastAPI:
+    """The application over one service; `page` mounts a page at /. Nothing is listening yet."""
+    access = access or Access()
     app = FastAPI(
         title="jedi-diffusion",
         version=__version__,
@@ -44,10 +47,10 @@ def make_application(service: Service, access: Access = Access()) -> FastAPI:
     async def docs(request: Request) -> Response:
         return HTMLResponse(api_page(request.app.openapi()))
 
-    @app.get("/", include_in_schema=False)
-    async def start() -> Response:
-        return RedirectResponse("/docs")
-
+    if page is not None:
+        page(app)
+    else:
+        app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     if access.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"]

@@ -127,8 +127,10 @@ def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
     """The server over a loaded model, not yet running. Raises ModelError, UsageError."""
     from jedi_diffusion.app.application import Access, make_application
     from jedi_diffusion.app.engine import Engine
+    from jedi_diffusion.app.examples import ToyboxExamples
     from jedi_diffusion.app.fetch import Fetcher
     from jedi_diffusion.app.gate import is_loopback
+    from jedi_diffusion.app.page import Page
     from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
     from jedi_diffusion.app.server import Server
     from jedi_diffusion.app.service import Service
@@ -148,7 +150,9 @@ def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
     )
     # A server that other machines reach has names that it cannot know.
     hosts = (*LOOPBACK, *given.allow_host) if is_loopback(given.host) else None
-    app = make_application(service, Access(tokens, hosts, given.allow_origin))
+    access = Access(tokens, hosts, given.allow_origin)
+    page = Page(service, ToyboxExamples(card.size) if given.model == "toybox" else None)
+    app = make_application(service, access, page.mount)
     return Server(app, engine, given.grace), card
 
 
