@@ -13,6 +13,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "generate": Command("generate", "New pictures of a subject from reference photos and prompts."),
     "demo": Command("demo", "The bundled model on subjects it has never seen, in one picture."),
+    "batch": Command("batch", "Many jobs from a file, one a line; goes on where it stopped."),
+    "serve": Command("serve", "A page and an OpenAI-compatible API for one model."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
     "synthesize": Command(
         "synthesize", "Make same-subject training sets by a recipe; goes on where it stopped."
