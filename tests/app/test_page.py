@@ -18,7 +18,6 @@ from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.session import Example
 from jedi_diffusion.pictures import read_parameters
 
-
 # Gradio leaves event loops open while it builds its components.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
