@@ -25,12 +25,14 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     SamConfig,
     SamImageProcessorPil,
     SamModel,
     SwinConfig,
+    T5Config,
 )
 
 CHAT = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[{{ tone }}answer]"
@@ -38,6 +40,7 @@ ENDINGS = list(range(40, 80))
 """Tokens that end an answer: many, so that random models come to an end."""
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 MARKS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+BLIP2_MARKS = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1, "vocab_size": 45}
 NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -151,7 +154,30 @@ def save_clip(folder: Path) -> Path:
 
 
 def save_blip2(folder: Path) -> Path:
-    """BLIP-2 on an OPT of a few words, for pictures of 32 pixels."""
+    """BLIP-2 on an OPT, which repeats what it is given."""
+    text = OPTConfig(
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        max_position_embeddings=64,
+        init_std=0.5,
+        **BLIP2_MARKS,
+    )
+    return _save_blip2(folder, text)
+
+
+def save_blip2_t5(folder: Path) -> Path:
+    """BLIP-2 on a T5, which has a decoder of its own."""
+    text = T5Config(
+        d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **BLIP2_MARKS
+    )
+    return _save_blip2(folder, text)
+
+
+def _save_blip2(folder: Path, text: PreTrainedConfig) -> Path:
+    """With a few words, for pictures of 32 pixels."""
     names = ["<s>", "<pad>", "</s>", "<unk>", "<image>", *(f"word{number}" for number in range(40))]
     vocab = {name: number for number, name in enumerate(names)}
     words = Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
@@ -161,19 +187,6 @@ def save_blip2(folder: Path) -> Path:
         tokenizer_object=words, **marks, additional_special_tokens=["<image>"]
     ).save_pretrained(folder)
     CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
-    text = OPTConfig(
-        hidden_size=16,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        word_embed_proj_dim=16,
-        vocab_size=len(vocab),
-        max_position_embeddings=64,
-        bos_token_id=2,
-        eos_token_id=2,
-        pad_token_id=1,
-        init_std=0.5,
-    )
     config = Blip2Config(
         vision_config={**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.3},
         qformer_config={**SMALL, "vocab_size": 40, "encoder_hidden_size": 16, "cross_attention_frequency": 1},

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "jedi_diffusion"
 LEVELS = {
     "errors": 1,
     "files": 1,
+    "limits": 1,
     "pictures": 1,
     "copies": 1,
     "estimates": 1,
@@ -31,6 +32,7 @@ LEVELS = {
     "diffusion": 2,
     "data": 2,
     "page": 2,
+    "calls": 3,
     "conditioning": 3,
     "loading": 3,
     "request": 3,
@@ -134,7 +136,8 @@ def test_constraints_pin_what_the_project_needs() -> None:
     pinned = {name.lower().replace("_", "-") for name in pinned}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["train"], *extras["data"], *extras["dev"]]:
+    needed = [line for name in ("train", "data", "app", "dev") for line in extras[name]]
+    for line in [*project["dependencies"], *needed]:
         assert re.split(r"[<>=\[]", line, maxsplit=1)[0].lower().replace("_", "-") in pinned
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.synthesis.models_config import BUILDERS, ModelsConfig, check_models
+from jedi_diffusion.synthesis.models_config import BUILDERS, ModelsConfig, build_model, check_models
 from jedi_diffusion.synthesis.protocols import Models
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "synthesis.md"
@@ -73,6 +73,12 @@ def test_every_builder_is_there() -> None:
     for target in BUILDERS.values():
         module, name = target.split(":")
         assert callable(getattr(import_module(module), name))
+
+
+def test_an_endpoint_is_built_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    with build_model("writer", check_models(SMALLEST).writer, "cpu") as writer:
+        assert writer.fingerprint == 'any at localhost:1 {"temperature": 1.0}'
 
 
 def test_a_section_is_checked_without_torch() -> None:

@@ -62,3 +62,19 @@ def test_the_same_manifest_also_when_a_worker_is_killed(tmp_path: Path, fuse: bo
 def test_what_is_wrong_in_an_actor_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such weights"):
         synthesize_recipe(job(tmp_path / "run", refuse, fuse=True), ITEMS, run_ray)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_request_to_stop_leaves_whole_shards_and_can_be_gone_on_from(tmp_path: Path) -> None:
+    given = job(tmp_path / "ray", workers=1, fuse=True)
+
+    def stopping() -> bool:
+        return len(list(given.folder.glob("shards/0*.json"))) >= 1
+
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped with \d of 4 shards whole"):
+        synthesize_recipe(given, ITEMS, run_ray, stopping, say=lambda text: None)
+    assert not (given.folder / ".stop").exists()
+    local = synthesize_recipe(job(tmp_path / "local"), ITEMS, run_local, say=lambda text: None)
+    made = synthesize_recipe(given, ITEMS, run_local, say=lambda text: None)
+    assert made.read_bytes() == local.read_bytes()

@@ -184,15 +184,15 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     """
     from jedi_diffusion.evaluation.scoring import Scorer
 
-    kind = recipe.encoders.kind
-    clip, dino = (recipe.encoders.clip, recipe.encoders.dino) if kind == "pretrained" else ("", "")
+    judges = recipe.encoders
+    clip, dino = (judges.clip, judges.dino) if judges.kind == "pretrained" else ("", "")
     scorer = Scorer(
         wanted,
-        judging.load_encoders(kind, clip, dino, device),
+        judging.load_encoders(judges.kind, clip, dino, device),
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, kind, device),
+        judging.load_finder(recipe.masks, judges.kind, device),
     )
     scorer.read_set()
     return scorer

@@ -51,7 +51,7 @@ class Preprocessing:
         cropped = resized.crop((left, top, left + self.crop, top + self.crop))
         values = np.asarray(cropped, np.float32) / 255
         normal = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return normal.transpose(2, 0, 1)
+        return normal.astype(np.float32, copy=False).transpose(2, 0, 1)
 
 
 CLIP_PREPROCESSING = Preprocessing(

@@ -219,8 +219,8 @@ class OutputFolder:
         with ShardWriter(self.shards, sets=max(1, len(stored)), size=2**50, first=plan.number) as writer:
             for each in stored:
                 writer.write(each)
-        made = [self.shards / f"{name}.records.jsonl"]
-        made += [Path(f"{tar}{ending}") for tar in writer.finished for ending in ("", ".index.jsonl")]
+        endings = (".records.jsonl", *((".tar", ".tar.index.jsonl") if stored else ()))
+        made = [self.shards / f"{name}{ending}" for ending in endings]
         files = [*made, *(self.folder / look for look in looks.values())]
         marker = Marker(
             shard=plan.number,

@@ -33,7 +33,7 @@ class Watch:
         self.done = len(whole)
         self.counts = {name: StageCount() for name in STEP_NAMES} | total_counts(whole)
         self._failures, self._failed = failures, list[Rejection]()
-        self._stopping, self._say = stopping, say
+        self.stopping, self._say = stopping, say
         self._start = self._said = time.monotonic()
         self._before = sum(len(each.objects) for each in whole) * len(STEP_NAMES)
         self._stepped = 0.0
@@ -51,7 +51,7 @@ class Watch:
 
     def check(self) -> None:
         """Raises KeyboardInterrupt where the run was asked to stop."""
-        if self._stopping():
+        if self.stopping():
             raise KeyboardInterrupt(
                 f"Stopped with {self.done} of {self.shards} shards whole; the same command goes on."
             )

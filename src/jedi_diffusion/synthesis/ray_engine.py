@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +30,20 @@ from jedi_diffusion.synthesis.work import STEP_NAMES, STEPS, StepDone, Work, do_
 POOLS = ("prompt", "collage", "instance", "group", "draft", "scene", "style", "caption set")
 """The steps of each pool where they are not fused. Sets need no model, and go with the captions."""
 GPU_SHARE = 1 / len(POOLS)
+STOP = ".stop"
 
 Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Stands for a shard that cannot be made, and why the run must end."""
+    """Stands for a shard that is not made: why the run must end, None where it is ending already."""
 
-    error: JeDiError
+    error: JeDiError | None = None
+
+
+class _StoppedError(Exception):
+    """The run is ending."""
 
 
 class StepActor:
@@ -61,32 +66,89 @@ class StepActor:
         return {"id": batch["id"], "work": np.array([pickle.dumps(after)], dtype=object)}
 
     def _work(self, plan: ShardPlan, before: Work | None) -> Work | Fault:
-        recipe = self.job.recipe
+        stages, run = self.job.recipe.stages, self.job.recipe.run
         work = before or Work.begin(plan.seed, plan.items)
-        for step in self.steps:
-            work = do_step(step, work, self.models, recipe.stages, recipe.run.batch, recipe.run.kept_collages)
-        if self.steps[-1].name != STEP_NAMES[-1]:
-            return work
         try:
-            OutputFolder(self.job.folder).write_shard(plan, work, recipe.run)
+            self._go_on()
+            for step in self.steps:
+                work = do_step(
+                    step, work, self.models, stages, run.batch, run.kept_collages, lambda *_: self._go_on()
+                )
+            if self.steps[-1].name != STEP_NAMES[-1]:
+                return work
+            OutputFolder(self.job.folder).write_shard(plan, work, run)
         except JeDiError as error:
             return Fault(error)
+        except _StoppedError:
+            return Fault()
         return replace(work, records=(), collages=(), looks=(), rejected=tuple(work.failures))
+
+    def _go_on(self) -> None:
+        if (self.job.folder / STOP).exists():
+            raise _StoppedError
 
 
 def run_ray(job: Job, plans: Sequence[ShardPlan], watch: Watch) -> None:
-    """Make the shards with Ray. Raises UsageError where it is not installed, and what the watch raises."""
+    """Make the shards with Ray. Raises UsageError where it is not installed, and what the watch raises.
+
+    Where the run must end, a file tells the actors to let go of what they are at: Ray does not survive that
+    its data are dropped halfway.
+    """
     check_names(job)
-    with _ray(job):
-        rows: queue.Queue[Any] = queue.Queue()
-        # Signals are answered in this thread only while it does not wait for Ray.
-        threading.Thread(target=_fetch, args=(job, plans, rows), daemon=True).start()
-        for _ in plans:
-            result = _next(rows, watch)
+    flag = job.folder / STOP
+    flag.unlink(missing_ok=True)
+    end: BaseException | None = None
+    with _ray(job), _flag_on_request(flag, watch):
+        from ray.exceptions import RayError
+
+        try:
+            for row in _dataset(job, plans).iter_rows():
+                if end is None:
+                    end = _tell(pickle.loads(row["work"]), watch)
+                if end is not None:
+                    flag.touch()
+        except RayError as error:
+            raise ModelError(f"Ray gave up: {' '.join(str(error).split())[-500:]}") from error
+    flag.unlink(missing_ok=True)
+    if end is not None:
+        raise end
+
+
+def _tell(result: Work | Fault, watch: Watch) -> BaseException | None:
+    """Tell the watch of a shard; the reason to end the run, if it is one."""
+    try:
+        if isinstance(result, Fault):
+            if result.error is not None:
+                return result.error
+        else:
             for step, count in result.counts.items():
                 failed = [each for each in result.rejected if each.stage in _stages_of(step)]
                 watch.step(StepDone(step, count, len(result.items)), failed)
             watch.shard()
+        watch.check()
+    except (JeDiError, KeyboardInterrupt) as error:
+        return error
+    return None
+
+
+@contextmanager
+def _flag_on_request(flag: Path, watch: Watch) -> Iterator[None]:
+    """Makes the file as soon as the run is asked to stop; the main thread may be waiting for Ray then."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.5):
+            if watch.stopping():
+                flag.touch()
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def check_names(job: Job) -> None:
@@ -99,30 +161,6 @@ def check_names(job: Job) -> None:
 def _stages_of(step: str) -> tuple[str, ...]:
     """Failures are counted once: those of stage 5 with its first half."""
     return {"draft": ("scene",), "scene": ()}.get(step, (step,))
-
-
-def _next(rows: queue.Queue[Any], watch: Watch) -> Work:
-    while True:
-        watch.check()
-        try:
-            result = rows.get(timeout=0.5)
-        except queue.Empty:
-            continue
-        if isinstance(result, Fault):
-            raise result.error
-        if isinstance(result, BaseException):
-            raise ModelError(f"Ray gave up: {' '.join(str(result).split())[-500:]}") from result
-        work: Work = result
-        return work
-
-
-def _fetch(job: Job, plans: Sequence[ShardPlan], rows: queue.Queue[Any]) -> None:
-    try:
-        for row in _dataset(job, plans).iter_rows():
-            rows.put(pickle.loads(row["work"]))
-    # Whatever it is, the main thread must hear of it.
-    except BaseException as error:
-        rows.put(error)
 
 
 def _dataset(job: Job, plans: Sequence[ShardPlan]) -> Any:

@@ -101,7 +101,7 @@ class Assumptions(Section):
     """What an estimate starts from: nothing of it is in the paper. A finished part of a run says better."""
 
     device: str = "A100"
-    seconds: Seconds = Seconds()
+    seconds: Seconds = Seconds.model_validate({})
     instances: PositiveFloat = Field(4.0, description="instances of a collage that pass the filters")
     pictures: PositiveFloat = Field(2.0, description="of them, those that share a subject with another")
     sets: PositiveFloat = Field(0.6, description="sets that come of a collage")
@@ -121,11 +121,11 @@ class SynthesisRecipe(Section):
     seed: NonNegativeInt = 0
     objects: str | Annotated[list[str], Field(min_length=1)] = SHIPPED
     rounds: PositiveInt = Field(1, le=100_000, description="times that the list is gone through")
-    stages: StageSettings = StageSettings()
+    stages: StageSettings = StageSettings.model_validate({})
     models: ModelsSection
-    run: RunSection = RunSection()
-    ray: RaySection = RaySection()
-    estimate: Assumptions = Assumptions()
+    run: RunSection = RunSection.model_validate({})
+    ray: RaySection = RaySection.model_validate({})
+    estimate: Assumptions = Assumptions.model_validate({})
 
     def result_settings(self) -> dict[str, Any]:
         """Everything that what is made depends on, as plain JSON values."""

@@ -89,6 +89,7 @@ class Recipe(Section):
     source: Literal["toybox"]
     seed: int = Field(0, ge=0)
     supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
+    alike: Fraction = Field(0.0, description="share of subjects shown from about one side, in no style")
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     save_minutes: PositiveFloat = 5.0
     sample_minutes: PositiveFloat = 10.0

@@ -53,6 +53,26 @@ def test_a_picture_gets_the_same_in_any_batch_and_with_any_seed(folder, pictures
     assert captioner.caption(pictures, [9] * 5) == together
 
 
+def test_a_language_model_with_a_decoder_of_its_own_repeats_nothing(checkpoint, pictures):
+    folder = checkpoint("blip2_t5")
+    captioner = make(folder, beams=1)
+    captions = captioner.caption(pictures, range(5))
+    model, words = captioner.model, AutoTokenizer.from_pretrained(folder)
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(pictures[:1], return_tensors="pt")
+    given, said = torch.tensor([[4, 4, 4, 4, 2]]), [1]
+    while len(said) < 9 and said[-1] != 2:
+        with torch.no_grad():
+            out = model(**pixels, input_ids=given, decoder_input_ids=torch.tensor([said]))
+        said.append(int(out.logits[0, -1].argmax()))
+    assert captions[0] == words.decode(said, skip_special_tokens=True)
+    assert captioner.caption(pictures[3:], [0, 0]) == captions[3:]
+
+
+def test_reduced_precision_runs(folder, pictures):
+    captions = make(folder, dtype="bfloat16").caption(pictures, range(5))
+    assert "word" in "".join(captions)
+
+
 def test_a_folder_that_does_not_place_the_picture_is_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "old")
     config = json.loads((copy / "config.json").read_text())

@@ -1,5 +1,8 @@
 """CLIP's image embeddings against its image encoder by hand."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +49,16 @@ def test_a_picture_gets_the_same_in_any_batch(folder, pictures):
     np.testing.assert_allclose(make(folder, batch_size=2).embed(pictures), together, atol=1e-6)
     np.testing.assert_allclose(make(folder).embed(pictures[3:4]), together[3:4], atol=1e-6)
     assert make(folder).embed([]).shape == (0, 12)
+
+
+def test_settings_of_old_checkpoints_are_read(folder, tmp_path, pictures):
+    """As they stand in the released ones."""
+    copy = shutil.copytree(folder, tmp_path / "old")
+    given = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32, "resample": 3}
+    flags = dict.fromkeys(("do_resize", "do_center_crop", "do_normalize"), True)
+    text = json.dumps({**given, **flags, "image_mean": MEAN, "image_std": DEVIATION})
+    (copy / "preprocessor_config.json").write_text(text)
+    np.testing.assert_allclose(make(copy).embed(pictures), make(folder).embed(pictures), atol=1e-6)
 
 
 def test_reduced_precision_and_offload_are_as_asked(folder, squares):

@@ -132,6 +132,12 @@ def test_a_picture_is_the_same_in_any_batch(make, name, pictures, masks, monkeyp
     assert run(make(name), []) == []
 
 
+def test_reduced_precision_draws_nearly_the_same(make):
+    (whole,) = make("sdxl").generate(["a robot"], [0], (32, 32))
+    (rounded,) = make("sdxl", dtype="bfloat16", steps=2).generate(["a robot"], [0], (32, 32))
+    assert 0 < far(whole, rounded) < 60
+
+
 def test_sizes_that_the_autoencoder_does_not_divide_are_kept(make, pictures, masks):
     odd = [pictures[0].resize((61, 45)), pictures[2].resize((64, 64))]
     holes = [masks[0].resize((61, 45)), masks[2]]

@@ -124,6 +124,18 @@ def test_a_model_without_chat_template_is_refused(folder, tmp_path):
     assert load_file(copy / "model.safetensors")
 
 
+def test_a_template_that_fails_is_explained(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "strict")
+    (copy / "chat_template.jinja").write_text("{{ raise_exception('a system message comes first') }}")
+    with pytest.raises(ModelError, match="a system message comes first"):
+        InstructPromptWriter(settings(copy), "cpu").write(["a"], [0])
+
+
+def test_reduced_precision_runs(folder):
+    writer = InstructPromptWriter(settings(folder, dtype="bfloat16", offload=True), "cpu")
+    assert all(isinstance(answer, str) for answer in writer.write(REQUESTS, SEEDS))
+
+
 def test_answers_longer_than_the_model_reads_are_refused(folder):
     writer = InstructPromptWriter(settings(folder, max_new_tokens=250), "cpu")
     with pytest.raises(ModelError, match=r"reads 256 tokens, .* lower max_new_tokens"):

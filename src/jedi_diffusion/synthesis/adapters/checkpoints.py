@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any
 import diffusers
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import RevisionResolutionError, StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 
 from jedi_diffusion.errors import ModelError
@@ -31,7 +32,7 @@ SMALL_FILES = (".json", ".txt", ".model", ".jinja")
 """Endings of what is read beside weights: configurations, vocabularies, chat templates."""
 STRAY_ERRORS = (
     *(RuntimeError, TypeError, LookupError, AttributeError),
-    *(SafetensorError, StrictDataclassError, RevisionResolutionError),
+    *(SafetensorError, StrictDataclassError, RevisionResolutionError, TemplateError),
 )
 """What the libraries raise about broken files, beside OSError and ValueError."""
 LEFT_OUT = ("safety_checker",)
@@ -71,7 +72,7 @@ def open_transformer(settings: LocalSettings, part: str, types: Collection[str])
 
 
 def open_pipeline(
-    settings: PipelineSettings, part: str, takes: Collection[str], refuses: Collection[str]
+    settings: PipelineSettings, part: str, takes: Set[str], refuses: Collection[str]
 ) -> tuple[Checkpoint, Any]:
     """The folder of a diffusers pipeline and its class, which must take certain inputs and not take others.
 

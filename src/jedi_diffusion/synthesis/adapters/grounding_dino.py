@@ -53,8 +53,10 @@ class GroundingDinoDetector(TransformerModel):
         is_word = torch.isin(words["input_ids"].cpu(), self._marks, invert=True)
         chances = outputs.logits.cpu().sigmoid()[..., : is_word.shape[1]]
         return [
-            self._read(*each, picture.size)
-            for *each, picture in zip(chances, is_word, outputs.pred_boxes.cpu(), pictures, strict=True)
+            self._read(chance, word, boxes, picture.size)
+            for chance, word, boxes, picture in zip(
+                chances, is_word, outputs.pred_boxes.cpu(), pictures, strict=True
+            )
         ]
 
     def _read(

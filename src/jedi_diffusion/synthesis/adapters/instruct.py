@@ -33,7 +33,7 @@ class SeededChoice(LogitsProcessor):
         self._chances = [random.Random(seed) for seed in seeds]
         self._temperature, self._top_p = temperature, top_p
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """input_ids: (B, L); scores: (B, V), logits -> (B, V), 0 at the drawn word, -infinity elsewhere."""
         chances, order = (scores.float() / self._temperature).softmax(dim=-1).sort(dim=-1, descending=True)
         sums = chances.cumsum(dim=-1)
@@ -60,12 +60,17 @@ class InstructPromptWriter(TransformerModel):
             raise ModelError(
                 f"{self.name} has no chat template, so it follows no instructions: take an instruct model."
             )
+        self._end = self.model.generation_config.eos_token_id
+        if self._end is None:
+            self._end = self._tokenizer.eos_token_id
+        if self._end is None:
+            raise ModelError(f"{self.name} does not say which token ends an answer (eos_token_id).")
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._end = self.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
         # The model's own would bring limits and penalties that the recipe does not show.
-        self.model.generation_config = GenerationConfig(
+        plain: Any = GenerationConfig
+        self.model.generation_config = plain(
             max_new_tokens=settings.max_new_tokens,
             do_sample=False,
             eos_token_id=self._end,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class PipelineModel:
         settings: PipelineSettings,
         device: str,
         part: str,
-        takes: Collection[str],
+        takes: Set[str],
         refuses: Collection[str] = (),
     ) -> None:
         self.name, self.batch_size = settings.model, settings.batch_size

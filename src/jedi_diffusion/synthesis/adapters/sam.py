@@ -25,7 +25,8 @@ class SamSegmenter(TransformerModel):
     def __init__(self, settings: SamSettings, device: str) -> None:
         super().__init__(settings, device, "segmenter", {"sam"}, SamModel)
         self.settings = settings
-        self._processor = SamProcessor(self.image_processor())
+        make: Any = SamProcessor
+        self._processor = make(self.image_processor())
 
     def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
         """A mask (H, W) for each box. A picture is encoded once for all of its boxes, not at all for none."""
@@ -42,7 +43,7 @@ class SamSegmenter(TransformerModel):
             return [[] for _ in boxes]
         seen = self._processor.image_processor(pictures, return_tensors="pt")
         with self.at_work():
-            embeddings = self.model.get_image_embeddings(seen["pixel_values"].to(self.device, self.dtype))
+            embeddings = self.model.get_image_embeddings(seen["pixel_values"].to(self.device))
             return [
                 self._masks(embedding[None], each, tuple(original), tuple(scaled))
                 for embedding, each, original, scaled in zip(
@@ -70,13 +71,13 @@ class SamSegmenter(TransformerModel):
             ]
         )
         masks: list[Mask] = []
-        for part in corners.split(self.settings.box_batch):
+        for part in torch.split(corners, self.settings.box_batch):
             found = self.model(
                 image_embeddings=embedding,
-                input_boxes=part[None].to(self.device, self.dtype),
+                input_boxes=part[None].to(self.device),
                 multimask_output=True,
             )
-            chosen = best_masks(found.pred_masks[0].float(), found.iou_scores[0])
+            chosen = best_masks(found.pred_masks[0], found.iou_scores[0])
             (whole,) = self._processor.post_process_masks([chosen], [original], [scaled])
             masks += list(whole[:, 0].cpu().numpy())
         return masks
@@ -84,4 +85,4 @@ class SamSegmenter(TransformerModel):
 
 def best_masks(masks: torch.Tensor, scores: torch.Tensor) -> Any:
     """masks: (K, R, h, w); scores: (K, R) -> (K, 1, h, w), the mask of the highest score for each box."""
-    return masks[torch.arange(len(masks)), scores.argmax(dim=1)][:, None]
+    return masks[torch.arange(len(masks), device=masks.device), scores.argmax(dim=1)][:, None]

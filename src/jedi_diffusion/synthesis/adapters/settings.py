@@ -1,7 +1,7 @@
 """Settings of the local models, each with its unit and range. Defaults are the paper's models.
 
-The paper names families, but no sizes, steps or scales: those are ours, from what the families' own papers report
-and recommend.
+The paper names families, but no sizes, steps or scales: those are ours, from what the families' own papers
+report and recommend.
 """
 
 from __future__ import annotations
@@ -103,11 +103,14 @@ class GroundingDinoSettings(LocalSettings):
 
 
 class SamSettings(LocalSettings):
-    """The Segment Anything Model (the first one). box_batch: boxes of a picture at the same time."""
+    """The Segment Anything Model (the first one), in float32: bfloat16 would round boxes to 4 pixels.
+
+    box_batch: boxes of a picture at the same time.
+    """
 
     kind: Literal["sam"] = "sam"
     model: Name = "facebook/sam-vit-huge"
-    dtype: DType = "float32"
+    dtype: Literal["float32"] = "float32"
     batch_size: PositiveInt = Field(4, le=1024)
     box_batch: PositiveInt = Field(64, le=1024)
 

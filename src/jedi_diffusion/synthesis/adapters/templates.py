@@ -53,7 +53,7 @@ class TemplatePromptWriter:
             numbers = chance.choice(1_000_000, int(found["count"]), replace=False)
             prompts = [f"{found['name']}, example {number}" for number in numbers]
         elif found := self._scene.fullmatch(request):
-            order = chance.permutation(len(self.scenes))
+            order = chance.permutation(len(self.scenes)).tolist()
             prompts = [f"a {found['name']} {self._nth(place, order)}" for place in range(int(found["count"]))]
         else:
             return Failure("templates answer no request but those of the pipeline")

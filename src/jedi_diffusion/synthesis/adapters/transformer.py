@@ -44,10 +44,9 @@ class TransformerModel:
 
     def image_processor(self) -> Any:
         """The image processor beside the weights, on Pillow: torchvision is not used."""
+        processors: Any = AutoImageProcessor
         with explained(self.name):
-            return AutoImageProcessor.from_pretrained(
-                self.checkpoint.folder, backend="pil", trust_remote_code=False
-            )
+            return processors.from_pretrained(self.checkpoint.folder, backend="pil", trust_remote_code=False)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
