@@ -248,8 +248,8 @@ def _components(
             alone = instances[component[0]]
             box = alone.box
             place = (int(box.left), int(box.top), int(box.right), int(box.bottom))
-            near = _near(instances, matrix, component[0])
-            yield Rejection(alone.key, Stage.GROUP, Reason.ALONE, detail, place, near)
+            compared = tuple(_near(instances, matrix, component[0]).items())
+            yield Rejection(alone.key, Stage.GROUP, Reason.ALONE, detail, place, compared)
             continue
         key = replace(instances[component[0]].key, group=number, instance=None)
         members = []

@@ -100,13 +100,13 @@ class Rejection:
     reason: Reason
     detail: str = ""
     box: tuple[int, int, int, int] | None = None
-    affinities: dict[str, float] | None = None
+    affinities: tuple[tuple[str, float], ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `box` and `affinities` only where there are any."""
         told = {"stage": self.stage.value, "reason": self.reason.name.lower(), "detail": self.detail}
         place = {"box": list(self.box)} if self.box else {}
-        compared = {"affinities": self.affinities} if self.affinities is not None else {}
+        compared = {} if self.affinities is None else {"affinities": dict(self.affinities)}
         return {**self.key.as_json(), **told, **place, **compared}
 
 
