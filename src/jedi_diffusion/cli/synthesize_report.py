@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.synthesis.report.facts import PhotoSubject
     from jedi_diffusion.synthesis.report.similarity import PictureEncoder
 
-MAX_SETS = 1_000_000
+MAX_SETS = 10_000  # their pictures are compared with each other
 STRANGERS = (
     "The toybox's encoder knows pictures of the toybox alone: its numbers of real photos say nothing. Give "
     "CLIP and DINO (--encoders pretrained) to compare with photos."

@@ -115,7 +115,7 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
         "Affinity thresholds",
         "Kept sets",
         "Collages and what was taken of them",
-        "cut by border: cut off by the border",
+        "<h3>cut off by the border</h3>",
     ):
         assert each in html, each
     assert "not finished" not in html

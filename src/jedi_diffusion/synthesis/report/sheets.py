@@ -183,8 +183,8 @@ def _rejected(output: OutputFolder, chosen: Chosen) -> Gallery:
         for collage, each in instances:
             picture = output.collage_picture(collage.record)
             if picture is not None:
-                crops.append((_crop(picture, each), f"{collage.record['object']}, {each.number}"))
-        strips.append(Strip(f"{_words(reason)}: {Reason[reason.upper()].value}", crops))
+                crops.append((_crop(picture, each), collage.name))
+        strips.append(Strip(Reason[reason.upper()].value, crops))
     return Gallery(
         "Rejected instances by reason", strips, "Cut out of the collages whose pictures were kept."
     )
