@@ -3,35 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-import httpx
 import pytest
 from fakes import CARD, FakeRunner
+from servers import Running
 
 from jedi_diffusion.app.application import Access, make_application
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
-
-
-@dataclass
-class Running:
-    """A server that listens, and what is behind it."""
-
-    url: str
-    engine: Engine
-    runner: FakeRunner
-    server: Server
-    thread: threading.Thread
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-
-    def client(self, **settings: object) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, **settings)
 
 
 @pytest.fixture

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Running
 from fakes import FakeRunner, picture_of
 from PIL import Image
+from servers import Running
 
 from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.session import Example
 from jedi_diffusion.pictures import read_parameters
 
-# Gradio leaves event loops open while it builds its components.
+# Gradio leaves event loops open while it builds its components, and calls pandas as it was.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -125,7 +126,7 @@ class Visit:
 
     def upload(self, *paths: Path) -> None:
         self.tab.set_input_files("#photos input[type=file]", [str(path) for path in paths])
-        self.tab.wait_for_selector(f"#crops button >> nth={len(paths) - 1}")
+        self.tab.wait_for_selector(f"#crops .thumbnail-item >> nth={len(paths) - 1}")
 
     def prompt(self, text: str) -> None:
         self.tab.fill("#prompts textarea", text)
@@ -172,13 +173,13 @@ def test_from_photos_to_pictures_and_back(visit, photos, tmp_path) -> None:
     tab.check("#locked input")
     there.generate()
     tab.wait_for_selector("#status progress")
-    tab.wait_for_selector("#made button >> nth=1", timeout=60_000)
+    tab.wait_for_selector("#made .thumbnail-item >> nth=1", timeout=60_000)
     tab.wait_for_selector("#status:has-text('2 pictures are done')")
     alts = tab.eval_on_selector_all("#made img, #crops img", "images => images.map(each => each.alt)")
     assert all(alts)
     call = there.running.runner.calls[0]
     assert (call.captions, call.sampling.steps, len(call.references)) == (("a robot",), 25, 2)
-    tab.click("#made button >> nth=0")
+    tab.click("#made .thumbnail-item >> nth=0")
     tab.wait_for_selector("#settings:has-text('made with jedi-diffusion')")
     with tab.expect_download() as got:
         tab.click("#png")
@@ -192,7 +193,7 @@ def test_from_photos_to_pictures_and_back(visit, photos, tmp_path) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         assert len(archive.namelist()) == 3
     tab.click("#reuse")
-    tab.wait_for_selector("#crops button >> nth=2")
+    tab.wait_for_selector("#crops .thumbnail-item >> nth=2")
     tab.click("#again")
     tab.wait_for_function("document.querySelector('#prompts textarea').value == 'a robot on the beach'")
     assert there.outside() == []
@@ -205,7 +206,7 @@ def test_examples_crops_and_messages(visit, photos, tmp_path) -> None:
     there.prompt("a robot")
     there.generate()
     tab.wait_for_selector("text=Add a photo of your subject first")
-    tab.click("#examples button >> nth=1")
+    tab.click("#examples .thumbnail-item >> nth=1")
     tab.wait_for_function("document.querySelector('#what textarea, #what input').value == 'a dog'")
     tab.click("#surprise")
     tab.wait_for_function("document.querySelector('#what textarea, #what input').value == 'an owl'")
@@ -217,7 +218,7 @@ def test_examples_crops_and_messages(visit, photos, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_cancel_and_leaving_free_the_place(visit, photos) -> None:
-    there = visit(FakeRunner(step_seconds=0.05))
+    there = visit(FakeRunner(step_seconds=0.4))
     there.upload(photos[0])
     there.prompt("a robot")
     there.generate()
@@ -244,5 +245,5 @@ def test_a_narrow_dark_screen_and_the_keyboard(visit, photos) -> None:
         if tab.evaluate("document.activeElement.id") == "generate":
             break
     tab.keyboard.press("Enter")
-    tab.wait_for_selector("#made button")
+    tab.wait_for_selector("#made .thumbnail-item")
     assert there.outside() == []

@@ -47,9 +47,26 @@ REFRESH = 0.25
 CSS = """
 .gradio-container { max-width: 76rem !important; margin: 0 auto; }
 mark { text-decoration: line-through; }
+.grid-wrap { min-height: 0 !important; padding-top: 2.25rem !important; }
+.grid-container { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)) !important; }
+.thumbnail-item { min-width: 0; }
+#words p { white-space: pre-line; }
 progress { width: 100%; }
 @media (max-width: 40rem) { .gradio-container { padding: 0.5rem !important; } }
 """
+
+
+# Nothing is shared with anybody, so gradio's button for that goes.
+STRIP: dict[str, Any] = {
+    "columns": 4,
+    "height": "auto",
+    "fit_columns": False,
+    "interactive": False,
+    "allow_preview": False,
+    "buttons": [],
+}
+SHOWN: dict[str, Any] = STRIP | {"allow_preview": True, "buttons": ["download", "fullscreen"]}
+"""How galleries look."""
 
 
 class Page:
@@ -107,21 +124,13 @@ class Page:
         picked = gr.Gallery(
             [(each.picture, each.what) for each in self._fixed],
             label="Or pick a subject that the model has never seen",
-            columns=4,
-            height="auto",
-            allow_preview=False,
-            interactive=False,
             visible=bool(self._fixed),
             elem_id="examples",
+            **STRIP,
         )
         surprise = gr.Button("Surprise me", visible=bool(self._fixed), elem_id="surprise")
         crops = gr.Gallery(
-            label="As the model sees them; choose one to move its crop",
-            columns=4,
-            height="auto",
-            allow_preview=False,
-            interactive=False,
-            elem_id="crops",
+            label="As the model sees them; choose one to move its crop", elem_id="crops", **STRIP
         )
         with gr.Row():
             across = gr.Slider(0, 100, 50, step=1, label="Crop: left to right", elem_id="across")
@@ -182,9 +191,8 @@ class Page:
             start = gr.Button("Generate", variant="primary", elem_id="generate")
             stop = gr.Button("Cancel", elem_id="cancel")
         status = gr.HTML('<div role="status" aria-live="polite"></div>', elem_id="status")
-        look: dict[str, Any] = {"columns": 4, "height": "auto", "interactive": False}
-        preview = gr.Gallery(label="In the making", elem_id="preview", **look)
-        made = gr.Gallery(label="Pictures of this session", elem_id="made", **look)
+        preview = gr.Gallery(label="In the making", elem_id="preview", visible=False, **STRIP)
+        made = gr.Gallery(label="Pictures of this session", elem_id="made", **SHOWN)
         with gr.Row():
             again = gr.Button("Use these settings", interactive=False, elem_id="again")
             reuse = gr.Button("Use this picture as a reference", interactive=False, elem_id="reuse")
@@ -237,10 +245,10 @@ class Page:
 
     def mark(self, prompts: str, what: str) -> str:
         unknown = self.service.unknown_words([*prompts.splitlines()[:50], what])
-        return marked(f"{what}\n{prompts}" if what else prompts, unknown)
+        return marked(f"{what}\n{prompts}".strip(), unknown)
 
     async def generate(
-        self, session: Session, locked: bool, *values: Any, request: gr.Request
+        self, request: gr.Request, session: Session, locked: bool, *values: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Status, pictures in the making, pictures of the session, zip, seed; again and again until done."""
         engine, card = self.service.engine, self.service.card
@@ -260,7 +268,13 @@ class Page:
         finally:
             engine.cancel(job)  # the visitor has left; nothing happens to a job that is over
         if job.error is not None:
-            yield f'<div role="alert">{job.error}</div>', gr.Gallery([]), gr.skip(), gr.skip(), controls.seed
+            yield (
+                f'<div role="alert">{job.error}</div>',
+                gr.Gallery([], visible=False),
+                gr.skip(),
+                gr.skip(),
+                controls.seed,
+            )
             return
         new = await asyncio.to_thread(keep, session, job, controls, card, self.folder)
         archive = await asyncio.to_thread(write_zip, session, self.folder)
@@ -268,7 +282,7 @@ class Page:
         done = f'<div role="status" aria-live="polite">{len(new)} pictures are done.</div>'
         shown = [(str(each.path), f"{each.prompt} ({each.seed})") for each in session.made]
         button = gr.DownloadButton(value=str(archive), interactive=True)
-        yield done, gr.Gallery([]), gr.Gallery(shown), button, controls.seed
+        yield done, gr.Gallery([], visible=False), gr.Gallery(shown), button, controls.seed
 
     async def _follow(self, job: Job) -> AsyncIterator[str]:
         with woken_by(job) as changed:
@@ -332,7 +346,7 @@ def in_the_making(job: Job) -> Any:
     texts = [
         f"{prompt}: step {step} of {total}" for prompt, step in zip(job.ask.prompts, job.steps, strict=True)
     ]
-    return gr.Gallery(list(zip(shown, texts, strict=True)))
+    return gr.Gallery(list(zip(shown, texts, strict=True)), visible=True)
 
 
 @contextmanager
