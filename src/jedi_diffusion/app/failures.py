@@ -43,7 +43,7 @@ CODES = {
 
 def describe(error: JeDiError) -> tuple[int, dict[str, str | None]]:
     """The HTTP status of an error, and the object that tells a client of it."""
-    status, kind, code = next(rest for base, *rest in KINDS if isinstance(error, base))
+    _, status, kind, code = next(row for row in KINDS if isinstance(error, row[0]))
     param = error.param if isinstance(error, FieldError) else None
     return status, {"message": str(error), "type": kind, "param": param, "code": code}
 

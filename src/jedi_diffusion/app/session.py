@@ -156,8 +156,8 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         raise UsageError("Add a photo of your subject first, or pick one of the examples.")
     if not prompts:
         raise UsageError("Write what to show, one prompt a line.")
-    for text in (*prompts, controls.what):
-        check_text(text)
+    for words in (*prompts, controls.what):
+        check_text(words)
     check_range("Pictures of each prompt", controls.count, 1, MAX_PICTURES)
     pictures = [prompt for prompt in prompts for _ in range(controls.count)]
     if len(pictures) > MAX_PICTURES:
