@@ -48,6 +48,12 @@ LEVELS = {
 }
 
 
+def test_names_of_test_files_are_unique() -> None:
+    """Two of one name are one module to pytest, and the second is an error only where both are collected."""
+    names = [each.name for each in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def imported_modules(file: Path) -> Iterator[str]:
     """Absolute names of everything a file imports, at any depth, for typing alone or at run time."""
     parts = ("jedi_diffusion", *file.relative_to(PACKAGE).with_suffix("").parts)

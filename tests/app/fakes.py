@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from jedi_diffusion.app.jobs import Ask
+from jedi_diffusion.app.jobs import Ask, Job
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Call, Sampling
 from jedi_diffusion.errors import JeDiError
@@ -58,3 +58,11 @@ def ask(*prompts: str, seed: int = 0, references: tuple[Image.Image, ...] = (), 
     return Ask(
         tuple(prompts), seeds, references, ("a",) * bool(references), Sampling(SIDE, SIDE, steps=steps)
     )
+
+
+def wait(job: Job, seconds: float = 20.0) -> Job:
+    end = time.monotonic() + seconds
+    while not job.is_over:
+        assert time.monotonic() < end, f"the job is still {job.state}"
+        time.sleep(0.002)
+    return job

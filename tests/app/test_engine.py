@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fakes import FakeRunner, ask, picture_of
+from fakes import FakeRunner, ask, picture_of, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -41,14 +41,6 @@ def make_engine() -> Iterator:
             each.gate.set()
         engine.close(grace=0)
         assert not any(thread.is_alive() for thread in engine._threads)
-
-
-def wait(job: Job, seconds: float = 20.0) -> Job:
-    end = time.monotonic() + seconds
-    while not job.is_over:
-        assert time.monotonic() < end, f"the job is still {job.state}"
-        time.sleep(0.002)
-    return job
 
 
 def hold(runner: FakeRunner) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import CARD, FakeRunner
+from fakes import CARD, FakeRunner, wait
 from PIL import Image
-from test_engine import wait
 
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.session import (

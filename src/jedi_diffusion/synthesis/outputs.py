@@ -173,6 +173,8 @@ class OutputFolder:
         Raises RecipeError where it is another's, OutputError where it cannot be written.
         """
         make_folder(self.shards)
+        for left in self.folder.glob(f".{MANIFEST}.*"):  # of a run that was killed while it wrote it
+            left.unlink(missing_ok=True)
         listed = "".join(f"{item.name}\t{item.category}\n" for item in items).encode()
         path = self.folder / RECIPE
         if not path.exists():

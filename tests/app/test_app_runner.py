@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from fakes import wait
 from PIL import Image
-from test_engine import wait
 
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
