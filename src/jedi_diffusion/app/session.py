@@ -31,6 +31,8 @@ MAX_MADE = 100
 """Pictures that a session keeps; the oldest go first."""
 PHOTO_SIDE = 1024
 """Photos are kept no larger than this, in pixels of the longer side."""
+SEEDS = 10**6
+"""Seeds are drawn below this: people can read them out."""
 SCALE = 3.0
 """Guidance in the middle between photos and prompt."""
 QUALITIES: dict[str, tuple[int, Literal["joint", "cached"]]] = {
@@ -43,12 +45,14 @@ QUALITIES: dict[str, tuple[int, Literal["joint", "cached"]]] = {
 
 @dataclass
 class Photo:
-    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre."""
+    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre. Examples make
+    room for a visitor's own photos."""
 
     picture: Image.Image
     name: str
     across: float = 0.5
     down: float = 0.5
+    is_example: bool = False
 
     def crop(self, width: int, height: int) -> Image.Image:
         centre = (self.across, self.down)
@@ -162,7 +166,7 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     pictures = [prompt for prompt in prompts for _ in range(controls.count)]
     if len(pictures) > MAX_PICTURES:
         raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
-    seed = secrets.randbelow(2**31) if controls.seed is None else controls.seed
+    seed = secrets.randbelow(SEEDS) if controls.seed is None else controls.seed
     check_range("The seed", seed, 0, MAX_SEED)
     steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"])
     if controls.by_hand:
@@ -215,17 +219,16 @@ def write_zip(session: Session, folder: Path) -> Path:
 
 
 def marked(prompts: str, unknown: Sequence[str]) -> str:
-    """The prompts as HTML with the words that the model leaves out marked; empty where there are none."""
-    if not unknown:
-        return ""
+    """The prompts with words that the model leaves out, as HTML with these marked; empty without any."""
     words = set(unknown)
 
     def mark(piece: str) -> str:
         shown = html.escape(piece)
         return f"<mark>{shown}</mark>" if piece.lower() in words else shown
 
-    text = "".join(map(mark, re.split(r"([^\W_]+)", prompts)))
-    return f"<p>The model does not know the marked words and leaves them out:</p><p>{text}</p>"
+    lines = ["".join(map(mark, re.split(r"([^\W_]+)", line))) for line in prompts.splitlines()]
+    text = "\n".join(line for line in lines if "<mark>" in line)
+    return f"<p>The model does not know the marked words and leaves them out:\n{text}</p>" if text else ""
 
 
 def status_of(job: Job, seconds_left: float | None) -> str:
