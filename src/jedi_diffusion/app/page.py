@@ -264,7 +264,8 @@ class Page:
         if job.error is not None:
             yield f'<div role="alert">{html.escape(str(job.error))}</div>', nothing, *same, controls.seed
             return
-        await asyncio.to_thread(keep, session, job, controls, card, self.folder)
+        with told():
+            await asyncio.to_thread(keep, session, job, controls, card, self.folder, self.service.seal)
         archive = await asyncio.to_thread(write_zip, session, self.folder)
         session.selected = None
         shown = [(str(each.path), f"{each.prompt} ({each.seed})") for each in session.made]

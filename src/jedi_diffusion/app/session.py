@@ -20,6 +20,7 @@ from jedi_diffusion.app.jobs import Ask, Job
 from jedi_diffusion.app.results import parameters_of, png_of
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Sampling
+from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_range, check_text
 from jedi_diffusion.pictures import open_picture
@@ -185,19 +186,20 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     )
 
 
-def keep(session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path) -> list[Made]:
+def keep(
+    session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path, seal: Seal = unsigned
+) -> None:
     """Write the pictures of a finished job into the folder and add them to the session. Files of pictures
-    that the session no longer has are deleted."""
+    that the session no longer has are deleted. Raises what `seal` raises."""
     new = []
     for number, (prompt, seed) in enumerate(zip(job.ask.prompts, job.ask.seeds, strict=True)):
         words = "-".join(re.findall(r"\w+", prompt.lower()))[:48].strip("-") or "picture"
         path = folder / job.id / f"{words}_{seed}_{number}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png_of(job, number, card))
+        path.write_bytes(png_of(job, number, card, seal))
         new.append(Made(path, prompt, seed, controls, parameters_of(job, number, card)))
     session.made = [*new, *session.made]
     forget(session, MAX_MADE)
-    return new
 
 
 def forget(session: Session, most: int = 0) -> None:

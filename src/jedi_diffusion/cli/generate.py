@@ -20,9 +20,10 @@ from jedi_diffusion.calls import Call, Sampling, run_call
 from jedi_diffusion.cli import models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
+from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Run:
     items: list[Item]
     references: list[Reference]
     suffix: str
+    seal: Seal = unsigned
     made: int = 0
     shown: list[Image.Image] = field(default_factory=list)
 
@@ -74,11 +76,12 @@ def run(arguments: list[str]) -> None:
     options.check(given)
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     recorded = options.read_settings(given.from_) if given.from_ else None
     references = read_references(given.reference)
     if recorded:
         check_same_references(recorded, references)
-    job = plan(given, references)
+    job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
@@ -201,13 +204,14 @@ def progress(steps: int) -> tqdm:
 
 
 def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
-    """Make the pictures, batch after batch, and write each as soon as it is there."""
+    """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given = job.options
     references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
         for item, picture in zip(batch, sample(pipe, given, references, batch, bar), strict=True):
-            save_png(job.path(item.file), picture, parameters_of(item, settings))
+            png = png_bytes(picture, parameters_of(item, settings))
+            write_file(job.path(item.file), job.seal(png))
             job.made += 1
             if job.made <= SHEET_PICTURES:
                 job.shown.append(picture)
