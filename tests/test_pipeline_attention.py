@@ -1,4 +1,4 @@
-"""A call of the pipeline that records attention: which branch and steps, for which target, the same pictures."""
+"""A call of the pipeline that records attention: which branch, steps and target, and the same pictures."""
 
 import numpy as np
 import pytest

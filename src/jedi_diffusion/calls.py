@@ -48,7 +48,8 @@ def run_call(
 ) -> list[Image.Image]:
     """A picture for each prompt, from its own seed. after_step(step from 0, latents (T, C, H, W)).
 
-    What after_step raises ends the call. attention_record: see `JeDiPipeline.__call__`. Raises JeDiError, also when memory runs out.
+    What after_step raises ends the call. attention_record: see `JeDiPipeline.__call__`.
+    Raises JeDiError, also when memory runs out.
     """
     import torch
 

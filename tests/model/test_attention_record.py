@@ -1,4 +1,6 @@
-"""Recorded attention against a dense softmax over the whole batch, in both couplings, and where it is kept."""
+"""Recorded attention against a dense softmax over the whole batch, in both couplings; what is asked."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -34,7 +36,7 @@ def self_attention(unet):
 def dense(unet, run, sees):
     """Every layer's attention as one softmax over all tokens of the batch, those not seen at minus infinity.
 
-    sees (I, I) bool: which pictures a picture sees. Returns {tokens: mean over heads and layers (I, L, I, L)}.
+    sees (I, I) bool: which pictures a picture sees. Returns {L: mean over heads and layers (I, L, I, L)}.
     """
     inputs = {}
     hooks = [
@@ -175,7 +177,7 @@ def test_the_token_under_a_point(point, first):
 @pytest.mark.parametrize("side", [16, 17, 24, 32, 64, 96, 128])
 def test_fine_grids_are_asked_at_regular_places(side):
     rows = sorted({token // side for token in asked_tokens((0.5, 0.5), (side, side))[1:]})
-    apart = {b - a for a, b in zip(rows, rows[1:], strict=False)}
+    apart = {b - a for a, b in pairwise(rows)}
     assert len(rows) <= GRID
     assert len(apart) == 1
     assert abs((side - 1 - rows[-1]) - rows[0]) <= 1

@@ -48,12 +48,11 @@ class AttentionMap:
     steps: int
 
     def correspondences(self, pictures: Sequence[int], count: int) -> list[Correspondence]:
-        """The `count` strongest mutual choices between the grid and tokens of these pictures, strongest first.
+        """The `count` strongest mutual choices between the grid and these pictures' tokens, strongest first.
 
         Mutual: the answer gets the token's greatest weight, and from no other token of the grid more. A token
         that everything looks at is so an answer once.
         """
-        _, width = self.size
         rows = self.weights[1:, list(pictures)].flatten(1)
         answers = rows.argmax(dim=1)
         asked = torch.arange(len(rows), device=rows.device)
@@ -150,7 +149,7 @@ class AttentionWriter:
         set_sizes: Sequence[int],
         references: Sequence[Pair | None] | None,
     ) -> None:
-        """Adds a layer: query, key (I, L, H, D); references: for each set the pair read from a cache, or None."""
+        """Adds a layer: query, key (I, L, H, D); references: for each set what it reads from a cache."""
         tokens = query.shape[1]
         size = token_grid(self._size, tokens)
         asked = list(asked_tokens(self._record.point, size))
