@@ -32,6 +32,7 @@ LEVELS = {
     "diffusion": 2,
     "data": 2,
     "page": 2,
+    "attention_figure": 3,
     "calls": 3,
     "conditioning": 3,
     "loading": 3,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.limits import (
     MAX_GUIDANCE,
@@ -74,6 +75,8 @@ class GenerateOptions:
     """Where to compute."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format; float32, on CUDA bfloat16, if not given."""
+    attention_map: str | None = None
+    """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
     overwrite: bool = False
     """Replace files of earlier runs."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -178,6 +181,12 @@ def check(options: GenerateOptions) -> None:
             "0 references are given; at least 1 is needed: --reference photo.jpg. (Without one, "
             "--joint-targets and 2 or more pictures make a set of one new subject.)"
         )
+    if options.attention_map is not None:
+        read_point(options.attention_map, options.size)
+        if references == 0:
+            raise UsageError(
+                "--attention-map shows where pictures look in the references: give one with --reference."
+            )
     if references > MAX_REFERENCES:
         raise UsageError(f"{references} references are given; at most {MAX_REFERENCES} are used at once.")
     if options.joint_targets and pictures + references > MAX_SET:
