@@ -132,3 +132,27 @@ def test_calls_that_cannot_be_recorded_are_refused_before_they_start(pipe, photo
     assert record.maps()
     with pytest.raises(UsageError, match="already holds"):
         sample(pipe, "a dog", photos[:1], record)
+
+
+def test_the_bundled_model_looks_at_the_subject():
+    """More of what a token in the middle gives to the reference goes to the subject than its area would get."""
+    from jedi_diffusion.toybox import load_pipeline, world
+
+    toybox = load_pipeline()
+    toybox.set_progress_bar_config(disable=True)
+    subjects = [world.sample_subject(seed, split="held_out") for seed in range(50, 54)]
+    specs = [world.sample_picture(subject, 0, style="", attribute="") for subject in subjects]
+    rendered = world.render(specs, size=64)
+    found = []
+    for spec, picture, mask in zip(specs, rendered.pictures, rendered.masks, strict=True):
+        record = AttentionRecord((0.5, 0.55), steps=range(3))
+        settings = {"coupling": "cached", "reference_prompts": spec.caption, "guidance_scale": 1.0}
+        reference = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+        prompt = f"a {spec.subject.noun} on the beach"
+        sample(toybox, prompt, [reference], record, num_inference_steps=4, **settings)
+        finest = record.maps()[0]
+        given = finest.weights[0, 0]
+        subject = torch.nn.functional.adaptive_avg_pool2d(mask[None].float(), finest.size)[0]
+        found.append((float((given * subject).sum() / given.sum()), float(subject.mean())))
+    on_subject, area = np.mean(found, axis=0)
+    assert on_subject > 1.3 * area

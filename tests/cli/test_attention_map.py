@@ -76,7 +76,8 @@ def test_points_in_pixels_and_fractions() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "5,", "a,b", "1,2,3", "-1,5", "0.5,10", "1.01,0.5", "1..2,3", "nan,1", "128,0", "0,9999"]
+    "text",
+    ["", "5", "5,", "a,b", "1,2,3", "-1,5", "0.5,10", "1.01,0.5", "1..2,3", "nan,1", "128,0", "0,9999"],
 )
 def test_points_that_are_none_or_lie_outside(text) -> None:
     with pytest.raises(UsageError, match="--attention-map") as found:
