@@ -56,7 +56,7 @@ def test_weights_lie_over_their_tokens_and_the_picture_shows_through() -> None:
 
 
 def test_each_reference_has_its_own_heat_on_one_scale() -> None:
-    """Below the first row, left: reference 1 has the lightest block at row 1, column 2; reference 2 a darker one."""
+    """Left in the row: reference 1 has the lightest block, in row 1, column 2; reference 2 a darker one."""
     figure = np.asarray(draw(2, [maps_of(2, [(1, 2), (3, 0)])]).convert("L")).astype(int)
     top = figure.shape[0] - GAP - 18 - SIDE
     cells = [
