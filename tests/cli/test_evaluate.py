@@ -63,6 +63,35 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     assert "joint holds pictures that were made otherwise (another method)" in other.err
 
 
+def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_path, joint_model) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["set"] |= {"subjects": 1, "samples": 1}
+    sampling = {"model": str(joint_model), "steps": 1}
+    fit = {"fit_steps": 1, "prior_pictures": 1, "learning_rate": 0.01}
+    kinds = ("dreambooth", "textual_inversion", "custom_diffusion", "svdiff", "diffusekrona")
+    content["methods"] = [{"kind": kind, "name": kind, **sampling, **fit} for kind in kinds]
+    content["methods"].append({"kind": "dreambooth", "name": "lora", "rank": 2, **sampling, **fit})
+    content["methods"].append({"kind": "training_free", "name": "untrained", **sampling})
+    recipe.write_text(yaml.safe_dump(content))
+    words = ["evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu"]
+    done = jedi(*words)
+    assert done.status == 0, done.err
+    stored = {
+        name: list((tmp_path / "out" / "fits" / name).glob("*.safetensors")) for name in (*kinds, "lora")
+    }
+    assert all(len(files) == 1 for files in stored.values())
+    for name in stored:
+        assert f"{name}: 1 fits, each" in done.out
+    pictures = {path: path.read_bytes() for path in (tmp_path / "out" / "pictures").rglob("*.png")}
+    assert len(set(pictures.values())) == 7
+    before = {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+    for path in pictures:
+        path.unlink()
+    assert jedi(*words).status == 0
+    assert all(path.read_bytes() == data for path, data in pictures.items())
+    assert before == {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -71,6 +100,8 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
         ("methods.1.name=joint", "two methods have the same name"),
         ("methods.0.name=../joint", "methods.0.model.name"),
         ("methods.0.model=nowhere/at/all", "There is no model 'nowhere/at/all'"),
+        ("methods.0={kind: svdiff, name: a, dtype: float16}", "methods.0.svdiff.dtype"),
+        ("methods.0={kind: dreambooth, name: a, model: nowhere/at/all}", "no model 'nowhere/at/all'"),
         ("methods.0.steps=0", "greater than or equal to 1"),
         ("encoders={kind: pretrained, clip: nowhere/at/all}", "nowhere/at/all"),
     ],

@@ -1,4 +1,4 @@
-"""Training-free joint: a single-image model made to share attention over a set, with replacement, untrained."""
+"""Training-free joint: a single-image model that shares attention over a set, untrained."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class TrainingFreeJoint:
     """Coupled self-attention (section 3.1) and the replacement trick (section 3.3), with nothing trained.
 
-    Any SD-family model, by `JeDiPipeline.from_single_image_model`. What differs from JeDi: the network is never
-    told which pictures are given (mask 1 and zero reference latents for all), so references reach the
-    target through attention to their re-noised latents only. With a trained joint model as the backbone
-    (the bundled one) its coupled attention is trained, its input is still withheld.
-    `settings` are arguments of the pipeline's call. Raises UsageError for coupling "cached", whose clean
-    references an untrained network takes for noise.
+    Any SD-family model, by `JeDiPipeline.from_single_image_model`. What differs from JeDi: the network is
+    never told which pictures are given (mask 1 and zero reference latents for all), so references reach the
+    target through attention to their re-noised latents only. With a trained joint model as the backbone (the
+    bundled one) its coupled attention is trained, its input is still withheld. `settings` are arguments of
+    the pipeline's call. Raises UsageError for coupling "cached", whose clean references an untrained network
+    takes for noise.
     """
 
     pipeline: JeDiPipeline
@@ -57,7 +57,7 @@ class TrainingFreeJoint:
 
 @contextmanager
 def hidden_references(unet: torch.nn.Module) -> Iterator[None]:
-    """Meanwhile a joint UNet reads mask 1 and zero reference latents for every picture, whatever it is given."""
+    """Meanwhile a joint UNet reads mask 1 and zero reference latents for every picture."""
     module: Any = unet
     latents = module.config.out_channels
 
