@@ -119,7 +119,7 @@ def _with_word(tokenizer: Any, word: str) -> Any:
 
 
 def _first_row(tokenizer: Any, table: Any, like: str, random: torch.Generator) -> Tensor:
-    weight = table.weight.detach().float()
+    weight: Tensor = table.weight.detach().float()
     text = known_text(tokenizer, like)
     numbers = tokenizer(text, add_special_tokens=False).input_ids if text else []
     if numbers:
