@@ -100,6 +100,10 @@ def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_p
         ("methods.1.name=joint", "two methods have the same name"),
         ("methods.0.name=../joint", "methods.0.model.name"),
         ("methods.0.model=nowhere/at/all", "There is no model 'nowhere/at/all'"),
+        (
+            "methods.0={kind: ip_adapter, name: a, model: toybox, weights: no.safetensors, image_encoder: b}",
+            "no adapter file no.safetensors",
+        ),
         ("methods.0={kind: svdiff, name: a, dtype: float16}", "methods.0.svdiff.dtype"),
         ("methods.0={kind: dreambooth, name: a, model: nowhere/at/all}", "no model 'nowhere/at/all'"),
         ("methods.0.steps=0", "greater than or equal to 1"),

@@ -202,3 +202,22 @@ def test_low_precision_and_diverging_fits_are_refused(pipe: JeDiPipeline) -> Non
             method(pipe, "lora", 1)
     finally:
         pipe.unet.to(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["lora", "textual inversion", "custom diffusion"])
+def test_the_bundled_model_is_a_backbone(toybox: JeDiPipeline, name: str) -> None:
+    """It reads its own words only: names of subjects are new words to it."""
+    made = Finetuned(toybox, TUNINGS[name], FitSettings(1, 0.05), SAMPLING | {"num_inference_steps": 1})
+    one = made(photos(1), ["a robot"], ["a robot on the beach"], [1])
+    plain = replace(made, fit=FitSettings(0, 0.05), _last=None)
+    assert not same(one, plain(photos(1), ["a robot"], ["a robot on the beach"], [1]))
+    assert same(one, replace(made, _last=None)(photos(1), ["a robot"], ["a robot on the beach"], [1]))
+
+
+@pytest.fixture(scope="module")
+def toybox() -> JeDiPipeline:
+    from jedi_diffusion.toybox import load_pipeline
+
+    pipeline = load_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

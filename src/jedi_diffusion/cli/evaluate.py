@@ -80,13 +80,16 @@ def run(arguments: list[str]) -> None:
 def check(recipe: EvaluationRecipe) -> None:
     """What can be judged before anything is rendered or loaded. Raises UsageError, ModelError."""
     from jedi_diffusion.cli import finetuning
-    from jedi_diffusion.evaluation.recipe import CopyMethod, FinetunedMethod, OracleMethod
+    from jedi_diffusion.evaluation.recipe import CopyMethod, FinetunedMethod, IPAdapterMethod, OracleMethod
+    from jedi_diffusion.methods.ip_adapter import check_adapter
 
     for method in recipe.methods:
         if not isinstance(method, CopyMethod | OracleMethod):
             models.check_model_name(method.model)
         if isinstance(method, FinetunedMethod):
             finetuning.tuning_of(method)
+        if isinstance(method, IPAdapterMethod):
+            check_adapter(method.weights)
     if recipe.masks == "found" and recipe.encoders.kind != "toybox":
         judging.load_finder("found", recipe.encoders.kind, "cpu")
 
@@ -148,6 +151,16 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
 
             pipe, settings = _loaded(method, device)
             return TrainingFreeJoint(pipe, settings | {"null_set": method.null_set})
+        case "ip_adapter":
+            from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
+
+            models.quiet_libraries()
+            dtype = models.pick_dtype(method.dtype, device)
+            adapted = load_ip_adapter(
+                method.model, method.weights, method.image_encoder, method.scale, dtype
+            ).to(device)
+            adapted.set_progress_bar_config(disable=True)
+            return IPAdapter(adapted, _call(method, method.size))
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             from jedi_diffusion.cli import finetuning
 
@@ -171,14 +184,17 @@ def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]
 
     dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
     pipe = models.load_model(method.model, device, models.pick_dtype(dtype, device))
-    size = method.size or models.own_size(pipe)
-    settings = {
+    return pipe, _call(method, method.size or models.own_size(pipe))
+
+
+def _call(method: Sampling, size: int) -> dict[str, Any]:
+    """Arguments that every pipeline's call takes."""
+    return {
         "num_inference_steps": method.steps,
         "guidance_scale": method.guidance,
         "height": size,
         "width": size,
     }
-    return pipe, settings
 
 
 def _oracle(wanted: EvaluationSet) -> Personalizer:

@@ -152,6 +152,17 @@ class DiffuseKronAMethod(FinetunedMethod):
     factor: Annotated[int | None, Field(ge=1, le=1024)] = None
 
 
+class IPAdapterMethod(Sampling):
+    """IP-Adapter on a single-image model. `weights`: a safetensors file; `image_encoder`: a CLIP folder."""
+
+    kind: Literal["ip_adapter"]
+    model: str
+    weights: str
+    image_encoder: str
+    scale: Annotated[float, Field(ge=0, le=10)] = 1.0
+    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
+
+
 class CopyMethod(MethodSection):
     """Gives back a reference."""
 
@@ -166,7 +177,7 @@ class OracleMethod(MethodSection):
 
 Fitted = DreamBoothMethod | TextualInversionMethod | CustomDiffusionMethod | SVDiffMethod | DiffuseKronAMethod
 Method = Annotated[
-    ModelMethod | TextOnlyMethod | TrainingFreeMethod | Fitted | CopyMethod | OracleMethod,
+    ModelMethod | TextOnlyMethod | TrainingFreeMethod | Fitted | IPAdapterMethod | CopyMethod | OracleMethod,
     Field(discriminator="kind"),
 ]
 

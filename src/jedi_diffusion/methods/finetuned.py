@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from safetensors.torch import load_file, safe_open, save
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -101,7 +102,8 @@ class Finetuned:
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                     **self.settings,
                 )
-        return out.images
+        images: list[Image.Image] = out.images
+        return images
 
     def fitted(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> State:
         """What the method learns of the references: from memory, from the store, or by fitting now."""
