@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 from small_benchmarks import make_clone
 
-from jedi_diffusion.cli import evaluate
-from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+from jedi_diffusion.cli import evaluate, finetuning
+from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
+from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "evaluation" / "toybox.yaml"
@@ -68,28 +70,46 @@ def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_p
     content["set"] |= {"subjects": 1, "samples": 1}
     sampling = {"model": str(joint_model), "steps": 1}
     fit = {"fit_steps": 1, "prior_pictures": 1, "learning_rate": 0.01}
-    kinds = ("dreambooth", "textual_inversion", "custom_diffusion", "svdiff", "diffusekrona")
-    content["methods"] = [{"kind": kind, "name": kind, **sampling, **fit} for kind in kinds]
-    content["methods"].append({"kind": "dreambooth", "name": "lora", "rank": 2, **sampling, **fit})
-    content["methods"].append({"kind": "training_free", "name": "untrained", **sampling})
+    content["methods"] = [
+        {"kind": "textual_inversion", "name": "word", **sampling, **fit},
+        {"kind": "dreambooth", "name": "lora", "rank": 2, **sampling, **fit},
+        {"kind": "training_free", "name": "untrained", **sampling},
+    ]
     recipe.write_text(yaml.safe_dump(content))
     words = ["evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu"]
     done = jedi(*words)
     assert done.status == 0, done.err
     stored = {
-        name: list((tmp_path / "out" / "fits" / name).glob("*.safetensors")) for name in (*kinds, "lora")
+        name: list((tmp_path / "out" / "fits" / name).glob("*.safetensors")) for name in ("word", "lora")
     }
     assert all(len(files) == 1 for files in stored.values())
     for name in stored:
         assert f"{name}: 1 fits, each" in done.out
     pictures = {path: path.read_bytes() for path in (tmp_path / "out" / "pictures").rglob("*.png")}
-    assert len(set(pictures.values())) == 7
+    assert len(set(pictures.values())) == 3
     before = {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
     for path in pictures:
         path.unlink()
     assert jedi(*words).status == 0
     assert all(path.read_bytes() == data for path, data in pictures.items())
     assert before == {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "tuning", "own"),
+    [
+        ({"kind": "dreambooth"}, dreambooth.DreamBooth(), dreambooth.FULL),
+        ({"kind": "dreambooth", "rank": 8}, dreambooth.DreamBooth(rank=8), dreambooth.LORA),
+        ({"kind": "textual_inversion"}, textual_inversion.TextualInversion(), textual_inversion.SETTINGS),
+        ({"kind": "custom_diffusion"}, custom_diffusion.CustomDiffusion(), custom_diffusion.SETTINGS),
+        ({"kind": "svdiff"}, svdiff.SVDiff(), svdiff.SETTINGS),
+        ({"kind": "diffusekrona"}, diffusekrona.DiffuseKronA(), diffusekrona.SETTINGS),
+        ({"kind": "diffusekrona", "factor": 8}, diffusekrona.DiffuseKronA(factor=8), diffusekrona.SETTINGS),
+    ],
+)
+def test_finetuning_methods_by_kind(method, tuning, own) -> None:
+    section = TypeAdapter(Method).validate_python({"name": "x", **method})
+    assert finetuning.tuning_of(section) == (tuning, own)
 
 
 @pytest.mark.parametrize(
