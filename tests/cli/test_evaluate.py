@@ -13,7 +13,7 @@ from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs" / "evaluation" / "toybox.yaml"
+CONFIGS = ROOT / "configs" / "evaluation"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_p
     }
     assert all(len(files) == 1 for files in stored.values())
     for name in stored:
-        assert f"{name}: 1 fits, each" in done.out
+        assert f"{name}: fitted 1 times, " in done.out
     pictures = {path: path.read_bytes() for path in (tmp_path / "out" / "pictures").rglob("*.png")}
     assert len(set(pictures.values())) == 3
     before = {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
@@ -92,6 +92,7 @@ def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_p
         path.unlink()
     assert jedi(*words).status == 0
     assert all(path.read_bytes() == data for path, data in pictures.items())
+    assert "lora: fitted 1 times, " in jedi(*words).out, "also where nothing is left to do"
     assert before == {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
 
 
@@ -165,10 +166,12 @@ def test_an_oracle_without_truths_is_refused(jedi, recipe, tmp_path) -> None:
     assert "needs a true picture for every prompt" in done.err
 
 
-def test_the_shipped_recipe_needs_no_download(jedi, tmp_path) -> None:
-    done = jedi("evaluate", CONFIG, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
+@pytest.mark.parametrize("name", ["toybox", "finetuning"])
+def test_the_shipped_recipes_need_no_download(jedi, tmp_path, name) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    done = jedi("evaluate", path, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
     assert done.status == 0, done.err
     assert not (tmp_path / "out").exists()
-    recipe = EvaluationRecipe.model_validate(yaml.safe_load(CONFIG.read_text()))
+    recipe = EvaluationRecipe.model_validate(yaml.safe_load(path.read_text()))
     assert {method.model for method in recipe.methods} == {"toybox"}
     assert recipe.encoders.kind == recipe.set.kind == "toybox"

@@ -123,14 +123,17 @@ def generate_with(
     record = {"method": method.model_dump(mode="json"), "set": wanted.settings}
     folder = open_method_folder(pictures_of(method, out), record)
     if pending(wanted, folder):
-        maker = personalizer(method, wanted, device, out)
-        generate(wanted, maker, folder, recipe.batch)
-        if isinstance(method, FinetunedMethod):
-            print(finetuning.describe(method.name, maker))
+        generate(wanted, personalizer(method, wanted, device, out), folder, recipe.batch)
+    if isinstance(method, FinetunedMethod):
+        print(finetuning.describe(method.name, fits_of(method, out)))
 
 
 def pictures_of(method: Method, out: Path) -> Path:
     return out / "pictures" / method.name
+
+
+def fits_of(method: Method, out: Path) -> Path:
+    return out / "fits" / method.name
 
 
 def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, out: Path) -> Personalizer:
@@ -164,7 +167,7 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             from jedi_diffusion.cli import finetuning
 
-            return finetuning.finetuned(method, *_loaded(method, device), out / "fits" / method.name)
+            return finetuning.finetuned(method, *_loaded(method, device), fits_of(method, out))
         case "model":
             from jedi_diffusion.cli.personalizers import PipelinePersonalizer
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from jedi_diffusion.evaluation.recipe import FinetunedMethod
     from jedi_diffusion.methods.finetuned import Finetuned, Tuning
     from jedi_diffusion.methods.fitting import FitSettings
-    from jedi_diffusion.personalizer import Personalizer
 
 MEGABYTE = 10**6
 
@@ -55,11 +54,13 @@ def finetuned(method: FinetunedMethod, pipeline: Any, settings: dict[str, Any], 
     return Finetuned(pipeline, tuning, replace(own, **changes), settings, store, record)
 
 
-def describe(name: str, maker: Personalizer) -> str:
-    """Fits, their mean time and size, in a line."""
-    reports = list(maker.reports.values())  # type: ignore[attr-defined]
+def describe(name: str, store: Path) -> str:
+    """The fits of a method that are stored, their mean time and size, in a line. Raises ModelError."""
+    from jedi_diffusion.methods.finetuned import read_reports
+
+    reports = read_reports(store)
+    if not reports:
+        return f"{name}: no fits"
     seconds = sum(each.seconds for each in reports) / len(reports)
     stored = sum(each.stored_bytes for each in reports) / len(reports)
-    return (
-        f"{name}: {len(reports)} fits, each {seconds:.1f} s and {stored / MEGABYTE:.3f} MB stored, on average"
-    )
+    return f"{name}: fitted {len(reports)} times, {seconds:.1f} s and {stored / MEGABYTE:.3f} MB on average"

@@ -176,12 +176,21 @@ def _write(file: Path, state: State, report: FitReport) -> None:
     write_file(file, save(state, {"report": json.dumps(asdict(report))}))
 
 
+def read_reports(store: Path) -> list[FitReport]:
+    """What the fits that are kept in a folder took. Raises ModelError for a file that no fit wrote."""
+    return [_read_report(file) for file in sorted(store.glob("*.safetensors"))]
+
+
 def _read(file: Path) -> tuple[State, FitReport]:
+    report = _read_report(file)
+    return load_file(str(file)), report
+
+
+def _read_report(file: Path) -> FitReport:
     check_weights_file(file)
     with safe_open(str(file), framework="pt") as opened:
         told = (opened.metadata() or {}).get("report")
     try:
-        report = FitReport(**json.loads(told or ""))
+        return FitReport(**json.loads(told or ""))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{file} was not written by a fit; remove it, and it is fitted anew.") from error
-    return load_file(str(file)), report
