@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_pipelines import make_text_encoder, make_tokenizer, sd_parts
+from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
+from jedi_diffusion.diffusion import spawn_generators
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.methods import finetuned
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
@@ -19,7 +20,7 @@ from jedi_diffusion.methods.finetuned import Finetuned
 from jedi_diffusion.methods.fitting import FitSettings, loss_of, networks, sets_of_one
 from jedi_diffusion.methods.svdiff import SVDiff
 from jedi_diffusion.methods.textual_inversion import TextualInversion
-from jedi_diffusion.model import JointDenoiser
+from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
 
@@ -187,9 +188,13 @@ def test_prior_pictures_are_the_untouched_models_and_matter(pipe: JeDiPipeline) 
     state = held.fitted(photos(), ["a dog"] * 2)
     assert any(not torch.equal(plain[key], state[key]) for key in plain)
     assert held._prior is not None
-    noun, prior = held._prior
-    assert (noun, prior.captions) == ("dog", ("a dog",))
-    assert len(prior.latents) == 2
+    caption, prior = held._prior
+    assert (caption, prior.captions) == ("a dog", ("a dog",))
+    random = spawn_generators(0, 2)
+    expected = [
+        pipe(prompt="a dog", generator=each, output_type="latent", **SAMPLING).images for each in random
+    ]
+    assert torch.equal(prior.latents, torch.cat(expected))
     assert held.reports[next(iter(held.reports))].prior_seconds > 0
 
 
@@ -202,6 +207,18 @@ def test_low_precision_and_diverging_fits_are_refused(pipe: JeDiPipeline) -> Non
             method(pipe, "lora", 1)
     finally:
         pipe.unet.to(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["lora", "textual inversion"])
+def test_sdxl_is_a_backbone(name: str) -> None:
+    parts = sdxl_parts()
+    pipe = JeDiPipeline(**parts | {"unet": make_joint(parts["unet"])})
+    pipe.set_progress_bar_config(disable=True)
+    made = method(pipe, name, 2)
+    one = made(photos(1), ["a dog"], ["a dog on the beach"], [1])
+    assert not same(one, method(pipe, name, 0)(photos(1), ["a dog"], ["a dog on the beach"], [1]))
+    rows = {key for key in made.fitted(photos(1), ["a dog"]) if key.startswith("text_encoder")}
+    assert len(rows) == (2 if name == "textual inversion" else 0)
 
 
 @pytest.mark.parametrize("name", ["lora", "textual inversion", "custom diffusion"])

@@ -113,15 +113,15 @@ class Finetuned:
             if file is not None and file.exists():
                 state, self.reports[key] = _read(file)
             else:
-                state, self.reports[key] = self._fit(references, noun_of(reference_prompts[0]))
+                state, self.reports[key] = self._fit(references, reference_prompts[0])
                 if file is not None:
                     _write(file, state, self.reports[key])
             self._last = (key, state)
         return self._last[1]
 
-    def _fit(self, references: Sequence[Image.Image], noun: str) -> tuple[State, FitReport]:
-        start = time.perf_counter()
-        prior = self._draw_prior(noun)
+    def _fit(self, references: Sequence[Image.Image], caption: str) -> tuple[State, FitReport]:
+        start, noun = time.perf_counter(), noun_of(caption)
+        prior = self._draw_prior(caption)
         prior_seconds = time.perf_counter() - start
         height, width = self.settings.get("height"), self.settings.get("width")
         unet: Any = self.pipeline.unet.config
@@ -135,12 +135,12 @@ class Finetuned:
         stored = sum(each.numel() * each.element_size() for each in state.values())
         return state, FitReport(time.perf_counter() - start, prior_seconds, stored, losses)
 
-    def _draw_prior(self, noun: str) -> Examples | None:
+    def _draw_prior(self, caption: str) -> Examples | None:
         """The class's pictures; those of the class before are forgotten."""
         if not self.fit.prior_pictures or not self.fit.steps:
             return None
-        if self._prior is None or self._prior[0] != noun:
-            self._prior = noun, draw_prior(self.pipeline, f"a {noun}", self.fit, self.settings)
+        if self._prior is None or self._prior[0] != caption:
+            self._prior = caption, draw_prior(self.pipeline, caption, self.fit, self.settings)
         return self._prior[1]
 
     @contextmanager
