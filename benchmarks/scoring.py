@@ -12,17 +12,19 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from jedi_diffusion.evaluation.encoders import Encoder
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import Results, Scorer
 from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.judges import IdentityJudge, PromptJudge
+from jedi_diffusion.toybox.judges import load_judges
 
 PROMPTS, SAMPLES, PHOTOS = 25, 4, 5  # as in DreamBench
 
@@ -34,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pictures = make(folder, options.pictures, options.size)
-        encoders = [PromptJudge(device=options.device), IdentityJudge(device=options.device)]
+        encoders = load_judges(device=options.device)
         forget(folder)
         first, results = timed(folder, encoders)
         second, again = timed(folder, encoders)
@@ -97,7 +99,7 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def timed(folder: Path, encoders: list[PromptJudge | IdentityJudge]) -> tuple[float, Results]:
+def timed(folder: Path, encoders: Sequence[Encoder]) -> tuple[float, Results]:
     """Seconds from the folder to the scores."""
     start = time.perf_counter()
     wanted = open_own_subjects(folder / "data", samples=SAMPLES)

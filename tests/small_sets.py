@@ -45,7 +45,7 @@ def write_shards(folder: Path, sizes: tuple[int, ...] = SIZES, per_shard: int = 
     with ShardWriter(folder, sets=per_shard) as writer:
         for seed, count in enumerate(sizes):
             writer.write(stored_set(seed, count, masks=seed % 2 == 0))
-    return writer.finished
+    return [Path(tar) for tar in writer.finished]
 
 
 def same(first: SubjectSet, second: SubjectSet) -> bool:

@@ -4,12 +4,16 @@ A collage has three discs of one subject, a disc of another, one that is cut off
 """
 
 import json
+import os
 import re
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.protocols import Box, Detection, Failure, Mask, Models
 
 BACKGROUND = (250, 250, 250)
@@ -158,3 +162,47 @@ def make_models(**others: object) -> Models:
         "captioner": Captioner(),
     }
     return Models(**{**parts, **others})
+
+
+def build(*given: object) -> Models:
+    """As a run's factory, for processes of its own; so are those that follow."""
+    return make_models()
+
+
+def refuse(*given: object) -> Models:
+    raise ModelError("no such weights")
+
+
+def die(*given: object) -> Models:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it was killed")
+
+
+def deadly(mark: str, *given: object) -> Models:
+    """The inpainter kills its process once, and leaves the file `mark`."""
+    return make_models(inpainter=Deadly(mark))
+
+
+class Deadly(Inpainter):
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def inpaint(self, *given: object) -> list[Image.Image]:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().inpaint(*given)
+
+
+class Failing(Captioner):
+    """Fails on the pictures whose seeds it is told, alone or in a batch."""
+
+    def __init__(self, bad: Sequence[int] | None = None) -> None:
+        self.bad = bad
+        self.asked: list[int] = []
+
+    def caption(self, pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[str]:
+        self.asked += seeds
+        if self.bad is None or set(seeds) & set(self.bad):
+            raise RuntimeError("CUDA error:\nan illegal memory access")
+        return super().caption(pictures, seeds)

@@ -21,15 +21,18 @@ PACKAGE = ROOT / "src" / "jedi_diffusion"
 LEVELS = {
     "errors": 1,
     "files": 1,
+    "limits": 1,
     "pictures": 1,
     "copies": 1,
     "estimates": 1,
     "sets": 1,
     "personalizer": 1,
+    "recipes": 1,
     "model": 2,
     "diffusion": 2,
     "data": 2,
     "page": 2,
+    "calls": 3,
     "conditioning": 3,
     "loading": 3,
     "request": 3,
@@ -43,6 +46,12 @@ LEVELS = {
     "cli": 6,
     "__main__": 7,
 }
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Two of one name are one module to pytest, and the second is an error only where both are collected."""
+    names = [each.name for each in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
 
 
 def imported_modules(file: Path) -> Iterator[str]:
@@ -133,7 +142,8 @@ def test_constraints_pin_what_the_project_needs() -> None:
     pinned = {name.lower().replace("_", "-") for name in pinned}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["train"], *extras["data"], *extras["dev"]]:
+    needed = [line for name in ("train", "data", "app", "dev") for line in extras[name]]
+    for line in [*project["dependencies"], *needed]:
         assert re.split(r"[<>=\[]", line, maxsplit=1)[0].lower().replace("_", "-") in pinned
 
 

@@ -40,6 +40,20 @@ class Text:
         index = torch.as_tensor(rows, dtype=torch.long, device=self.embeddings.device)
         return Text(self.embeddings[index], None if self.pooled is None else self.pooled[index])
 
+    def split(self, sizes: Sequence[int]) -> list[Text]:
+        """The captions in groups of these sizes, in order."""
+        embeddings = self.embeddings.split(list(sizes))
+        if self.pooled is None:
+            return [Text(each) for each in embeddings]
+        return [Text(*both) for both in zip(embeddings, self.pooled.split(list(sizes)), strict=True)]
+
+    @staticmethod
+    def concatenate(texts: Sequence[Text]) -> Text:
+        """All captions in order; all of them have pooled features, or none has."""
+        pooled = [each.pooled for each in texts if each.pooled is not None]
+        embeddings = torch.cat([each.embeddings for each in texts])
+        return Text(embeddings, torch.cat(pooled) if pooled else None)
+
 
 def check_prompt(prompt: str) -> None:
     """Raises UsageError for a prompt that is not text: another type, NUL characters, broken Unicode."""

@@ -13,6 +13,10 @@ from jedi_diffusion.pictures import fit_square
 
 COPY_SIDE, COPY_SHIFT = 32, 2  # pixels; copies that are moved by up to 1/16 of the picture are found
 
+COPY_DISTANCE = 0.1
+"""Pictures nearer than this are copies at any rate. Photos of one DreamBench subject are 0.114 apart or more,
+a photo and its compressed, brightened or slightly moved self 0.08 or less."""
+
 Array = NDArray[np.floating]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jedi_diffusion.errors import OutputError
@@ -44,3 +46,28 @@ def make_folder(path: str | Path) -> Path:
             return path
     except OSError as error:
         raise OutputError(f"The folder {path} cannot be written to: {error.strerror or error}.") from error
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` to fill; on leaving it takes the place of `path`.
+
+    The older folder is moved aside, not emptied, so that `path` is whole at any moment but that between two
+    renames. If filling fails, `path` is as it was. Raises OutputError with the path and the reason.
+    """
+    partial, replaced = (path.with_name(f".{path.name}-{state}") for state in ("partial", "replaced"))
+    try:
+        for left in (partial, replaced):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rename(replaced)
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        for left in (partial, replaced):
+            shutil.rmtree(left, ignore_errors=True)

@@ -28,6 +28,8 @@ DECODE_SIZE = 2048
 """JPEGs are decoded at a reduced scale as long as both sides keep this many pixels."""
 PARAMETERS_KEY = "jedi"
 """Keyword of the PNG text chunk that carries a picture's parameters."""
+SOFTWARE_KEY = "Software"
+"""PNG's own keyword for what made a picture."""
 WHITE = (255, 255, 255)
 PROFILED_MODES: dict[str, Literal["RGB", "RGBA"]] = {"L": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
 """Pillow modes whose ICC profile is applied, and the mode after it."""
@@ -250,16 +252,25 @@ def wrap(text: str, font: Any, width: float, lines: int = 3) -> list[str]:
 
 
 def save_png(path: str | Path, picture: Image.Image, parameters: dict[str, Any] | None = None) -> None:
-    """Write a PNG in one step (see `write_file`), with `parameters` as JSON in a text chunk.
+    """Write a PNG in one step (see `write_file`), with `parameters` as in `png_bytes`.
 
     Raises OutputError with the path and the reason.
     """
+    write_file(path, png_bytes(picture, parameters))
+
+
+def png_bytes(
+    picture: Image.Image, parameters: dict[str, Any] | None = None, software: str | None = None
+) -> bytes:
+    """The picture as PNG, with `parameters` as JSON and the name of the `software` in text chunks."""
     text = PngImagePlugin.PngInfo()
+    if software is not None:
+        text.add_itxt(SOFTWARE_KEY, software)
     if parameters is not None:
         text.add_itxt(PARAMETERS_KEY, json.dumps(parameters, ensure_ascii=False))
     data = io.BytesIO()
     picture.save(data, format="PNG", pnginfo=text)
-    write_file(path, data.getvalue())
+    return data.getvalue()
 
 
 def read_parameters(path: str | Path) -> dict[str, Any] | None:

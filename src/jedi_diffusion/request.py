@@ -98,6 +98,9 @@ def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:
         scheduler.set_timesteps(steps, device=device)
     except ValueError as error:
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps: {error}") from error
+    trained = scheduler.config.num_train_timesteps
+    if float(scheduler.timesteps.max()) > trained - 1:  # an offset moves the first of very many steps there
+        raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps; take fewer.")
     return scheduler
 
 

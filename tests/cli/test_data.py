@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_store import object_store
 from PIL import Image
 from small_sets import picture
 
 from jedi_diffusion.data.folders import SubjectFolders
+from jedi_diffusion.data.storage import read_bytes
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import open_picture
 
@@ -31,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def contents(place: Path) -> list[tuple[str, tuple[str, ...], int]]:
+def contents(place: Path | str) -> list[tuple[str, tuple[str, ...], int]]:
     sets = StoredSets(str(place))
     stored = [sets.stored(item) for item in range(len(sets))]
     assert all(len(each.decode("x")) == len(each.captions) for each in stored)
@@ -101,6 +103,55 @@ def test_faults_are_counted_and_named(jedi, photos: Path, tmp_path: Path) -> Non
     done = jedi("data", "pack", photos, "--out", tmp_path / "b", "--size", 32, "--limit", 1)
     assert done.status == 1
     assert "more than the limit of 1" in done.err
+
+
+def test_pack_to_a_bucket(jedi, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "dog" / "1.png").write_bytes(b"no picture")
+    with object_store(monkeypatch) as bucket:
+        for to in ("shards", "stacked"):
+            done = jedi("data", "pack", photos, "--out", f"{bucket}/{to}", "--size", 32, "--to", to)
+            assert done.status == 0, done.err
+            assert f"3 sets with 8 pictures are in {bucket}/{to}" in done.out
+            assert f"1 could not be used: {bucket}/{to}/quarantine.jsonl" in done.out
+            (line,) = read_bytes(f"{bucket}/{to}/quarantine.jsonl").splitlines()
+            assert json.loads(line)["item"].endswith("dog, picture 2")
+            assert [count for *_, count in contents(f"{bucket}/{to}")] == [4, 1, 3]
+            assert jedi("data", "pack", photos, "--out", f"{bucket}/{to}").status == 2
+        done = jedi("data", "pack", photos, "--out", "s3://none/x", "--size", 32)
+        assert done.status == 1
+        assert "s3://none/x" in done.err
+
+
+def test_views_and_their_backgrounds_are_packed_for_good(jedi, tmp_path: Path) -> None:
+    for asset in ("chair", "lamp"):
+        (tmp_path / "renders" / asset).mkdir(parents=True)
+        (tmp_path / "renders" / asset / "caption.txt").write_text(f"a {asset}")
+        for number in range(5):
+            view = picture(number, 40).convert("RGBA")
+            view.putalpha(picture(90 + number, 40, "L"))
+            view.save(tmp_path / "renders" / asset / f"{number}.png")
+    (tmp_path / "renders" / "lamp" / "extra.txt").write_text("two captions")
+    words = (
+        "data",
+        "pack",
+        tmp_path / "renders",
+        "--source-kind",
+        "multiview",
+        "--size",
+        32,
+        "--kind",
+        "png",
+    )
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        done = jedi(*words, "--largest", 4, "--out", tmp_path / out, "--seed", seed)
+        assert done.status == 0
+        assert "1 sets with 4 pictures" in done.out
+        assert "1 could not be used" in done.out
+    assert contents(tmp_path / "a") == [("", ("a chair",) * 4, 4)]
+    first, same, other = (StoredSets(str(tmp_path / name)).stored(0) for name in "abc")
+    assert first.masks is not None
+    assert first == same
+    assert first.stacked != other.stacked
 
 
 def test_check_finds_what_is_broken(jedi, photos: Path, tmp_path: Path) -> None:

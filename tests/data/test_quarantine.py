@@ -46,6 +46,14 @@ def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
     assert len(Quarantine(tmp_path / "bad.jsonl")) == 100
 
 
+def test_a_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "bad.jsonl")
+    quarantine.add("a", "1", "x")
+    with (tmp_path / "bad.jsonl").open("a") as file:
+        file.write('{"source": "a", "item"')
+    assert Quarantine(tmp_path / "bad.jsonl").reasons() == {("a", "1"): "x"}
+
+
 def test_without_a_path_it_is_kept_in_memory() -> None:
     quarantine = Quarantine(limit=1)
     quarantine.add("a", "1", "x")

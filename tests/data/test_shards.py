@@ -69,7 +69,7 @@ def test_shards_roll_by_bytes(tmp_path: Path) -> None:
         for seed in range(9):
             writer.write(stored_set(seed, 2))
     assert len(writer.finished) > 2
-    assert all(tar.stat().st_size <= 10240 for tar in writer.finished)  # tar's own padding
+    assert all(Path(tar).stat().st_size <= 10240 for tar in writer.finished)  # tar's own padding
     assert len(Shards(str(tmp_path))) == 9
 
 
@@ -94,7 +94,7 @@ def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for writer in (first, second):
         writer.write(stored_set(1, 1))
     first.finish()
-    before = {each: each.read_bytes() for each in first.finished}
+    before = {Path(each): Path(each).read_bytes() for each in first.finished}
     with pytest.raises(OutputError, match=r"00000\.tar was written by another program"):
         second.finish()
     assert {each: each.read_bytes() for each in tmp_path.glob("*.tar")} == before

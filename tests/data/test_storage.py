@@ -2,6 +2,7 @@
 
 import multiprocessing
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -10,14 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sets import SIZES, same, subject_set, write_shards
+from object_store import object_store
+from small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data import storage
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_index import load_index
+from jedi_diffusion.data.shard_index import load_index, save_index
+from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.data.shards import Shards
-from jedi_diffusion.data.storage import files_below, length_of, read_bytes, tars_of
-from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.data.storage import (
+    files_below,
+    length_of,
+    names_in,
+    publish,
+    read_bytes,
+    scratch_file,
+    tars_of,
+    write_bytes,
+)
+from jedi_diffusion.errors import DataError, OutputError, UsageError
 
 
 class RangeHandler(BaseHTTPRequestHandler):
@@ -154,34 +166,57 @@ def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An S3 server of its own on this machine; the endpoint comes from the environment as for any S3 tool."""
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "someone",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="pictures")
-        write_shards(tmp_path / "sets")
+    write_shards(tmp_path / "sets")
+    with object_store(monkeypatch) as bucket:
+        import boto3
+
         for file in (tmp_path / "sets").iterdir():
-            client.upload_file(str(file), "pictures", f"sets/{file.name}")
-        shards = Shards("s3://pictures/sets")
+            boto3.client("s3").upload_file(str(file), bucket.removeprefix("s3://"), f"sets/{file.name}")
+        shards = Shards(f"{bucket}/sets")
         assert len(shards) == len(SIZES)
         for item in (6, 1):
             assert same(read(shards, item), subject_set(item, SIZES[item], masks=item % 2 == 0))
-        assert files_below("s3://pictures", [".tar"])[0] == "s3://pictures/sets/00000.tar"
+        assert files_below(bucket, [".tar"])[0] == f"{bucket}/sets/00000.tar"
         with pytest.raises(DataError, match="s3://pictures/none does not exist"):
-            read_bytes("s3://pictures/none")
-    finally:
-        server.stop()
+            read_bytes(f"{bucket}/none")
+
+
+def test_shards_are_written_to_s3_as_to_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = write_shards(tmp_path / "sets")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    with object_store(monkeypatch) as bucket:
+        for first in (0, 3):
+            with ShardWriter(f"{bucket}/sets/", sets=2) as writer:
+                for seed in range(5):
+                    writer.write(stored_set(seed, 1))
+            assert writer.finished == [f"{bucket}/sets/{n:05d}.tar" for n in range(first, first + 3)]
+        assert len(Shards(f"{bucket}/sets")) == 10
+        other = ShardWriter(f"{bucket}/more")
+        other.write(stored_set(0, 1))
+        write_bytes(f"{bucket}/more/00000.tar", b"of another program")
+        with pytest.raises(OutputError, match=r"more/00000\.tar was written by another program"):
+            other.finish()
+        for tar in here:  # the same bytes as on a disk
+            publish(scratch_copy(tar, f"{bucket}/copies/{tar.name}"), f"{bucket}/copies/{tar.name}")
+            save_index(f"{bucket}/copies/{tar.name}", load_index(str(tar)))
+            assert read_bytes(f"{bucket}/copies/{tar.name}") == tar.read_bytes()
+        assert same(read(Shards(f"{bucket}/copies"), 4), subject_set(4, SIZES[4], masks=True))
+        with pytest.raises(OutputError, match=r"s3://none/x .*(does not exist|cannot be written)"):
+            write_bytes("s3://none/x", b"")
+        assert names_in(f"{bucket}/copies") == sorted(each.name for each in (tmp_path / "sets").iterdir())
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def scratch_copy(file: Path, url: str) -> Path:
+    scratch = scratch_file(url)
+    scratch.write_bytes(file.read_bytes())
+    return scratch
+
+
+def test_web_servers_take_no_files() -> None:
+    with pytest.raises(UsageError, match="https://x/y is on a web server, which takes no files"):
+        ShardWriter("https://x/y")
 
 
 def test_local_files(tmp_path: Path) -> None:

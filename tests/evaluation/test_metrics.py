@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jedi_diffusion.copies import COPY_SIDE, shifted_distance, thumbnail
+from jedi_diffusion.copies import COPY_DISTANCE, COPY_SIDE, shifted_distance, thumbnail
 from jedi_diffusion.estimates import weighted_mean
 from jedi_diffusion.evaluation.metrics import (
-    COPY_DISTANCE,
     Sums,
     average,
     copy_distances,

@@ -206,19 +206,22 @@ def test_instances_of_one_subject_are_grouped_and_a_look_alike_is_dropped() -> N
         (0, 0, 3),
         (1, 0, 3),
     ]
+    compared = {str(each.key.instance) for each in found().kept}
     for group in made.kept:
         for instance in group.instances:
             assert instance.key.group == 0
             red, _, blue = np.asarray(instance.cutout)[instance.mask][0]
             assert red > blue
             near = instance.history[-1].as_json()["affinities"]
-            others = {str(each.key.instance) for each in group.instances} - {str(instance.key.instance)}
-            assert near.keys() == others
+            assert near.keys() == compared - {str(instance.key.instance)}
     assert [(each.key.collage, each.reason) for each in made.rejected] == [
         (0, Reason.ALONE),
         (1, Reason.ALONE),
     ]
     assert "not above 0.95" in made.rejected[0].detail
+    alone = made.rejected[0].as_json()["affinities"]
+    assert alone.keys() == compared - {str(made.rejected[0].key.instance)}
+    assert f"{max(alone.values()):.4f}" in made.rejected[0].detail
 
 
 def test_the_threshold_itself_is_not_above_it() -> None:

@@ -9,7 +9,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.encoders import TextEncoder
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.encoders import prompt_agreement
-from jedi_diffusion.toybox.judges import IdentityJudge, PromptJudge, ToyboxFinder
+from jedi_diffusion.toybox.judges import ToyboxFinder, load_judges
 from jedi_diffusion.toybox.score import to_picture
 
 
@@ -27,14 +27,30 @@ def rendered() -> tuple[list[world.PictureSpec], world.Rendered]:
 def test_scores_are_those_of_the_network(rendered) -> None:
     specs, out = rendered
     pictures = [to_picture(each) for each in out.pictures]
-    prompt, identity = PromptJudge(), IdentityJudge()
+    prompt, identity = load_judges()
     assert isinstance(prompt, TextEncoder)
     assert not isinstance(identity, TextEncoder)
-    reading = identity.encoders.read(out.pictures)
+    reading = identity.eyes.encoders.read(out.pictures)
     assert identity.images(pictures) == pytest.approx(reading.identity.numpy(), abs=1e-5)
     products = (prompt.images(pictures) * prompt.texts([spec.caption for spec in specs])).sum(1)
     assert products == pytest.approx(prompt_agreement(reading.fields, specs).numpy(), abs=1e-5)
     assert len(prompt.fingerprint) == 64
+
+
+def test_two_judges_read_the_same_pictures_once(rendered, monkeypatch) -> None:
+    pictures = [to_picture(each) for each in rendered[1].pictures]
+    prompt, identity = load_judges()
+    expected = load_judges()[1].images(pictures[:2])
+    reads = []
+    read = prompt.eyes.encoders.read
+    monkeypatch.setattr(prompt.eyes.encoders, "read", lambda given: reads.append(len(given)) or read(given))
+    prompt.images(pictures)
+    identity.images(list(pictures))
+    assert reads == [3]
+    assert identity.images(pictures[:2]) == pytest.approx(expected, abs=1e-5)
+    assert reads == [3, 2]
+    identity.images([pictures[1], pictures[0]])
+    assert reads == [3, 2, 2]
 
 
 def test_pictures_of_several_sizes_keep_their_order(rendered) -> None:
@@ -42,7 +58,7 @@ def test_pictures_of_several_sizes_keep_their_order(rendered) -> None:
     mixed = [pictures[0], pictures[1].resize((100, 100)), pictures[2]]
     wide = Image.new("RGB", (96, 64))
     wide.paste(pictures[2], (16, 0))
-    judge = IdentityJudge()
+    judge = load_judges()[1]
     plain, found = judge.images(pictures), judge.images([*mixed, wide])
     assert found[[0, 2]] == pytest.approx(plain[[0, 2]], abs=1e-5)
     assert float(found[1] @ plain[1]) > 0.9
@@ -50,7 +66,7 @@ def test_pictures_of_several_sizes_keep_their_order(rendered) -> None:
 
 
 def test_every_caption_of_the_world_is_read_exactly() -> None:
-    judge = PromptJudge()
+    judge = load_judges()[0]
     phrases = ["an owl", "a thing"]
     for number, scene in enumerate(world.SCENES):
         style = ("", *world.STYLES)[number % 9]

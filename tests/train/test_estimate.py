@@ -1,17 +1,32 @@
 """Counts against the published figures of SD 1.4 and against real weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from small_models import SD14_CONFIG, SDXL_CONFIG
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
+from small_pipelines import make_autoencoder
 from tiny_runs import recipe, save_base
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.cli import main
-from jedi_diffusion.model import make_joint
-from jedi_diffusion.train.estimate import Estimate, count_forward, estimate
-from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.model import JointDenoiser, make_joint
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.toybox.bundle import FOLDER
+from jedi_diffusion.train.estimate import (
+    TEXT_TOKENS,
+    Estimate,
+    count_forward,
+    count_work,
+    estimate,
+    mean_pairs,
+    pairs,
+)
+from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
+from jedi_diffusion.train.plan import plan_set
 
 
 @pytest.mark.parametrize(
@@ -28,6 +43,39 @@ def test_real_architectures_cost_what_is_known(config, size, linear, quadratic) 
         assert count_forward(unet, number, size) / 2e9 == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
+    """Against a count of the real forward, with attention as plain products, which the counter knows."""
+    unet = make_joint(tiny_unet())
+    raw = recipe(Path("nowhere"), Path("nowhere"), data__resolution=64)
+    work = count_work(JointRecipe.model_validate(raw), unet.config, make_autoencoder())
+    alone = replace(work, passes=1, encoding=0)
+    for references in ((), (0,), (0, 2, 3)):
+        batch = replace(random_batch(unet, (4,), references), text=torch.randn(4, TEXT_TOKENS, 24))
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            JointDenoiser(unet)(batch.latents, 5, batch, coupling="cached" if cached else "joint")
+        flags = batch.is_reference.tolist()
+        assert counter.get_total_flops() == pytest.approx(alone.needed(flags, cached), rel=1e-3)
+    assert work.needed([False], cached) > 3 * alone.needed([False], cached)
+    assert work.needed([False], cached, encoded=True) == 3 * alone.needed([False], cached)
+
+
+def test_pairs_are_those_of_drawn_sets() -> None:
+    """On average, over sets drawn as training draws them."""
+    conditions = Conditions(reference=0.6, cached=0.5)
+    for size in (1, 2, 4):
+        drawn = [sum(plan_set(conditions, 0, place, 0, size).is_reference) for place in range(4000)]
+        cached = sum(pairs(size, count, cached=True) for count in drawn) / len(drawn)
+        assert mean_pairs(size, conditions) == pytest.approx((cached + size**2) / 2, rel=0.02)
+
+
+def test_the_bundled_model_can_be_a_base(tmp_path: Path) -> None:
+    """Its autoencoder is of another kind than Stable Diffusion's."""
+    raw = recipe(Path("toybox"), tmp_path, data__resolution=128)
+    found = estimate(JointRecipe.model_validate(raw), str(FOLDER))
+    assert 13e6 < found.parameters < 15e6
+
+
 def test_a_recipe_adds_up(tmp_path: Path) -> None:
     raw = recipe(save_base(tmp_path / "base"), tmp_path)
     raw["data"]["sources"] = [
@@ -38,6 +86,9 @@ def test_a_recipe_adds_up(tmp_path: Path) -> None:
     assert found.pictures == pytest.approx(4 * (0.75 * 3 + 0.25 * 1))
     assert found.trained == found.parameters
     assert found.state == 20 * found.parameters
+    assert estimate(JointRecipe.model_validate(raw), processes=4).state == found.state
+    split = JointRecipe.model_validate({**raw, "training": {**raw["training"], "sharded": True}})
+    assert estimate(split, processes=4).state == found.state / 4
     checkpointed = estimate(
         JointRecipe.model_validate({**raw, "training": {**raw["training"], "gradient_checkpointing": True}})
     )
@@ -46,6 +97,38 @@ def test_a_recipe_adds_up(tmp_path: Path) -> None:
     assert adapters.parameters == found.parameters
     assert 0 < adapters.trained < found.trained / 4
     assert adapters.state < found.state / 2
+
+
+def test_latents_that_are_there_before_cost_nothing(tmp_path: Path) -> None:
+    """The autoencoder's part, counted by itself on real weights, falls away for encoded sources alone."""
+    base = save_base(tmp_path / "base")
+    vae = AutoencoderKL.from_pretrained(base, subfolder="vae")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 32, 32))
+    raw = recipe(base, tmp_path)
+    steps = []
+    for first, second in ((None, None), ("latents", None), ("latents", "latents")):
+        raw["data"]["sources"] = [
+            {"kind": "sets", "place": "a", "sizes": [2, 4], "encoded": first, "probability": 3},
+            {"kind": "single", "place": "b", "sizes": [1], "encoded": second},
+        ]
+        steps.append(estimate(JointRecipe.model_validate(raw)).step)
+    picture = counter.get_total_flops()
+    assert steps[0] - steps[1] == pytest.approx(4 * 0.75 * 3 * picture, rel=0.01)
+    assert steps[1] - steps[2] == pytest.approx(4 * 0.25 * 1 * picture, rel=0.01)
+
+
+def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:
+    from jedi_diffusion.toybox.bundle import FOLDER
+
+    raw = recipe(FOLDER, tmp_path, data__resolution=128)
+    found = estimate(JointRecipe.model_validate(raw))
+    vae = PatchAutoencoder.from_pretrained(FOLDER, subfolder="vae")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 128, 128))
+    raw["data"]["sources"] = [{"kind": "sets", "place": "a", "sizes": [1, 2, 3], "encoded": "latents"}]
+    without = estimate(JointRecipe.model_validate(raw))
+    assert found.step - without.step == pytest.approx(found.pictures * counter.get_total_flops())
 
 
 def test_the_summary_says_hours() -> None:

@@ -1,23 +1,25 @@
 """Training a base model on sets: what is learned, resumed, saved, and shared between processes."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_runs import COLORS, recipe, save_base, save_subjects
+from two_processes import run_in_two_processes
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.errors import ModelError, RecipeError, UsageError
 from jedi_diffusion.train import joint_trainer
+from jedi_diffusion.train.batches import Examples
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
+from jedi_diffusion.train.plan import plan_step
 from jedi_diffusion.train.state import checkpoints
 
 
@@ -55,6 +57,9 @@ def test_a_run_writes_log_checkpoints_and_a_model_that_samples(tmp_path, base, s
     assert logged[0]["loss_by_source"].keys() == {str(subjects)}
     assert {size for row in logged for size in row["loss_by_set_size"]} == {"1", "2", "3"}
     assert all(row["pictures_per_second"] > 0 and row["memory_gib"] > 0 for row in logged)
+    assert all(row["tflops_per_device"] > 0 and row["mfu"] is None for row in logged)
+    assert all(0 <= row["waiting"] < 1 for row in logged)
+    assert {role for row in logged for role in row["loss_by_role"]} == {"target", "reference"}
     assert [path.name for path in checkpoints(tmp_path / "state")] == ["step-00000002", "step-00000004"]
     assert (tmp_path / "samples-0000004.png").stat().st_size > 1000
     card = (result / "README.md").read_text()
@@ -84,12 +89,13 @@ def test_the_loss_falls_on_a_handful_of_sets(tmp_path, base, subjects) -> None:
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch) -> None:
-    raw = recipe(base, subjects)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch, channels_last) -> None:
+    raw = recipe(base, subjects, training__channels_last=channels_last)
     whole = run_of(tmp_path / "whole", raw)
     whole.train()
     killed = run_of(tmp_path / "killed", raw)
-    advance = joint_trainer.JointTrainer._advance
+    advance = joint_trainer.JointTrainer.advance
 
     def dies(self, examples, tally):
         if self.step == 3:
@@ -97,7 +103,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch)
         return advance(self, examples, tally)
 
     with monkeypatch.context() as patch:
-        patch.setattr(joint_trainer.JointTrainer, "_advance", dies)
+        patch.setattr(joint_trainer.JointTrainer, "advance", dies)
         with pytest.raises(MemoryError):
             killed.train()
     resumed = run_of(tmp_path / "killed", raw)
@@ -108,6 +114,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch)
     assert {pick.place for pick, _ in read} == set(range(8, 16))
     for name, value in whole.trainer.average.items():
         assert torch.equal(value, resumed.trainer.average[name]), name
+        assert not value.requires_grad, "a graph would grow with every step"
 
 
 def spy(function, calls):
@@ -141,8 +148,6 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, base, subjects) -> 
 def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
     """The first step's logged loss against JointLoss on all of its sets as one batch."""
     from jedi_diffusion.diffusion.loss import NoiseDraw
-    from jedi_diffusion.train.batches import Examples
-    from jedi_diffusion.train.plan import plan_step
 
     raw = recipe(base, subjects, training__reference_weight=0.3, conditions__cached=0.0)
     run = run_of(tmp_path, raw)
@@ -158,6 +163,34 @@ def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
         bottom += weight
     run.train()
     assert rows(tmp_path)[0]["loss"] == pytest.approx(top / bottom, rel=1e-4)
+
+
+def test_losses_of_roles_are_those_of_their_pictures(tmp_path, base, subjects) -> None:
+    raw = recipe(base, subjects, training__steps=1, training__reference_weight=0.3, conditions__cached=0.0)
+    run = run_of(tmp_path, raw)
+    plan = plan_step(run.recipe, run.mixture, 0)
+    micro = run.trainer.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
+    with torch.no_grad():
+        prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
+    errors = (prediction - micro.draw.target).square().flatten(1).mean(1)
+    run.train()
+    flags = micro.batch.is_reference
+    expected = {"target": errors[~flags].mean().item(), "reference": errors[flags].mean().item()}
+    assert rows(tmp_path)[0]["loss_by_role"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_fresh_unet_has_nothing_of_the_base(tmp_path, base, subjects) -> None:
+    runs = [
+        run_of(tmp_path / str(seed), recipe(base, subjects, fresh_unet=True, seed=seed)) for seed in (0, 0, 1)
+    ]
+    trained = JeDiPipeline.from_single_image_model(base)
+    unets = [run.pipeline.unet.conv_in.weight for run in runs]
+    assert torch.equal(unets[0], unets[1])
+    assert not torch.equal(unets[0], unets[2])
+    assert unets[0][:, 4:].abs().max() > 0, "no channel starts at zero: there is nothing to keep"
+    assert not torch.equal(unets[0], trained.unet.conv_in.weight)
+    kept = runs[0].pipeline.vae.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in trained.vae.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "inpaint"])
@@ -245,32 +278,43 @@ def test_trackers_that_are_missing_are_named(tmp_path, base, subjects) -> None:
 
 
 def test_two_processes_train_what_one_trains(tmp_path, base, subjects) -> None:
-    one = run_of(tmp_path / "one", recipe(base, subjects))
-    one.train()
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe(base, subjects)))
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    words += ["--no-python", sys.executable, "-m", "jedi_diffusion", "train", str(path)]
-    words += ["--out", str(tmp_path / "two"), "--device", "cpu", "--processes", "2"]
-    done = subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    """With whole weights and sharded (FSDP2); the latter also resumed, and taken over by one process."""
+    plain = recipe(base, subjects, training__micro_batch=3, conditions__cached=0.5)
+    sharded = plain | {"training": plain["training"] | {"sharded": True}}
+    sharded["records"] = plain["records"] | {"sample_every": 3}
+    for name, raw in (("two", plain), ("sharded", sharded)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(raw))
+    train_sharded = ["train", tmp_path / "sharded.yaml", "--out", tmp_path / "sharded"]
+    printed = run_in_two_processes(
+        [
+            ["train", tmp_path / "two.yaml", "--out", tmp_path / "two"],
+            train_sharded,
+            ["forget", tmp_path / "sharded"],
+            train_sharded,
+        ]
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Trained:") == 1
-    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    both = JeDiPipeline.from_pretrained(tmp_path / "two" / "model").unet.state_dict()
-    for name, value in JeDiPipeline.from_pretrained(tmp_path / "one" / "model").unet.state_dict().items():
-        torch.testing.assert_close(both[name], value, atol=2e-4, rtol=1e-3)
+    assert printed.count("Trained:") == 3
+    run_of(tmp_path / "one", plain).train()
+    shutil.copytree(
+        tmp_path / "sharded" / "state" / "step-00000002", tmp_path / "mixed" / "state" / "step-00000002"
+    )
+    run_of(tmp_path / "mixed", plain).train()
 
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    expected = [row["loss"] for row in rows(tmp_path / "one")]
+    weights = JeDiPipeline.from_pretrained(tmp_path / "one" / "model").unet.state_dict()
+    for name, steps in {"two": (1, 2, 3, 4), "sharded": (1, 2, 3, 4, 3, 4), "mixed": (3, 4)}.items():
+        losses = [row["loss"] for row in rows(tmp_path / name)]
+        assert [row["step"] for row in rows(tmp_path / name)] == list(steps)
+        assert losses == pytest.approx([expected[step - 1] for step in steps], rel=1e-4)
+        both = JeDiPipeline.from_pretrained(tmp_path / name / "model").unet.state_dict()
+        assert both.keys() == weights.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(both[key], value, atol=1e-4, rtol=1e-3)
+    assert (tmp_path / "sharded" / "samples-0000003.png").stat().st_size > 1000
+    whole, parts = (
+        load_file(checkpoints(tmp_path / name / "state")[-1] / "state.safetensors")
+        for name in ("one", "sharded")
+    )
+    assert {name: value.shape for name, value in whole.items()} == {
+        name: value.shape for name, value in parts.items()
+    }

@@ -84,8 +84,17 @@ def test_the_weight_counts_pictures_as_eq_2_does() -> None:
     assert StepPlan(sets, cached=True).weight(1.0) == 3
 
 
-def test_micro_batches_hold_whole_sets_in_order() -> None:
+def test_micro_batches_hold_whole_sets_of_one_size_together() -> None:
     sets = [set_of(size) for size in (3, 4, 1, 2, 2, 4, 4, 1)]
-    groups = micro_batches(sets, 8)
-    assert groups == [(0, 1, 2), (3, 4, 5), (6, 7)]
-    assert micro_batches(sets, 4) == [(0,), (1,), (2, 3), (4,), (5,), (6,), (7,)]
+    assert micro_batches(sets, 8) == [(2, 7, 3, 4), (0, 1), (5, 6)]
+    assert micro_batches(sets, 4) == [(2, 7, 3), (4,), (0,), (1,), (5,), (6,)]
+
+
+@pytest.mark.parametrize("least", range(1, 9))
+def test_as_many_micro_batches_as_asked_for(least: int) -> None:
+    """What sharded processes need, which all have to run the network as often."""
+    sets = [set_of(size) for size in (3, 4, 1, 2, 2, 4, 4, 1)]
+    groups = micro_batches(sets, 8, least)
+    assert len(groups) == max(3, least)
+    assert sorted(number for group in groups for number in group) == list(range(8))
+    assert all(0 < sum(len(sets[number]) for number in group) <= 8 for group in groups)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import save_base, save_subjects
+from two_processes import run_in_two_processes
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import RecipeError
@@ -26,21 +27,58 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert recipe.lora is None
 
 
-@pytest.mark.parametrize("path", JOINT, ids=lambda path: path.stem)
-def test_recipes_of_base_models_train(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def stand_ins(path: Path, folder: Path) -> list[str]:
+    """The command that trains a recipe for two steps on a tiny base and a few pictures, all in `folder`."""
     kind = next((kind for kind in ("inpaint", "sdxl") if kind in path.stem), "sd")
-    base, subjects = save_base(tmp_path / "base", kind), save_subjects(tmp_path / "photos", pictures=4)
+    base, subjects = save_base(folder / "base", kind), save_subjects(folder / "photos", pictures=4)
     source = json.dumps([{"kind": "folders", "place": str(subjects)}])
-    words = ["train", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    words = ["train", str(path), "--out", str(folder / "run")]
     changes = [f"base={base}", f"data.sources={source}", "data.resolution=32", "data.workers=0"]
     changes += ["training.steps=2", "training.batch=2", "training.micro_batch=4", "records={log_every: 1}"]
+    return words + [word for change in changes for word in ("--set", change)]
+
+
+def check_run(path: Path, folder: Path) -> None:
+    assert (folder / "run" / ("lora" if "lora" in path.stem else "model")).is_dir()
+    rows = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize("path", JOINT, ids=lambda path: path.stem)
+def test_recipes_of_base_models_train(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*stand_ins(path, tmp_path), "--device", "cpu"]) == 0
+    assert "Trained:" in capsys.readouterr().out
+    check_run(path, tmp_path)
+
+
+@pytest.mark.slow
+def test_recipes_of_base_models_train_in_two_processes(tmp_path: Path) -> None:
+    """All in one start; that of SDXL also sharded, with its gradient checkpoints and both couplings."""
+    runs = [(path, tmp_path / path.stem) for path in JOINT]
+    commands = [stand_ins(path, folder) for path, folder in runs]
+    runs.append((CONFIGS / "sdxl.yaml", tmp_path / "sharded"))
+    commands.append([*stand_ins(*runs[-1]), "--set", "training.sharded=true"])
+    assert run_in_two_processes(commands).count("Trained:") == len(commands)
+    for path, folder in runs:
+        check_run(path, folder)
+
+
+@pytest.mark.slow
+def test_the_toybox_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jedi_diffusion.train.samples.STEPS", 2)
+    monkeypatch.setattr("jedi_diffusion.cli.train.SHOWN_SETS", 2)
+    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path), "--device", "cpu"]
+    changes = [
+        "supersample=1",
+        "model.unet.block_out_channels=[32, 32, 32]",
+        "model.unet.attention_head_dim=1",
+    ]
+    for stage in range(3):
+        changes += [f"stages.{stage}.{key}" for key in ("subjects=8", "steps=2", "batch=8", "resolution=32")]
     for change in changes:
         words += ["--set", change]
     assert main(words) == 0
-    assert "Trained:" in capsys.readouterr().out
-    assert (tmp_path / "run" / ("lora" if "lora" in path.stem else "model")).is_dir()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2]
+    assert (tmp_path / "model" / "model_index.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +89,7 @@ def test_recipes_of_base_models_train(path: Path, tmp_path: Path, capsys: pytest
         ("data.sources.0.kind=movies", r"data\.sources\.0: Input tag 'movies'"),
         ("training.micro_batch=3", "a set of 4 pictures does not fit training.micro_batch, 3"),
         ("conditions.reference=1.5", r"conditions\.reference: Input should be less than or equal to 1"),
+        ("training.sharded=true", r"training: Value error, sharded splits weights by rows"),
     ],
 )
 def test_faults_are_named_by_their_keys(change: str, message: str) -> None:

@@ -13,11 +13,20 @@ class Command(NamedTuple):
 COMMANDS = {
     "generate": Command("generate", "New pictures of a subject from reference photos and prompts."),
     "demo": Command("demo", "The bundled model on subjects it has never seen, in one picture."),
+    "batch": Command("batch", "Many jobs from a file, one a line; goes on where it stopped."),
+    "serve": Command("serve", "A page and an OpenAI-compatible API for one model."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
+    "synthesize": Command(
+        "synthesize", "Make same-subject training sets by a recipe; goes on where it stopped."
+    ),
+    "synthesize report": Command(
+        "synthesize_report", "What a synthesis made and how good it is, as one page; Table 8."
+    ),
     "data pack": Command("data_pack", "Folders of pictures into shards, or into the paper's set format."),
     "data unpack": Command("data_unpack", "Shards back into folders, or into the paper's set format."),
     "data index": Command("data_index", "Write the indexes that shards are read by."),
     "data check": Command("data_check", "Read every set once and say what is broken."),
+    "data encode": Command("data_encode", "Latents and text embeddings beside shards, for faster training."),
     "data show": Command("data_show", "Sets with their captions on a contact sheet."),
     "evaluate": Command("evaluate", "Compare methods by a recipe: pictures, scores, one page; resumable."),
     "evaluate score": Command(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.data_options import check_range
+from jedi_diffusion.cli.data_options import Kind, check_range, open_place
 from jedi_diffusion.errors import DataError, PictureError, UsageError
-from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
+    from jedi_diffusion.data.collection import SetCollection
     from jedi_diffusion.data.folders import SubjectFolders
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.record import StoredSet, SubjectSet
@@ -30,13 +31,16 @@ class PackOptions:
     """Write sets into shards (tars with an index each), or as stacked pictures with captions.
 
     Pictures become squares: their centre, scaled. What cannot be read is left out and listed in
-    OUT/quarantine.jsonl. Sets that are stacked already are taken over as they are.
+    OUT/quarantine.jsonl. Sets that are stacked already are taken over as they are. Of videos and rendered
+    views one set each is drawn, for good.
     """
 
     source: tyro.conf.Positional[str]
     """A folder with a subfolder of pictures for each subject; or sets in the paper's format, or shards."""
     out: str
-    """Folder for the result; it must not hold any yet."""
+    """Folder for the result, on disk or at s3://; it must not hold any yet."""
+    source_kind: Kind = "auto"
+    """What the source is; "auto" tells sets and folders of subjects apart."""
     to: Literal["shards", "stacked"] = "shards"
     """Tars, or a picture and a text file for each set."""
     size: int = 512
@@ -55,21 +59,23 @@ class PackOptions:
     """Megabytes of a shard at most."""
     limit: int = 100
     """Stop if more pictures or sets than this cannot be used."""
+    seed: int = 0
+    """Which frames of a video, which views and backgrounds."""
 
 
 def run(arguments: list[str]) -> None:
     """Raises JeDiError."""
     given = tyro.cli(PackOptions, args=arguments, prog="jedi data pack")
     check(given)
-    from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.shard_writer import ShardWriter
+    from jedi_diffusion.data.storage import names_in, open_folder, write_bytes
 
-    folder = make_folder(given.out)
-    if any(not each.name.startswith(".") for each in folder.iterdir()):
+    folder = open_folder(given.out)
+    if any(not name.startswith(".") for name in names_in(folder)):
         raise UsageError(f"{folder} is not empty: choose another folder for --out.")
-    quarantine = Quarantine(folder / QUARANTINE, given.limit)
     sets = pictures = 0
     with ExitStack() as stack:
+        quarantine = stack.enter_context(_quarantine(folder, given.limit))
         writer = None
         if given.to == "shards":
             writer = stack.enter_context(ShardWriter(folder, given.shard_sets, given.shard_mb * 2**20))
@@ -79,14 +85,33 @@ def run(arguments: list[str]) -> None:
                 writer.write(item)
             else:
                 for ending, data in item.members().items():
-                    write_file(folder / f"{item.key}.{ending}", data)
+                    write_bytes(f"{folder}/{item.key}.{ending}", data)
             sets, pictures = sets + 1, pictures + len(item.captions)
     if not sets:
-        raise DataError(f"Nothing in {given.source} can be used; {folder / QUARANTINE} says why.")
+        raise DataError(f"Nothing in {given.source} can be used; {folder}/{QUARANTINE} says why.")
     shards = f" in {len(writer.finished)} shards" if writer else ""
     print(f"{sets} sets with {pictures} pictures are in {folder}{shards}")
     if len(quarantine):
-        print(f"{len(quarantine)} could not be used: {folder / QUARANTINE}")
+        print(f"{len(quarantine)} could not be used: {folder}/{QUARANTINE}")
+
+
+@contextmanager
+def _quarantine(folder: str, limit: int) -> Iterator[Quarantine]:
+    """The quarantine in the folder of the result; a remote one is written there at the end."""
+    from jedi_diffusion.data.quarantine import Quarantine
+    from jedi_diffusion.data.storage import local_path, write_bytes
+
+    local = local_path(folder)
+    quarantine = Quarantine(None if local is None else local / QUARANTINE, limit)
+    try:
+        yield quarantine
+    finally:
+        if local is None and len(quarantine):
+            lines = [
+                json.dumps({"source": source, "item": item, "reason": reason}, ensure_ascii=False)
+                for (source, item), reason in quarantine.reasons().items()
+            ]
+            write_bytes(f"{folder}/{QUARANTINE}", "\n".join([*lines, ""]).encode())
 
 
 def check(given: PackOptions) -> None:
@@ -98,6 +123,7 @@ def check(given: PackOptions) -> None:
         "shard_sets": (1, 10**7),
         "shard_mb": (1, 10**6),
         "limit": (0, 10**9),
+        "seed": (0, 2**62),
     }
     for name, (low, high) in limits.items():
         check_range("--" + name.replace("_", "-"), getattr(given, name), low, high)
@@ -107,10 +133,34 @@ def _sets(given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
     from jedi_diffusion.data.folders import SubjectFolders, holds_subjects
     from jedi_diffusion.data.stored import StoredSets
 
-    if holds_subjects(given.source):
+    kind = given.source_kind
+    if kind == "auto":
+        kind = "folders" if holds_subjects(given.source) else "sets"
+    if kind == "folders":
         yield from _encoded(SubjectFolders(given.source, given.size), given, quarantine)
-    else:
+    elif kind == "sets":
         yield from _taken_over(StoredSets(given.source, quarantine), quarantine)
+    else:
+        yield from _drawn(open_place(given.source, kind, quarantine), given, quarantine)
+
+
+def _drawn(collection: SetCollection, given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
+    """A set of each item, as large as it gets: frames or views by the seed alone, backgrounds too."""
+    import numpy as np
+
+    from jedi_diffusion.data.record import StoredSet
+    from jedi_diffusion.data.transforms import square_set
+
+    for item in tqdm(range(len(collection)), unit="set", file=sys.stderr):
+        generator = np.random.default_rng([given.seed, item])
+        try:
+            drawn = collection.read(item, min(collection.size(item), given.largest), generator)
+            made = square_set(drawn, given.size)
+        except (DataError, PictureError) as error:
+            quarantine.add(collection.source, collection.name(item), str(error))
+            continue
+        squares = replace(drawn, pictures=made.pictures, masks=made.masks)
+        yield StoredSet.encode("x", squares, given.kind, given.quality)
 
 
 def _taken_over(sets: StoredSets, quarantine: Quarantine) -> Iterator[StoredSet]:

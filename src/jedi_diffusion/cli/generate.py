@@ -10,21 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__
+from jedi_diffusion.calls import Call, Sampling, run_call
 from jedi_diffusion.cli import models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
-from jedi_diffusion.errors import JeDiError, ModelError, PictureError
+from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +80,13 @@ def run(arguments: list[str]) -> None:
         check_same_references(recorded, references)
     job = plan(given, references)
     pipe, job = load(job, recorded)
-    settings = describe(job, pipe)
+    settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
     write_file(job.path(SETTINGS), json.dumps(settings, indent=2, ensure_ascii=False).encode())
     try:
-        make(job, pipe, settings)
+        with progress(len(job.items) * job.options.steps) as bar:
+            make(job, pipe, settings, bar)
     except KeyboardInterrupt:
         made = f"{job.made} of {len(job.items)} pictures are in {job.folder}"
         raise KeyboardInterrupt(f"Interrupted: {made}; repeat with --from {job.path(SETTINGS)}.") from None
@@ -145,27 +144,34 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
 
 def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
     """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
-    import torch
-
-    given = job.options
-    device = models.pick_device(given.device)
-    dtype = models.pick_dtype(given.dtype, device)
-    pipe = models.load_model(given.model, device, dtype)
-    models.set_scheduler(pipe, given.scheduler)
-    size = given.size or models.own_size(pipe)
+    pipe = load_pipe(job.options)
     if recorded:
+        import torch
+
         torch.set_num_threads(recorded.threads)  # sums over another number of threads round differently
-    names: dict[str, Any] = {"device": device.type, "dtype": str(dtype).removeprefix("torch.")}
-    resolved = replace(
+    return pipe, replace(job, options=resolved(job.options, pipe))
+
+
+def load_pipe(given: GenerateOptions) -> Any:
+    """The pipeline that the options name. Raises ModelError, UsageError."""
+    device = models.pick_device(given.device)
+    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    models.set_scheduler(pipe, given.scheduler)
+    return pipe
+
+
+def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
+    """The options with what the pipeline decides filled in: device, dtype, size, second scale."""
+    names: dict[str, Any] = {"device": pipe.device.type, "dtype": str(pipe.dtype).removeprefix("torch.")}
+    return replace(
         given,
         **names,
-        size=size,
+        size=given.size or models.own_size(pipe),
         image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
     )
-    return pipe, replace(job, options=resolved)
 
 
-def describe(job: Run, pipe: Any) -> dict[str, Any]:
+def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
     """The settings file: everything that decides what the pictures look like, as plain JSON values."""
     import torch
 
@@ -175,7 +181,7 @@ def describe(job: Run, pipe: Any) -> dict[str, Any]:
         "options": record,
         "model": {
             "name": record["model"],
-            "fingerprint": models.fingerprint(pipe),
+            "fingerprint": fingerprint,
             "scheduler": type(pipe.scheduler).__name__,
         },
         "references": [
@@ -189,20 +195,22 @@ def describe(job: Run, pipe: Any) -> dict[str, Any]:
     }
 
 
-def make(job: Run, pipe: Any, settings: dict[str, Any]) -> None:
+def progress(steps: int) -> tqdm:
+    """A bar over the steps of all pictures, with the time left."""
+    return tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
+
+
+def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
     """Make the pictures, batch after batch, and write each as soon as it is there."""
     given = job.options
     references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
-    carried = picture_parameters(settings)
-    steps = len(job.items) * given.steps
-    with tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
-        for batch in batches(job):
-            bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
-            for item, picture in zip(batch, sample(pipe, given, references, batch, bar), strict=True):
-                save_png(job.path(item.file), picture, {**carried, "prompt": item.prompt, "seed": item.seed})
-                job.made += 1
-                if job.made <= SHEET_PICTURES:
-                    job.shown.append(picture)
+    for batch in batches(job):
+        bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
+        for item, picture in zip(batch, sample(pipe, given, references, batch, bar), strict=True):
+            save_png(job.path(item.file), picture, parameters_of(item, settings))
+            job.made += 1
+            if job.made <= SHEET_PICTURES:
+                job.shown.append(picture)
 
 
 def batches(job: Run) -> Iterator[list[Item]]:
@@ -216,35 +224,25 @@ def sample(
     pipe: Any, given: GenerateOptions, references: list[Image.Image], batch: list[Item], bar: tqdm
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
-    import torch
+    sampling = Sampling(
+        height=given.size or 0,
+        width=given.size or 0,
+        steps=given.steps,
+        guidance=given.guidance,
+        guidance_mode=given.guidance_mode,
+        image_guidance=given.image_guidance,
+        coupling=given.coupling,
+        null_set=given.null_set,
+        joint_targets=given.joint_targets,
+    )
+    prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
+    call = Call(prompts, seeds, references, given.reference_prompt, sampling)
+    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)))
 
-    def after_step(_pipe: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        bar.update(len(batch))
-        return {}
 
-    captions = list(given.reference_prompt) if references else []
-    try:
-        return pipe(
-            prompt=[item.prompt for item in batch],
-            references=references,
-            reference_prompts=captions[0] if len(captions) == 1 else captions or None,
-            num_inference_steps=given.steps,
-            guidance_scale=given.guidance,
-            guidance_mode=given.guidance_mode,
-            image_guidance_scale=given.image_guidance,
-            coupling=given.coupling,
-            null_set=given.null_set,
-            joint_targets=given.joint_targets,
-            height=given.size,
-            width=given.size,
-            generator=[torch.Generator().manual_seed(item.seed) for item in batch],
-            callback_on_step_end=after_step,
-        ).images
-    except torch.OutOfMemoryError as error:
-        raise JeDiError(
-            f"There is not enough memory for {len(batch)} pictures of {given.size} pixels at once; "
-            "take a smaller --batch, a smaller --size, or --dtype bfloat16."
-        ) from error
+def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the file of a picture carries."""
+    return {**picture_parameters(settings), "prompt": item.prompt, "seed": item.seed}
 
 
 def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:

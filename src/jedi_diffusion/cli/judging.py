@@ -47,9 +47,9 @@ def open_set(
 def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
     """CLIP and DINO, or the toybox's own, on a device. Raises ModelError."""
     if name == "toybox":
-        from jedi_diffusion.toybox.judges import IdentityJudge, PromptJudge
+        from jedi_diffusion.toybox.judges import load_judges
 
-        return [PromptJudge(device=device), IdentityJudge(device=device)]
+        return list(load_judges(device=device))
     from jedi_diffusion.cli.models import quiet_libraries
     from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
 

@@ -105,13 +105,12 @@ def fingerprint(pipe: Any) -> str:
     """SHA-256 over the names, types, shapes and bytes of all weights."""
     import torch
 
+    from jedi_diffusion.model.digest import add_weights
+
     digest = hashlib.sha256()
     for part, module in sorted(pipe.components.items()):
-        if not isinstance(module, torch.nn.Module):
-            continue
-        for key, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{part}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        if isinstance(module, torch.nn.Module):
+            add_weights(digest, part, module)
     return digest.hexdigest()
 
 

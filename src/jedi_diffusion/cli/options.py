@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,16 +11,17 @@ import tyro
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from jedi_diffusion.errors import UsageError
-
-MAX_REFERENCES = 16
-MAX_PICTURES = 10_000
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
-MAX_PROMPT = 10_000
-"""Characters; text encoders read some 77 words, so longer prompts are mistakes."""
-SIZES = range(16, 2049)
-MAX_SET = 32
-"""Pictures in one set with `--joint-targets`: attention grows with their square."""
+from jedi_diffusion.limits import (
+    MAX_GUIDANCE,
+    MAX_PICTURES,
+    MAX_REFERENCES,
+    MAX_SEED,
+    MAX_SET,
+    MAX_STEPS,
+    check_range,
+    check_side,
+    check_text,
+)
 
 Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
 
@@ -164,7 +164,7 @@ def check(options: GenerateOptions) -> None:
     """Everything about the request that can be judged without its files or model. Raises UsageError."""
     _check_numbers(options)
     for prompt in (*options.prompt, *options.reference_prompt):
-        _check_prompt(prompt)
+        check_text(prompt)
     references, captions, prompts = len(options.reference), len(options.reference_prompt), len(options.prompt)
     if prompts == 0:
         raise UsageError('No prompt is given: say what to show with --prompt "...".')
@@ -196,25 +196,13 @@ def _check_numbers(options: GenerateOptions) -> None:
         "steps": (1, MAX_STEPS),
         "guidance": (0.0, MAX_GUIDANCE),
         "image_guidance": (0.0, MAX_GUIDANCE),
-        "size": (SIZES.start, SIZES.stop - 1),
-        "seed": (0, 2**62),
+        "seed": (0, MAX_SEED),
         "batch": (1, 256),
     }
     assert limits.keys() <= {field.name for field in fields(options)}
     for name, (low, high) in limits.items():
         value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and low <= value <= high):
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is {value}, but must lie between {low} and {high}.")
-    if options.size is not None and options.size % 8:
-        raise UsageError(f"--size is {options.size}, but must be a multiple of 8.")
-
-
-def _check_prompt(prompt: str) -> None:
-    if len(prompt) > MAX_PROMPT:
-        raise UsageError(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are accepted.")
-    odd = next((letter for letter in prompt if ord(letter) < 32 and letter not in "\t\n\r"), None)
-    if odd is not None:
-        raise UsageError(f"A prompt holds the control character U+{ord(odd):04X}; take it out.")
-    if any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
-        raise UsageError("A prompt is not valid Unicode text.")
+        if value is not None:
+            check_range("--" + name.replace("_", "-"), value, low, high)
+    if options.size is not None:
+        check_side("--size", options.size)

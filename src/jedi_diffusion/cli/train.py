@@ -99,7 +99,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     if options.dry_run:
         print(resolved)
-        _print_estimate(recipe)
+        _print_estimate(recipe, options.processes or 1)
         return
     from jedi_diffusion.train.joint_run import JointRun, start_processes
 
@@ -111,18 +111,25 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         _open_folder(options, resolved)
     accelerator.wait_for_everyone()
     mixture = _open_mixture(recipe, folder, accelerator)
-    result = JointRun(recipe, mixture, folder, accelerator).train()
+    result = JointRun(recipe, mixture, folder, accelerator, _base(recipe)).train()
     if accelerator.is_main_process:
         print(f"Trained: {result}")
 
 
-def _print_estimate(recipe: JointRecipe) -> None:
+def _base(recipe: JointRecipe) -> str:
+    """Where the recipe's base lies: a folder, or a Hub id."""
+    from jedi_diffusion.toybox.bundle import FOLDER
+
+    return str(FOLDER) if recipe.base == "toybox" else recipe.base
+
+
+def _print_estimate(recipe: JointRecipe, processes: int) -> None:
     """Parameters, memory and time, where the base's configuration is at hand."""
     from jedi_diffusion.train.estimate import estimate
 
     quiet_libraries()
     try:
-        print(estimate(recipe).describe())
+        print(estimate(recipe, _base(recipe), processes).describe())
     except ModelError as error:
         print(f"No estimate of memory and time: {error}")
 
@@ -171,7 +178,7 @@ def _train_stages(recipe: Recipe, folder: Path, device: str, options: TrainOptio
     from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.runner import TrainingRun
 
-    source = ToyboxSource(recipe.seed, recipe.supersample)
+    source = ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
     init = None
     if options.init is not None:
         init = FOLDER if options.init == "toybox" else Path(options.init)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from jedi_diffusion.data.record import SubjectSet
+
+if TYPE_CHECKING:
+    from jedi_diffusion.data.encoded_shard import EncodedSet
 
 
 class SetCollection(Protocol):
@@ -29,6 +32,22 @@ class SetCollection(Protocol):
         """`size` pictures of set number `item`, chosen by the generator alone.
 
         Raises DataError or PictureError if the set cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodedCollection(SetCollection, Protocol):
+    """A collection that also knows what the frozen networks make of its pictures and captions."""
+
+    def latents(self, item: int, size: int, generator: np.random.Generator) -> EncodedSet:
+        """What `read` would give, encoded: of the same pictures in the same order. Raises DataError."""
+        ...
+
+    def check(self, encoders: str, base: str, resolution: int) -> None:
+        """Raises DataError unless it was encoded by the networks of this fingerprint (`train.frozen`).
+
+        base is what the recipe calls them; resolution is the pictures' side in pixels.
         """
         ...
 

@@ -6,18 +6,24 @@ and workers reads the same global order. Section 4: sources with equal probabili
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from jedi_diffusion.data.collection import SetCollection
+from jedi_diffusion.data.collection import EncodedCollection, SetCollection
 from jedi_diffusion.data.permutation import Permutation, keyed_number
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.transforms import square_set
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 from jedi_diffusion.sets import ImageSet
+
+if TYPE_CHECKING:
+    from jedi_diffusion.data.encoded_shard import EncodedSet
+
+Read = TypeVar("Read")
 
 BLOCK = 4096
 """Places over which the sources' shares come out even."""
@@ -125,6 +131,28 @@ class Mixture:
         shares = [(each.probability, each.sizes) for each in self.sources]
         return keyed_number(self.seed, self.resolution, repr(parts), repr(shares))
 
+    @property
+    def encoded_sources(self) -> tuple[bool, ...]:
+        """Of each source whether it was encoded before."""
+        return tuple(isinstance(each.collection, EncodedCollection) for each in self.sources)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether all sources were encoded before: pictures are read for people alone then."""
+        return all(self.encoded_sources)
+
+    def check_encoded(self, encoders: Callable[[], str], base: str) -> None:
+        """Raises DataError if a source was encoded by other networks than those of this fingerprint.
+
+        encoders: gives `train.frozen.encoders_fingerprint`, if it is asked for; base: the networks' name.
+        """
+        collections = [each.collection for each in self.sources]
+        sources = [each for each in collections if isinstance(each, EncodedCollection)]
+        if sources:
+            fingerprint = encoders()
+            for each in sources:
+                each.check(fingerprint, base, self.resolution)
+
     def pick(self, place: int) -> Pick:
         """What stands at a place; reads no picture."""
         if place < 0:
@@ -140,10 +168,21 @@ class Mixture:
 
     def __getitem__(self, place: int) -> ImageSet:
         """The set at a place. Raises DataError above the quarantine's limit, or if nothing can replace it."""
+        return self._usable(self.pick(place), self._read)
+
+    def training_set(self, place: int) -> ImageSet | EncodedSet:
+        """The set at a place as a training reads it: encoded, where its source is. Raises as `[place]`."""
         pick = self.pick(place)
+        collection = self.sources[pick.source].collection
+        if not isinstance(collection, EncodedCollection):
+            return self._usable(pick, self._read)
+        return self._usable(pick, lambda found, attempt: self._latents(collection, found, attempt))
+
+    def _usable(self, pick: Pick, read: Callable[[Pick, int], Read]) -> Read:
+        """What can be read for a pick, or for those that replace it."""
         for attempt in range(ATTEMPTS):
             try:
-                return self._read(pick, attempt)
+                return read(pick, attempt)
             except (DataError, PictureError) as error:
                 other = self._replacement(pick, attempt + 1)
                 collection = self.sources[pick.source].collection
@@ -155,10 +194,15 @@ class Mixture:
             f"{self.sources[pick.source].collection.source}: none of {ATTEMPTS} sets can be used."
         )
 
+    def _latents(self, collection: EncodedCollection, pick: Pick, attempt: int) -> EncodedSet:
+        return collection.latents(pick.item, pick.size, self._draw(pick, attempt))
+
+    def _draw(self, pick: Pick, attempt: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, pick.place, attempt])
+
     def _read(self, pick: Pick, attempt: int) -> ImageSet:
-        generator = np.random.default_rng([self.seed, pick.place, attempt])
         collection = self.sources[pick.source].collection
-        given = collection.read(pick.item, pick.size, generator)
+        given = collection.read(pick.item, pick.size, self._draw(pick, attempt))
         made = square_set(given, self.resolution)
         record = {"source": collection.source, "set": collection.name(pick.item), "place": pick.place}
         return replace(made, info={**made.info, **record})

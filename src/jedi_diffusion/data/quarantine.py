@@ -29,7 +29,8 @@ class Quarantine:
         """The reason for each (source, item). Raises DataError if the file holds something else."""
         if self.path is not None and self.path.exists():
             try:
-                for line in self.path.read_text(encoding="utf-8").splitlines():
+                lines = self.path.read_bytes().split(b"\n")
+                for line in lines[:-1]:  # behind the last line break: a line that another is writing now
                     record = json.loads(line)
                     self._reasons.setdefault((record["source"], record["item"]), record["reason"])
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -18,9 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from jedi_diffusion.data.record import KINDS
 from jedi_diffusion.data.stacked import split_captions
-from jedi_diffusion.data.storage import length_of, read_bytes
+from jedi_diffusion.data.storage import length_of, read_bytes, write_bytes
 from jedi_diffusion.errors import DataError, PictureError
-from jedi_diffusion.files import write_file
 from jedi_diffusion.pictures import picture_size
 
 FORMAT: Final = "jedi shard index 1"
@@ -149,9 +148,9 @@ def load_index(tar: str) -> ShardIndex:
     return index
 
 
-def save_index(tar: Path, index: ShardIndex) -> None:
-    """Write the index beside its tar in one step. Raises OutputError."""
-    write_file(index_name(str(tar)), index.encode())
+def save_index(tar: str | Path, index: ShardIndex) -> None:
+    """Write the index beside its tar, local or remote, in one step. Raises OutputError."""
+    write_bytes(index_name(str(tar)), index.encode())
 
 
 @dataclass

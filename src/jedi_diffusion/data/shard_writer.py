@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import secrets
 import tarfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +11,8 @@ from types import TracebackType
 
 from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shard_index import build_index, save_index
+from jedi_diffusion.data.storage import exists, names_in, open_folder, publish, scratch_file
 from jedi_diffusion.errors import OutputError, UsageError
-from jedi_diffusion.files import make_folder
 
 NAME = re.compile(r"(\d{5,})\.tar")
 
@@ -24,17 +22,21 @@ class ShardWriter:
 
     Use it as a context. A tar gets its name when it is finished, so shards with a name are whole, and stay
     so if the process is killed or the disk is full. An existing folder of shards is gone on with; one writer
-    at a time may do so.
+    at a time may do so. The folder may be on s3:// or wherever fsspec writes: a shard is then put together
+    among this machine's temporary files. With `first`, shards are numbered from there, and writers of
+    different numbers may share a folder.
     """
 
-    def __init__(self, folder: str | Path, sets: int = 10_000, size: int = 2**30) -> None:
+    def __init__(
+        self, folder: str | Path, sets: int = 10_000, size: int = 2**30, first: int | None = None
+    ) -> None:
         if sets < 1 or size < 1:
             raise UsageError("A shard holds at least one set and one byte.")
-        self.folder = make_folder(folder)
-        self.finished: list[Path] = []
+        self.folder = open_folder(str(folder))
+        self.finished: list[str] = []
         self._sets, self._size = sets, size
-        numbers = [int(found[1]) for each in self.folder.iterdir() if (found := NAME.fullmatch(each.name))]
-        self._next = max(numbers, default=-1) + 1
+        numbers = [int(found[1]) for name in names_in(self.folder) if (found := NAME.fullmatch(name))]
+        self._next = max(numbers, default=-1) + 1 if first is None else first
         self._temporary: Path | None = None
         self._archive: tarfile.TarFile | None = None
         self._written = 0
@@ -80,17 +82,15 @@ class ShardWriter:
         """Close the current shard and give it its name; nothing if it has no set yet. Raises OutputError."""
         if self._archive is None or self._temporary is None:
             return
-        final = self.folder / f"{self._next:05d}.tar"
-        if final.exists():
+        final = self._place()
+        if exists(final):
             self._drop()
             raise OutputError(f"{final} was written by another program meanwhile: give each a folder.")
         try:
             self._archive.close()
-            with open(self._temporary, "rb") as file:
-                os.fsync(file.fileno())
             # The index first: one without its tar is never looked at, a tar without one would be refused.
-            save_index(final, build_index(self._temporary, final.name))
-            os.replace(self._temporary, final)
+            save_index(final, build_index(self._temporary, final.rpartition("/")[2]))
+            publish(self._temporary, final)
         except OSError as error:
             self._fail(error)
         except BaseException:
@@ -100,8 +100,11 @@ class ShardWriter:
         self._next += 1
         self._reset()
 
+    def _place(self) -> str:
+        return f"{self.folder}/{self._next:05d}.tar"
+
     def _open(self) -> tarfile.TarFile:
-        self._temporary = self.folder / f".{self._next:05d}.tar.{secrets.token_hex(6)}"
+        self._temporary = scratch_file(self._place())
         archive = tarfile.open(self._temporary, "x", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         self._archive = archive
         return archive

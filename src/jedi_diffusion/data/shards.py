@@ -50,6 +50,18 @@ class Shards:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def tars(self) -> list[tuple[str, ShardIndex]]:
+        """Each tar that can be used, with its index, in order."""
+        return list(zip(self._tars, self._indexes, strict=True))
+
+    def place_of(self, item: int) -> tuple[int, int]:
+        """The number of the tar that sample number `item` is in, and its row there."""
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        shard = bisect_right(self._ends, item)
+        return shard, item - (self._ends[shard - 1] if shard else 0)
+
     def sample(self, item: int) -> Sample:
         """What the index says of sample number `item`."""
         return self._find(item)[1]
@@ -82,8 +94,5 @@ class Shards:
         return StoredSample(sample.key, name, files)
 
     def _find(self, item: int) -> tuple[str, Sample]:
-        if not 0 <= item < len(self):
-            raise IndexError(item)
-        shard = bisect_right(self._ends, item)
-        before = self._ends[shard - 1] if shard else 0
-        return self._tars[shard], self._indexes[shard][item - before]
+        shard, row = self.place_of(item)
+        return self._tars[shard], self._indexes[shard][row]

@@ -1,17 +1,23 @@
 """Bytes of files wherever they are: local paths, https:// and s3:// by the same functions, through fsspec.
 
 Each call looks its file system up anew: fsspec keeps one a process, so that readers survive a fork.
-Credentials and endpoints come from the environment, as the stores' own tools read them.
+Credentials and endpoints come from the environment, as the stores' own tools read them. What is written
+appears under its name when it is whole: files by a rename, objects by the store's own rule.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.errors import DataError, JeDiError, OutputError, UsageError
+from jedi_diffusion.files import make_folder, write_file
 
 WAITS = (0.2, 1.0, 3.0)
 """Seconds between attempts at a remote file."""
@@ -88,6 +94,77 @@ def tars_of(place: str) -> list[str]:
     return found
 
 
+def local_path(place: str) -> Path | None:
+    """The path of a place on this machine; None for one that is reached by a protocol."""
+    if place.startswith("file://"):
+        return Path(_system(place)[1])
+    return None if "://" in place else Path(place)
+
+
+def names_in(folder: str) -> list[str]:
+    """Names of what a folder holds, in order; none where there is no such folder. Raises DataError."""
+    system, path = _system(folder)
+    system.invalidate_cache()
+    if not _tried(folder, lambda: system.isdir(path)):
+        return []
+    found = _tried(folder, lambda: system.ls(path, detail=False))
+    return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file, now. Raises DataError where that cannot be told."""
+    system, path = _system(url)
+    system.invalidate_cache()  # other programs write too
+    return bool(_tried(url, lambda: system.exists(path)))
+
+
+def open_folder(folder: str) -> str:
+    """The folder without a slash at its end, made where it is local and missing.
+
+    Raises OutputError if nothing can be put there, UsageError for a web server.
+    """
+    if folder.startswith(("http://", "https://")):
+        raise UsageError(f"{folder} is on a web server, which takes no files: write to a folder or to s3://.")
+    local = local_path(folder)
+    if local is not None:
+        return str(make_folder(local))
+    names_in(folder)  # a wrong name or missing credentials are said before the work, not after it
+    return folder.rstrip("/")
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a file in one step. Raises OutputError."""
+    local = local_path(url)
+    if local is not None:
+        write_file(local, data)
+        return
+    system, path = _system(url)
+    _tried(url, lambda: system.pipe_file(path, data), writing=True)
+
+
+def scratch_file(url: str) -> Path:
+    """A path of this machine, not taken yet, for what `publish` will put at `url`."""
+    local = local_path(url)
+    folder = Path(tempfile.gettempdir()) if local is None else local.parent
+    return folder / f".{url.rpartition('/')[2][:80]}.{secrets.token_hex(6)}"
+
+
+def publish(scratch: Path, url: str) -> None:
+    """Put a whole file that was written to `scratch_file(url)` in its place. Raises OutputError."""
+    local = local_path(url)
+    if local is None:
+        system, path = _system(url)
+        _tried(url, lambda: system.put_file(str(scratch), path), writing=True)
+        scratch.unlink()
+        return
+    try:
+        with open(scratch, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, local)
+    except OSError as error:
+        raise OutputError(f"{url} cannot be written: {error.strerror or error}.") from error
+
+
 def _protocols(system: Any) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
@@ -106,19 +183,23 @@ def _system(url: str) -> tuple[Any, str]:
     return system, path
 
 
-def _tried(url: str, call: Any) -> Any:
-    remote = "://" in url and not url.startswith("file://")
+def _tried(url: str, call: Any, writing: bool = False) -> Any:
+    """What the call returns; remote faults are tried again, see WAITS. Raises DataError or OutputError."""
+    fault: type[JeDiError] = OutputError if writing else DataError
+    done = "written" if writing else "read"
+    remote = local_path(url) is None
     for wait in (*(WAITS if remote else ()), None):
         try:
             return call()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{url} does not exist.") from error
+            missing = "is in a place that does not exist" if writing else "does not exist"
+            raise fault(f"{url} {missing}.") from error
         except PermissionError as error:
-            raise DataError(f"{url} may not be read: permission is denied.") from error
+            raise fault(f"{url} may not be {done}: permission is denied.") from error
         # Clients raise their own errors, not only OSError: aiohttp's, botocore's, timeouts.
         except Exception as error:
             if wait is None:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise DataError(f"{url} cannot be read: {reason}.") from error
+                raise fault(f"{url} cannot be {done}: {reason}.") from error
         time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")

@@ -10,7 +10,7 @@ from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, SubjectSet, json
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
-from jedi_diffusion.errors import DataError
+from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.pictures import open_picture
 
 
@@ -65,6 +65,16 @@ class StoredSets:
         """The number of captions; that there are as many pictures is checked when the set is read."""
         return max(1, self._sets.captions(item))
 
+    def shards(self) -> Shards:
+        """The shards that hold the sets. Raises UsageError for a folder of files."""
+        if not isinstance(self._sets, Shards):
+            raise UsageError(f"{self.source} holds no shards: make them by `jedi data pack`.")
+        return self._sets
+
+    def whole(self, item: int) -> SubjectSet:
+        """All pictures of set number `item`, in their order. Raises DataError and PictureError."""
+        return self.stored(item).decode(self.name(item))
+
     def stored(self, item: int) -> StoredSet:
         """Set number `item`, still encoded. Raises DataError."""
         sample = self._sets.read(item)
@@ -96,7 +106,15 @@ class SinglePictures:
     def size(self, item: int) -> int:
         return 1
 
+    def shards(self) -> Shards:
+        """The shards that hold the pictures."""
+        return self._shards
+
     def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        return self.whole(item)
+
+    def whole(self, item: int) -> SubjectSet:
+        """The set of picture number `item`. Raises DataError and PictureError."""
         sample = self._shards.read(item)
         _, data = picture_of(sample.files, sample.name)
         record = json_of(sample.files, sample.name)

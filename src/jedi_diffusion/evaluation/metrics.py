@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jedi_diffusion.copies import COPY_SHIFT, COPY_SIDE
+from jedi_diffusion.copies import COPY_DISTANCE, COPY_SHIFT, COPY_SIDE
 from jedi_diffusion.estimates import Estimate, share, weighted_mean
 
 Array = NDArray[np.float64]
@@ -24,9 +24,6 @@ COMPARISONS: dict[Comparison, str] = {
     "others": "all photos but the inputs",
     "inputs": "the inputs only",
 }
-COPY_DISTANCE = 0.1
-"""Pictures nearer than this are copies at any rate. Photos of one DreamBench subject are 0.114 apart or more,
-a photo and its compressed, brightened or slightly moved self 0.08 or less."""
 COPY_WINDOWS = [(down, right) for down in range(2 * COPY_SHIFT + 1) for right in range(2 * COPY_SHIFT + 1)]
 
 

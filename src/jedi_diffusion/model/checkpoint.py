@@ -47,7 +47,7 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.")
-    index = _read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     for name, stem in COMPONENTS.items():
         entry = index.get(name)
         if isinstance(entry, list) and any(entry):
@@ -69,7 +69,7 @@ def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tenso
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     _compare(where, {name: tuple(tensor.shape) for name, tensor in state.items()}, expected)
     for name, tensor in state.items():
-        _check_finite(where, name, tensor)
+        check_finite(where, name, tensor)
     module.load_state_dict(dict(state), strict=True)
 
 
@@ -133,9 +133,9 @@ def _check_header(path: Path, header: Any, data_bytes: int) -> Shapes:
 
 
 def _check_component(folder: Path, stem: str, variant: str | None) -> None:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     shapes: Shapes = {}
-    files = _weight_files(folder, stem, variant)
+    files = weight_files(folder, stem, variant)
     for file in files:
         shapes |= check_weights_file(file)
     module = _empty_module(config, folder)
@@ -144,18 +144,21 @@ def _check_component(folder: Path, stem: str, variant: str | None) -> None:
         _compare(str(folder), _current_names(shapes, module), _current_names(expected, module))
     for file in files:
         for name, tensor in _tensors(file):
-            _check_finite(str(file), name, tensor)
+            check_finite(str(file), name, tensor)
 
 
-def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
-    """The safetensors file of a component, or all its shards."""
+def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    """The safetensors file of a component, or all its shards; `stem` is the first part of their names.
+
+    Raises ModelError naming the pickle, or what is missing.
+    """
     suffix = f".{variant}" if variant else ""
     single = folder / f"{stem}{suffix}.safetensors"
     index = folder / f"{stem}.safetensors.index{suffix}.json"
     if single.is_file():
         return [single]
     if index.is_file():
-        names = _read_json(index, limit=MAX_HEADER_BYTES).get("weight_map")
+        names = read_json(index, limit=MAX_HEADER_BYTES).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise ModelError(f"{index} has no weight_map.")
         if any(not isinstance(name, str) or Path(name).name != name for name in names.values()):
@@ -202,7 +205,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_finite(where: str, name: str, tensor: torch.Tensor) -> None:
+def check_finite(where: str, name: str, tensor: torch.Tensor) -> None:
+    """Raises ModelError with `where` and `name` if a tensor holds NaN or infinity."""
     ordinary = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     if ordinary and not bool(torch.isfinite(tensor).all()):
         raise ModelError(f"{where} holds NaN or infinity in tensor {name}; the weights are damaged.")
@@ -218,7 +222,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         raise ModelError(f"{path} is damaged: {error}.") from error
 
 
-def _read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """The object in a JSON file of at most `limit` bytes. Raises ModelError."""
     try:
         if path.stat().st_size > limit:
             raise ModelError(f"{path} is larger than {limit} bytes, which no such file needs.")

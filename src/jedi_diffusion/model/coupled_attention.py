@@ -8,6 +8,7 @@ attention call; T keys that each query of such a set sees, (R + N) * L.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -100,6 +101,7 @@ def coupled_attention(
 
     One attention call per distinct shape (references read, own pictures): no padding, no cross-talk. Where
     all sets have one size and read no cache, this is a plain view: the supplement's `view(-1, ng*l, c)`.
+    Neighbouring sets of one shape are not copied either, so a batch is cheapest with its sets sorted by size.
 
     references: for each set, cached (keys, values) (R, L, H, D) that it reads beside its own, or None.
     is_reference (I,) bool: the cached coupling as one masked pass without a cache: references see the
@@ -113,44 +115,49 @@ def coupled_attention(
         raise UsageError("A reference cache and `is_reference` are two forms of one thing; give one of them.")
     elif len(references) != len(set_sizes):
         raise UsageError(f"The cache view is for {len(references)} sets, but the batch has {len(set_sizes)}.")
+    shapes = [
+        (0 if pair is None else pair[0].shape[0], size)
+        for pair, size in zip(references, set_sizes, strict=True)
+    ]
+    runs = [list(numbers) for _, numbers in groupby(range(len(shapes)), key=shapes.__getitem__)]
     groups: dict[tuple[int, int], list[int]] = {}
-    for number, (pair, size) in enumerate(zip(references, set_sizes, strict=True)):
-        groups.setdefault((0 if pair is None else pair[0].shape[0], size), []).append(number)
+    for run, numbers in enumerate(runs):
+        groups.setdefault(shapes[numbers[0]], []).append(run)
+    pictures = [sum(set_sizes[number] for number in numbers) for numbers in runs]
+    parts = [_split(tokens, pictures) for tokens in (query, key, value)]
 
-    pieces: list[torch.Tensor] = [query] * len(set_sizes)
-    for members in groups.values():
-        size = set_sizes[members[0]]
-        cached = [references[number] for number in members]
-        mixed = _attend(
-            _join(query, set_sizes, members),
-            _join(key, set_sizes, members, [pair and pair[0] for pair in cached]),
-            _join(value, set_sizes, members, [pair and pair[1] for pair in cached]),
-            None if is_reference is None else _cached_mask(is_reference, set_sizes, members, query.shape[1]),
-        )
-        own = mixed.reshape(-1, *query.shape[1:])
-        if len(groups) == 1:
-            return own
-        for number, piece in zip(members, own.split(size), strict=True):
-            pieces[number] = piece
-    return torch.cat(pieces)
+    pieces: list[torch.Tensor] = [query] * len(runs)
+    for (_, size), members in groups.items():
+        numbers = [number for run in members for number in runs[run]]
+        queries, keys, values = (_join([part[run] for run in members], size) for part in parts)
+        given = [references[number] for number in numbers]
+        read = [pair for pair in given if pair is not None]
+        if read:
+            keys, values = _prepend([pair[0] for pair in read], keys), _prepend([p[1] for p in read], values)
+        mask = None
+        if is_reference is not None:
+            mask = _cached_mask(is_reference, set_sizes, numbers, query.shape[1])
+        mixed = _attend(queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2), mask)
+        own = _split(mixed.reshape(-1, *query.shape[1:]), [pictures[run] for run in members])
+        for run, piece in zip(members, own, strict=True):
+            pieces[run] = piece
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def _join(
-    tokens: torch.Tensor,
-    set_sizes: Sequence[int],
-    members: Sequence[int],
-    cached: Sequence[torch.Tensor | None] | None = None,
-) -> torch.Tensor:
-    """(I, L, H, D) -> (G, T, H, D): the tokens of each member set in one row, cached ones before its own."""
-    if len(members) == len(set_sizes) and (cached is None or cached[0] is None):
-        return tokens.reshape(len(members), -1, *tokens.shape[2:])
-    own = tokens.split(tuple(set_sizes))
-    parts = []
-    for place, number in enumerate(members):
-        if cached is not None and cached[place] is not None:
-            parts.append(cached[place])
-        parts.append(own[number])
-    return torch.cat(parts).reshape(len(members), -1, *tokens.shape[2:])  # type: ignore[arg-type]
+def _split(tokens: torch.Tensor, pictures: Sequence[int]) -> Sequence[torch.Tensor]:
+    """(I, L, H, D) in parts of so many pictures; a single part is the tensor itself, without a copy."""
+    return (tokens,) if len(pictures) == 1 else tokens.split(tuple(pictures))
+
+
+def _join(runs: Sequence[torch.Tensor], size: int) -> torch.Tensor:
+    """Sets of N pictures, in runs (G*N, L, H, D), as (G, N, L, H, D); a single run is not copied."""
+    return (runs[0] if len(runs) == 1 else torch.cat(tuple(runs))).unflatten(0, (-1, size))
+
+
+def _prepend(read: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+    """For each of G sets (R, L, H, D) of references, and (G, N, L, H, D): (G, R + N, L, H, D)."""
+    pieces = [piece for both in zip(read, own.unbind(), strict=True) for piece in both]
+    return torch.cat(pieces).unflatten(0, (len(read), -1))
 
 
 def _attend(

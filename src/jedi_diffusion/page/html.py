@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from jedi_diffusion.page.charts import Bars, Lines
 from jedi_diffusion.page.tables import Table
 from jedi_diffusion.pictures import to_rgb
 
@@ -44,7 +45,7 @@ class Gallery:
     side: int = 224
 
 
-Part = Text | Table | Gallery
+Part = Text | Table | Gallery | Bars | Lines
 
 
 def render_page(title: str, summary: str, parts: Sequence[Part]) -> str:

@@ -18,6 +18,7 @@ from jedi_diffusion.errors import ModelError
 from jedi_diffusion.pictures import WHITE, fit_square
 from jedi_diffusion.synthesis.contracts import checked_masks, checked_pictures, one_each
 from jedi_diffusion.synthesis.protocols import (
+    TRUTH,
     Box,
     Detection,
     Detector,
@@ -59,7 +60,12 @@ def make_collages(
                     *plan.history,
                     Step(
                         Stage.COLLAGE,
-                        {"prompt": plan.prompt, "seed": picture_seed, "model": generator.fingerprint},
+                        {
+                            "prompt": plan.prompt,
+                            "seed": picture_seed,
+                            "model": generator.fingerprint,
+                            **({TRUTH: picture.info[TRUTH]} if TRUTH in picture.info else {}),
+                        },
                     ),
                 ),
             )
@@ -76,6 +82,13 @@ class Found:
     mask: Mask
     area: int
     span: tuple[int, int, int, int]
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """What the mask spans, or the detection's box where the mask is empty: whole pixels."""
+        box = self.detection.box
+        empty = (math.floor(box.left), math.floor(box.top), math.ceil(box.right), math.ceil(box.bottom))
+        return self.span if self.area else empty
 
 
 def find_instances(
@@ -134,7 +147,7 @@ def _judge(
         found = measure(detection, mask)
         fault = instance_fault(found, settings) or overlap_fault(found, kept, settings)
         if fault:
-            yield Rejection(key, Stage.INSTANCE, *fault)
+            yield Rejection(key, Stage.INSTANCE, *fault, box=found.place)
         else:
             kept.append(found)
             yield cut_out(collage, key, found, model)
@@ -232,22 +245,31 @@ def _components(
         if len(component) == 1:
             others = np.delete(matrix[component[0]], component[0])
             detail = f"largest affinity {others.max():.4f}, not above {threshold}" if len(others) else ""
-            yield Rejection(instances[component[0]].key, Stage.GROUP, Reason.ALONE, detail)
+            alone = instances[component[0]]
+            box = alone.box
+            place = (int(box.left), int(box.top), int(box.right), int(box.bottom))
+            compared = tuple(_near(instances, matrix, component[0]).items())
+            yield Rejection(alone.key, Stage.GROUP, Reason.ALONE, detail, place, compared)
             continue
         key = replace(instances[component[0]].key, group=number, instance=None)
         members = []
         for index in component:
             instance = instances[index]
-            near = {
-                str(instances[other].key.instance): round(float(matrix[index, other]), 4)
-                for other in component
-                if other != index
-            }
+            near = _near(instances, matrix, index)
             step = Step(Stage.GROUP, {"affinities": near, "threshold": threshold, "model": model})
             own = replace(instance.key, group=number)
             members.append(replace(instance, key=own, history=(*instance.history, step)))
         yield Group(key, tuple(members))
         number += 1
+
+
+def _near(instances: Sequence[Instance], matrix: NDArray[np.float64], index: int) -> dict[str, float]:
+    """An instance's affinities to all others of its collage: a report tries other thresholds."""
+    return {
+        str(other.key.instance): round(float(matrix[index, number]), 4)
+        for number, other in enumerate(instances)
+        if number != index
+    }
 
 
 def on_white(instance: Instance) -> Image.Image:

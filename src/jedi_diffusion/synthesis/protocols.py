@@ -20,6 +20,10 @@ from PIL import Image
 
 Mask = NDArray[np.bool_]
 """(H, W), true on the thing."""
+TRUTH = "truth"
+"""Under this name `Image.info` of a generated collage may say what was drawn, for generators that know it:
+{"panels": [{"subject": name, "box": [left, top, right, bottom], "whole": bool}, ...]}, in pixels. It goes
+into the provenance, where a report measures the filters by it; no stage reads it."""
 
 
 @dataclass(frozen=True)

@@ -89,21 +89,25 @@ class Key:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A record that a stage did not pass on, and why; `detail` gives the numbers or words."""
+    """A record that a stage did not pass on, and why; `detail` gives the numbers or words.
+
+    box: of an instance, in pixels of its collage: left, top, right, bottom. affinities: of an instance that
+    was compared with the others of its collage, by their numbers.
+    """
 
     key: Key
     stage: Stage
     reason: Reason
     detail: str = ""
+    box: tuple[int, int, int, int] | None = None
+    affinities: tuple[tuple[str, float], ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **self.key.as_json(),
-            "stage": self.stage.value,
-            "reason": self.reason.name.lower(),
-            "detail": self.detail,
-        }
+        """Plain JSON values; `box` and `affinities` only where there are any."""
+        told = {"stage": self.stage.value, "reason": self.reason.name.lower(), "detail": self.detail}
+        place = {"box": list(self.box)} if self.box else {}
+        compared = {} if self.affinities is None else {"affinities": dict(self.affinities)}
+        return {**self.key.as_json(), **told, **place, **compared}
 
 
 @dataclass(frozen=True)

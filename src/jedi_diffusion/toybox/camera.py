@@ -116,13 +116,19 @@ def outline(parts: list[Part]) -> Array:
     return np.concatenate(points)
 
 
-def random_camera(points: Array, rng: np.random.Generator) -> Camera:
-    """A view mostly from the front (azimuth within 70 degrees, one in six from anywhere), 3 to 35 degrees
-    up, in which the points fill 44% to 69% of the picture's height (less if they would fill more than
-    MAX_WIDTH of its width).
-    """
+def random_azimuth(rng: np.random.Generator) -> float:
+    """Radians: mostly the front (within 70 degrees), one in six from anywhere."""
     half_turn = np.pi if rng.random() < 1 / 6 else np.radians(70)
-    azimuth, rise = rng.uniform(-half_turn, half_turn), np.radians(3 + 32 * rng.random() ** 1.6)
+    return float(rng.uniform(-half_turn, half_turn))
+
+
+def random_camera(points: Array, rng: np.random.Generator, azimuth: float | None = None) -> Camera:
+    """A view from `azimuth` (of random_azimuth if None), 3 to 35 degrees up, in which the points fill 44% to
+    69% of the picture's height (less if they would fill more than MAX_WIDTH of its width).
+    """
+    drawn = random_azimuth(rng)  # always, so that all else is the same with and without `azimuth`
+    azimuth = drawn if azimuth is None else azimuth
+    rise = np.radians(3 + 32 * rng.random() ** 1.6)
     tangent = np.tan(np.radians(rng.uniform(13, 25)))
     height, wander = rng.uniform(0.44, 0.69), rng.uniform(-1, 1, 2)
     low, high = points.min(axis=0), points.max(axis=0)

@@ -22,16 +22,31 @@ from jedi_diffusion.toybox.encoders import BUNDLED, FIELDS, FILE, Encoders, Read
 Rows = NDArray[np.float32]
 
 
-class _Judge:
-    """What both judges share: the network and its fingerprint. Raises ModelError as `load_encoders` does."""
+class _Eyes:
+    """The network, which remembers what it read last: two judges that see the same pictures read them once.
+
+    Raises ModelError as `load_encoders` does.
+    """
 
     def __init__(self, folder: str | Path = BUNDLED, device: torch.device | str = "cpu") -> None:
         self.encoders = load_encoders(folder, device)
         self.fingerprint = hashlib.sha256((Path(folder) / FILE).read_bytes()).hexdigest()
+        self._seen: list[Image.Image] = []
+        self._readings: list[Reading] = []
 
     def read(self, pictures: Sequence[Image.Image]) -> list[Reading]:
         """One reading a picture; pictures of one size are read together."""
-        return read_pictures(self.encoders, pictures)
+        known = len(pictures) == len(self._seen)
+        if not (known and all(one is other for one, other in zip(pictures, self._seen, strict=True))):
+            self._readings = read_pictures(self.encoders, pictures)
+            self._seen = list(pictures)
+        return self._readings
+
+
+class _Judge:
+    def __init__(self, eyes: _Eyes) -> None:
+        self.eyes = eyes
+        self.fingerprint = eyes.fingerprint
 
 
 class IdentityJudge(_Judge):
@@ -41,7 +56,7 @@ class IdentityJudge(_Judge):
     image_column = "toy-ID"
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        return np.concatenate([each.identity.numpy() for each in self.read(pictures)])
+        return np.concatenate([each.identity.numpy() for each in self.eyes.read(pictures)])
 
 
 class PromptJudge(_Judge):
@@ -54,12 +69,20 @@ class PromptJudge(_Judge):
     text_column = "toy-T"
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        readings = self.read(pictures)
+        readings = self.eyes.read(pictures)
         rows = [torch.cat([each.fields[name].softmax(1) for name in FIELDS], 1) for each in readings]
         return torch.cat(rows).numpy()
 
     def texts(self, texts: Sequence[str]) -> Rows:
         return np.stack([_named(text) for text in texts])
+
+
+def load_judges(
+    folder: str | Path = BUNDLED, device: torch.device | str = "cpu"
+) -> tuple[PromptJudge, IdentityJudge]:
+    """Both judges, over one network. Raises ModelError as `load_encoders` does."""
+    eyes = _Eyes(folder, device)
+    return PromptJudge(eyes), IdentityJudge(eyes)
 
 
 def read_pictures(encoders: Encoders, pictures: Sequence[Image.Image]) -> list[Reading]:

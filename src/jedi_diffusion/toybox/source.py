@@ -1,16 +1,24 @@
 """The toybox as a source of training sets."""
 
+import numpy as np
+
 from jedi_diffusion.data.source import RenderedSets
 from jedi_diffusion.toybox import world
+from jedi_diffusion.toybox.camera import random_azimuth
+
+_JITTER = np.radians(12)
+"""Standard deviation of the cameras' azimuths, in radians, where pictures are alike."""
 
 
 class ToyboxSource:
     """Training sets of the toybox, numbered. `seed` gives other subjects and pictures of the same world;
-    `supersample` squared rays are averaged for a pixel.
+    `supersample` squared rays are averaged for a pixel. `alike` is the share of subjects that all pictures
+    show from about the same side and in no style: what a reference shows is copied there as it is, which is
+    learned first.
     """
 
-    def __init__(self, seed: int = 0, supersample: int = 1) -> None:
-        self.seed, self.supersample = seed, supersample
+    def __init__(self, seed: int = 0, supersample: int = 1, alike: float = 0.0) -> None:
+        self.seed, self.supersample, self.alike = seed, supersample, alike
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -24,7 +32,7 @@ class ToyboxSource:
         """Sets number `first` and up; compiled, so that the first call of a size takes a minute or two."""
         numbers = range(first, first + count)
         subjects = [world.sample_subject((self.seed << 40) + number) for number in numbers]
-        specs = [world.sample_picture(subject, number) for subject in subjects for number in range(pictures)]
+        specs = [spec for subject in subjects for spec in self._pictures(subject, pictures)]
         out = world.render(specs, size, self.supersample, device, compiled=True)
         captions = [spec.caption for spec in specs]
         return RenderedSets(
@@ -33,3 +41,13 @@ class ToyboxSource:
             captions=[captions[start : start + pictures] for start in range(0, len(captions), pictures)],
             names=[subject.phrase for subject in subjects],
         )
+
+    def _pictures(self, subject: world.Subject, count: int) -> list[world.PictureSpec]:
+        rng = np.random.default_rng([self.seed, subject.seed])
+        if rng.random() >= self.alike:
+            return [world.sample_picture(subject, number) for number in range(count)]
+        azimuths = random_azimuth(rng) + _JITTER * rng.standard_normal(count)
+        return [
+            world.sample_picture(subject, number, style="", azimuth=float(azimuth))
+            for number, azimuth in enumerate(azimuths)
+        ]

@@ -75,13 +75,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """A picture that can be rendered. `style` and `attribute` are "" where it has none."""
+    """A picture that can be rendered. `style` and `attribute` are "" where it has none; `azimuth` is the
+    camera's in radians, None for a random one.
+    """
 
     subject: Subject
     seed: int
     scene: str
     style: str
     attribute: str
+    azimuth: float | None = None
 
     @property
     def caption(self) -> str:
@@ -100,7 +103,7 @@ class PictureSpec:
         if self.attribute:
             parts = apply_attribute(parts, self.attribute, attribute_rng)
         points = outline(parts)
-        camera = random_camera(points, rng)
+        camera = random_camera(points, rng, self.azimuth)
         turn = camera.azimuth + rng.uniform(-_SCENE_TURN, _SCENE_TURN)
         around = clutter.clutter(self.scene, clutter_rng)
         return Staged(parts, around, camera, points, scenes.pack_scene(self.scene, scene_rng), turn)
@@ -139,8 +142,10 @@ def sample_picture(
     scene: str | None = None,
     style: str | None = None,
     attribute: str | None = None,
+    azimuth: float | None = None,
 ) -> PictureSpec:
-    """A random picture of the subject. What is None is drawn; "" for `style` or `attribute` means none.
+    """A random picture of the subject. What is None is drawn; "" for `style` or `attribute` means none;
+    `azimuth` is the camera's in radians, 0 in front.
 
     Raises UsageError for a scene, style or attribute that the world does not know.
     """
@@ -155,7 +160,7 @@ def sample_picture(
         _known("style", style, ("", *STYLES)),
         _known("attribute", attribute, ("", *ATTRIBUTES)),
     )
-    return PictureSpec(subject, seed, scene, style, attribute)
+    return PictureSpec(subject, seed, scene, style, attribute, azimuth)
 
 
 def render(

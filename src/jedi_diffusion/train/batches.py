@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from jedi_diffusion.conditioning import sizes_of_pictures
+from jedi_diffusion.conditioning import Text, sizes_of_pictures
+from jedi_diffusion.data.encoded_shard import EncodedSet
 from jedi_diffusion.data.mixture import Mixture, places
 from jedi_diffusion.diffusion.denoiser import Coupling
 from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
@@ -30,14 +31,22 @@ class Example:
     captions: tuple[str, ...]
 
 
-class Examples(Dataset[Example]):
-    """The mixture's sets by place, as tensors that travel cheaply between processes."""
+AnyExample = Example | EncodedSet
+
+
+class Examples(Dataset[AnyExample]):
+    """The mixture's sets by place, as tensors that travel cheaply between processes.
+
+    Those of encoded sources are read as latents and text embeddings.
+    """
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
 
-    def __getitem__(self, place: int) -> Example:
-        given = self.mixture[place]
+    def __getitem__(self, place: int) -> AnyExample:
+        given = self.mixture.training_set(place)
+        if isinstance(given, EncodedSet):
+            return given
         pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in given.pictures]))
         return Example(place, pixels.permute(0, 3, 1, 2).contiguous(), given.captions)
 
@@ -59,11 +68,22 @@ class StepPlaces(Sampler[list[int]]):
 
 def read_steps(
     mixture: Mixture, first: int, steps: int, batch: int, rank: int, ranks: int, workers: int
-) -> DataLoader[list[Example]]:
+) -> DataLoader[list[AnyExample]]:
     """The process's sets of each step from `first` to `steps` - 1, read ahead by `workers` processes."""
     sampler = StepPlaces(first, steps, batch, rank, ranks)
     reader: Any = Examples(mixture)  # DataLoader's stubs take it for a set of batches
-    return DataLoader(reader, batch_sampler=sampler, collate_fn=list, num_workers=workers)
+    return DataLoader(
+        reader,
+        batch_sampler=sampler,
+        collate_fn=list,
+        num_workers=workers,
+        worker_init_fn=_share_by_name if workers else None,
+    )
+
+
+def _share_by_name(worker: int) -> None:
+    """Tensors of a step go to the training process by name: a file descriptor each would be too many."""
+    torch.multiprocessing.set_sharing_strategy("file_system")
 
 
 @dataclass(frozen=True)
@@ -87,17 +107,14 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(
-        self, sets: Sequence[SetPlan], examples: Sequence[Example], coupling: Coupling
+        self, sets: Sequence[SetPlan], examples: Sequence[AnyExample], coupling: Coupling
     ) -> MicroBatch:
         """One micro-batch of the sets, with noise drawn for each set by itself."""
-        pixels = torch.cat([example.pixels for example in examples]).float() / 127.5 - 1
-        captions = [
-            "" if silent else caption
-            for each, example in zip(sets, examples, strict=True)
-            for caption, silent in zip(example.captions, each.silent, strict=True)
-        ]
-        latents = self.pipeline.encode_pictures(pixels)
-        text = self.pipeline.encode_captions(captions)
+        read = [(each, example) for each, example in zip(sets, examples, strict=True)]
+        online = iter(self._encode([(each, x) for each, x in read if isinstance(x, Example)]))
+        parts = [self._stored(each, x) if isinstance(x, EncodedSet) else next(online) for each, x in read]
+        latents = torch.cat([latents for latents, _ in parts])
+        text = Text.concatenate([text for _, text in parts])
         flags = torch.tensor([flag for each in sets for flag in each.is_reference], device=latents.device)
         batch = SetBatch(
             latents=latents,
@@ -105,9 +122,33 @@ class Encoder:
             text=text.embeddings,
             set_sizes=tuple(map(len, sets)),
             pooled_text=text.pooled,
-            time_ids=None if text.pooled is None else _sizes(pixels).to(latents.device),
+            time_ids=None if text.pooled is None else self._sizes(latents),
         )
         return MicroBatch(batch, self._noise(batch, sets, coupling), coupling, tuple(sets))
+
+    def _encode(self, read: Sequence[tuple[SetPlan, Example]]) -> list[tuple[Tensor, Text]]:
+        """Latents and captions of each set, by the frozen networks."""
+        if not read:
+            return []
+        pixels = torch.cat([example.pixels for _, example in read]).float() / 127.5 - 1
+        captions = [
+            "" if silent else caption
+            for each, example in read
+            for caption, silent in zip(example.captions, each.silent, strict=True)
+        ]
+        sizes = [len(each) for each, _ in read]
+        latents = self.pipeline.encode_pictures(pixels).split(sizes)
+        return list(zip(latents, self.pipeline.encode_captions(captions).split(sizes), strict=True))
+
+    def _stored(self, plan: SetPlan, given: EncodedSet) -> tuple[Tensor, Text]:
+        """The same of a set that was encoded before, in the types that the networks would give."""
+        device, dtype = self.pipeline.unet.device, self.pipeline.text_encoder.dtype
+        silent = torch.tensor(plan.silent)
+        text = torch.where(silent[:, None, None], given.null_text, given.text).to(device, dtype)
+        pooled = None
+        if given.pooled is not None and given.null_pooled is not None:
+            pooled = torch.where(silent[:, None], given.null_pooled, given.pooled).to(device, dtype)
+        return given.latents.to(device, torch.float32), Text(text, pooled)
 
     def _noise(self, batch: SetBatch, sets: Sequence[SetPlan], coupling: Coupling) -> NoiseDraw:
         draws, first = [], 0
@@ -117,6 +158,7 @@ class Encoder:
             first += len(each)
         return NoiseDraw.concatenate(draws)
 
-
-def _sizes(pixels: Tensor) -> Tensor:
-    return sizes_of_pictures(len(pixels), *pixels.shape[2:])
+    def _sizes(self, latents: Tensor) -> Tensor:
+        factor = self.pipeline.vae_scale_factor
+        height, width = (factor * side for side in latents.shape[2:])
+        return sizes_of_pictures(len(latents), height, width).to(latents.device)

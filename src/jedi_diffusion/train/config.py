@@ -1,31 +1,14 @@
 """Training recipes: YAML read into checked models, every value with its unit and range."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.recipes import Section, checked, read_yaml
 
-Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DEVICE_KINDS = ("cpu", "cuda")
-
-
-class Section(BaseModel):
-    """A part of a recipe; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -106,6 +89,7 @@ class Recipe(Section):
     source: Literal["toybox"]
     seed: int = Field(0, ge=0)
     supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
+    alike: Fraction = Field(0.0, description="share of subjects shown from about one side, in no style")
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     save_minutes: PositiveFloat = 5.0
     sample_minutes: PositiveFloat = 10.0
@@ -127,48 +111,6 @@ def load_recipe(path: Path, device_kind: str) -> Recipe:
     Any value may be written per kind, `{cpu: 64, cuda: 1024}`. Raises RecipeError naming file, key and fault.
     """
     return checked(Recipe, for_device(read_yaml(path), device_kind), path)
-
-
-def read_yaml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe as it is written, with `changes` ("training.steps=10") made. Raises RecipeError."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} is not YAML: {error}.") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"The recipe {path} does not fit: it must be a mapping of keys to values.")
-    for change in changes:
-        _change(raw, change)
-    return raw
-
-
-def _change(raw: dict[str, Any], change: str) -> None:
-    """Set one key by its path; the value is YAML, list items are counted from 0."""
-    key, equals, value = change.partition("=")
-    names = key.split(".")
-    place: Any = raw
-    try:
-        if not equals:
-            raise KeyError(key)
-        for name in names[:-1]:
-            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-        last: Any = int(names[-1]) if isinstance(place, list) else names[-1]
-        place[last] = yaml.safe_load(value)
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise RecipeError(
-            f"--set {change!r} changes nothing in the recipe; write KEY=VALUE, such as training.steps=10."
-        ) from error
-
-
-def checked(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:
-    """A recipe read by read_yaml as a checked model. Raises RecipeError naming file, key and fault."""
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"The recipe {path} does not fit: {faults}.") from error
 
 
 def for_device(value: Any, kind: str) -> Any:

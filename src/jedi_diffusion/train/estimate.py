@@ -6,8 +6,9 @@ pictures costs a N + b N^2 (coupled self-attention), so that two counts give all
 Letters: N pictures in a set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import torch
@@ -16,23 +17,62 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.joint_unet import make_joint
-from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.lora import add_lora
+from jedi_diffusion.train.peaks import PEAKS
 
 TEXT_TOKENS = 77
 SUSTAINED = 100e12
-"""Operations a second that times are given for: a third of an A100's peak in bfloat16."""
+"""Operations a second that times are given for."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STATE_BYTES = 16
 """Of each trained weight, in float32: gradient, two moments of AdamW, moving average."""
 
 
 @dataclass(frozen=True)
+class Work:
+    """Floating-point operations of a training. picture (a): a picture's forward without attention between
+    tokens; pair (b): a picture's tokens attending to those of one picture; encoding: a picture to latents;
+    passes: a forward and its backward, in forwards; repeated: forwards that are run again for backward.
+    """
+
+    picture: float
+    pair: float
+    encoding: float
+    passes: float
+    repeated: float
+
+    def needed(self, is_reference: Sequence[bool], cached: bool, encoded: bool = False) -> float:
+        """What a set costs that is trained on once, without what is only repeated to save memory; its latents
+        may be `encoded` before.
+        """
+        count, references = len(is_reference), sum(is_reference)
+        forward = self.picture * count + self.pair * pairs(count, references, cached)
+        return self.passes * forward + (0.0 if encoded else self.encoding * count)
+
+
+def pairs(count: int, references: int, cached: bool) -> int:
+    """Pairs of pictures of a set of which one attends to the other, itself included."""
+    return references**2 + (count - references) * (references + 1) if cached else count**2
+
+
+def mean_pairs(count: int, conditions: Conditions) -> float:
+    """`pairs` of sets of `count` pictures on average; a set of references alone spares one of them."""
+    p = conditions.reference
+    cached = sum(
+        comb(count, k) * p**k * (1 - p) ** (count - k) * pairs(count, min(k, count - 1), cached=True)
+        for k in range(count + 1)
+    )
+    return conditions.cached * cached + (1 - conditions.cached) * pairs(count, 0, cached=False)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """parameters: of the UNet, `trained` of them learn. step: floating-point operations of a step, forward
-    and backward, pictures encoded. state: bytes that a process holds for weights and optimizer; what forward
-    passes keep comes on top, and depends on micro_batch.
+    and backward, and the autoencoder's on pictures that are not encoded before. state: bytes that a process
+    holds for weights and optimizer; what forward passes keep comes on top, and depends on micro_batch.
     """
 
     parameters: int
@@ -49,40 +89,57 @@ class Estimate:
             f"A step: {self.pictures:.0f} pictures, {self.step / 1e12:.3g} TFLOP.\n"
             f"Memory of a process: {self.state / 2**30:.2f} GiB for weights and optimizer, activations on "
             "top of that.\n"
-            f"All {self.steps} steps: {hours:.3g} device hours at {SUSTAINED / 1e12:.0f} TFLOP/s sustained."
+            f"All {self.steps} steps: {hours:.3g} device hours at {SUSTAINED / 1e12:.0f} TFLOP/s sustained, "
+            f"{SUSTAINED / 1e12 / PEAKS['A100']:.0%} of an A100's peak."
         )
 
 
-def estimate(recipe: JointRecipe) -> Estimate:
-    """Counts a recipe by the configuration files of its base. Raises ModelError if they cannot be read."""
-    unet, vae = _on_meta(recipe.base)
+def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -> Estimate:
+    """Counts a recipe by the configuration files of its base (or of the folder `base`).
+
+    Raises ModelError if they cannot be read.
+    """
+    unet, vae = _on_meta(recipe.base if base is None else base)
     parameters = sum(p.numel() for p in unet.parameters())
-    size = recipe.data.resolution // 2 ** (len(vae.config["block_out_channels"]) - 1)
-    alone, pair = (count_forward(unet, number, size) for number in (1, 2))
-    quadratic = (pair - 2 * alone) / 2
-    linear = alone - quadratic
-    encoding = _counted(lambda: vae.encode(torch.empty(1, 3, *[recipe.data.resolution] * 2, device="meta")))
+    work = count_work(recipe, unet.config, vae)
     if recipe.lora is not None:
         add_lora(unet, recipe.lora)
     trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
-    # Backward costs twice the forward, and checkpointing runs the forward again. Adapters spare the
-    # gradients of frozen weights, about a third.
-    passes = (2.0 if recipe.lora else 3.0) + recipe.training.gradient_checkpointing
     total = sum(source.probability for source in recipe.data.sources)
-    pictures = forward = 0.0
+    pictures = online = forward = 0.0
     for source in recipe.data.sources:
         share = recipe.training.batch * source.probability / total / len(source.sizes)
-        for size_of_set in source.sizes:
-            pictures += share * size_of_set
-            forward += share * (linear * size_of_set + quadratic * size_of_set**2)
+        for size in source.sizes:
+            pictures += share * size
+            online += 0.0 if getattr(source, "encoded", None) else share * size
+            forward += share * (work.picture * size + work.pair * mean_pairs(size, recipe.conditions))
     frozen = parameters * BYTES[recipe.training.precision] if recipe.lora else 0
     return Estimate(
         parameters=parameters,
         trained=trained,
         pictures=pictures,
-        step=passes * forward + pictures * encoding,
-        state=frozen + trained * (4 + STATE_BYTES),
+        step=(work.passes + work.repeated) * forward + online * work.encoding,
+        state=frozen + trained * (4 + STATE_BYTES) / (processes if recipe.training.sharded else 1),
         steps=recipe.training.steps,
+    )
+
+
+def count_work(recipe: JointRecipe, unet_config: Any, vae: Any) -> Work:
+    """Counts a UNet and an autoencoder at the recipe's resolution; of their weights nothing is used."""
+    with torch.device("meta"):
+        unet = make_joint(UNet2DConditionModel.from_config(unet_config))
+        vae = type(vae).from_config(vae.config)
+    side = recipe.data.resolution
+    size = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    alone, two = (count_forward(unet, number, size) for number in (1, 2))
+    pair = (two - 2 * alone) / 2
+    return Work(
+        picture=alone - pair,
+        pair=pair,
+        encoding=_counted(lambda: vae.encode(torch.empty(1, 3, side, side, device="meta"))),
+        # Backward costs twice the forward; adapters spare the gradients of frozen weights, about half of it.
+        passes=2.0 if recipe.lora else 3.0,
+        repeated=float(recipe.training.gradient_checkpointing),
     )
 
 
@@ -113,13 +170,15 @@ def _counted(run: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL | PatchAutoencoder]:
     try:
         unet_config: Any = UNet2DConditionModel.load_config(base, subfolder="unet")
         vae_config: Any = AutoencoderKL.load_config(base, subfolder="vae")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
+    ours = vae_config.get("_class_name") == PatchAutoencoder.__name__
+    kind: Any = PatchAutoencoder if ours else AutoencoderKL
     with torch.device("meta"):
         unet = make_joint(UNet2DConditionModel.from_config(unet_config))
-        return unet, AutoencoderKL.from_config(vae_config)
+        return unet, kind.from_config(vae_config)

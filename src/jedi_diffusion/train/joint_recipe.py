@@ -61,6 +61,15 @@ class Optimization(Section):
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     gradient_checkpointing: bool = False
     channels_last: bool = False
+    sharded: bool = Field(False, description="split weights and optimizer over the processes (FSDP2)")
+
+    @model_validator(mode="after")
+    def _sharding_fits(self) -> "Optimization":
+        if self.sharded and self.channels_last:
+            raise ValueError("sharded splits weights by rows, which channels_last does not keep together")
+        if self.sharded and self.precision == "float16":
+            raise ValueError("sharded training runs in bfloat16 or float32, not in float16")
+        return self
 
 
 class LoraSection(Section):
@@ -87,11 +96,13 @@ class JointRecipe(Section):
     """One training run of a joint-image model.
 
     `base` is a diffusers folder or a Hub id: SD 1.x, 2.x or SDXL, plain or inpainting, or a joint model to be
-    trained further. `lora` left out trains all weights of the UNet.
+    trained further; "toybox" is the bundled model. `fresh_unet` keeps all of it but the UNet, which starts
+    from random weights. `lora` left out trains all weights of the UNet.
     """
 
     name: str
     base: str
+    fresh_unet: bool = False
     seed: int = Field(0, ge=0)
     data: DataSection
     conditions: Conditions = Conditions()
@@ -105,5 +116,9 @@ class JointRecipe(Section):
         if largest > self.training.micro_batch:
             raise ValueError(
                 f"a set of {largest} pictures does not fit training.micro_batch, {self.training.micro_batch}"
+            )
+        if self.lora and (self.training.sharded or self.fresh_unet):
+            raise ValueError(
+                "lora trains small adapters of a base: it goes with neither sharded nor fresh_unet"
             )
         return self

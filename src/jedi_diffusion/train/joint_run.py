@@ -1,7 +1,6 @@
 """A run of a joint recipe: from a base model and data to a diffusers folder."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -10,13 +9,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from jedi_diffusion import conditioning
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.loading import load_errors
+from jedi_diffusion.model.joint_unet import make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
+from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
 from jedi_diffusion.train.interrupts import stop_requests
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_trainer import JointTrainer
@@ -69,17 +72,36 @@ def load_base(base: str) -> JeDiPipeline:
     return JeDiPipeline.from_single_image_model(base, dtype=torch.float32)
 
 
+def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
+    """Exchange the UNet for one of the same architecture with random weights, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = make_joint(UNet2DConditionModel.from_config(pipeline.unet.config))
+    pipeline.register_modules(unet=unet)
+
+
 class JointRun:
     """Trains a recipe into `folder`; started again with the same folder it goes on where it was.
 
-    The folder gets log.jsonl, samples-*.png, state/ with checkpoints, and at the end model/, or lora/ where
-    the recipe trains adapters.
+    `base` is where the recipe's base lies, if its name does not say so. The folder gets log.jsonl,
+    samples-*.png, state/ with checkpoints, and at the end model/, or lora/ where the recipe trains adapters.
+    Raises DataError if latents were encoded by others than the base's networks.
     """
 
-    def __init__(self, recipe: JointRecipe, mixture: Mixture, folder: Path, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: JointRecipe,
+        mixture: Mixture,
+        folder: Path,
+        accelerator: Accelerator,
+        base: str | None = None,
+    ) -> None:
         self.recipe, self.mixture, self.folder, self.accelerator = recipe, mixture, folder, accelerator
-        self.pipeline = load_base(recipe.base)
+        self.pipeline = load_base(recipe.base if base is None else base)
+        if recipe.fresh_unet:
+            put_fresh_unet(self.pipeline, recipe.seed)
         self.pipeline.set_progress_bar_config(disable=True)
+        mixture.check_encoded(lambda: encoders_fingerprint(self.pipeline, mixture.resolution), recipe.base)
         self.trainer = JointTrainer(recipe, self.pipeline, mixture, folder, accelerator)
 
     def train(self) -> Path:
@@ -104,16 +126,13 @@ class JointRun:
         """Write the result by the main process: a model, or adapters, with recipe and model card."""
         folder = self.folder / ("model" if self.recipe.lora is None else "lora")
         if self.accelerator.is_main_process:
-            partial = self.folder / f".{folder.name}-partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            if self.recipe.lora is None:
-                self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
-            else:
-                save_lora(self.pipeline, partial)
-            (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
-            (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            with replaced_folder(folder) as partial:
+                if self.recipe.lora is None:
+                    self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+                else:
+                    save_lora(self.pipeline, partial)
+                (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
+                (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
         self.accelerator.wait_for_everyone()
         return folder
 
@@ -121,8 +140,10 @@ class JointRun:
         """A sheet of samples: the mixture's first sets of two or more, each with one reference."""
         sets = self._shown()
         if sets:
-            path = self.folder / f"samples-{step:07d}.png"
-            sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
+            main = self.accelerator.is_main_process
+            path = self.folder / f"samples-{step:07d}.png" if main else None
+            with on_device(self.pipeline, self.accelerator.device):
+                sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
 
     def _shown(self) -> Sequence[ImageSet]:
         places = (place for place in range(100) if self.mixture.pick(place).size > 1)
@@ -156,9 +177,10 @@ def model_card(recipe: JointRecipe, seconds: float) -> str:
     )
     hours = seconds / 3600
     kind = "Adapters for a joint-image" if recipe.lora else "A joint-image"
+    fresh = " (but its UNet from random weights)" if recipe.fresh_unet else ""
     return f"""# {recipe.name}
 
-{kind} diffusion model (JeDi) on the base `{recipe.base}`, trained with jedi-diffusion:
+{kind} diffusion model (JeDi) on the base `{recipe.base}`{fresh}, trained with jedi-diffusion:
 {training.steps} steps of {training.batch} sets at {recipe.data.resolution} pixels, {hours:.1f} hours.
 
 Data:

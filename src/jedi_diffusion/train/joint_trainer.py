@@ -8,7 +8,7 @@ Letters: I pictures of a micro-batch.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,16 @@ from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.errors import JeDiError, RecipeError
 from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.train.batches import Encoder, Example, MicroBatch, read_steps
+from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_steps
+from jedi_diffusion.train.estimate import count_work
+from jedi_diffusion.train.frozen import freeze
 from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
 from jedi_diffusion.train.lora import add_lora
-from jedi_diffusion.train.plan import micro_batches, plan_step
+from jedi_diffusion.train.peaks import peak
+from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
+from jedi_diffusion.train.sharding import local, shard, split_like, whole, whole_unet
 from jedi_diffusion.train.state import load_state, save_state
-from jedi_diffusion.train.tally import StepLog, Tally
+from jedi_diffusion.train.tally import StepLog, Tally, summary
 
 BAR = "{desc}: {percentage:5.1f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]"
 
@@ -37,16 +41,24 @@ BAR = "{desc}: {percentage:5.1f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{post
 class JointStep(nn.Module):
     """One forward of the network on a micro-batch: each picture's weighted squared error, (I,).
 
-    A module, so that wrappers such as DistributedDataParallel see one forward and one backward.
+    A module, so that wrappers such as DistributedDataParallel see one forward and one backward. `in_step`:
+    all micro-batches of a coupling run the UNet as often, as processes that share one have to.
     """
 
-    def __init__(self, denoiser: JointDenoiser, loss: JointLoss) -> None:
+    def __init__(self, denoiser: JointDenoiser, loss: JointLoss, in_step: bool = False) -> None:
         super().__init__()
-        self.denoiser, self.loss = denoiser, loss
+        self.denoiser, self.loss, self.in_step = denoiser, loss, in_step
 
     def forward(self, micro: MicroBatch) -> Tensor:
-        errors = self.loss.errors(self.denoiser, micro.batch, micro.draw, micro.coupling)
-        return (micro.draw.weight * errors).flatten(1).mean(1)
+        batch, draw = micro.batch, micro.draw
+        errors = self.loss.errors(self.denoiser, batch, draw, micro.coupling)
+        losses = (draw.weight * errors).flatten(1).mean(1)
+        if self.in_step and micro.coupling == "cached" and not bool(batch.is_reference.any()):
+            # Coupling "cached" runs references by themselves: where there are none, a picture that counts
+            # nothing stands in for them.
+            idle = self.denoiser(draw.noisy[:1], draw.timesteps[:1], batch.select([0], (1,)))
+            losses = losses + 0 * idle.float().mean()
+        return losses
 
 
 def learning_rate(training: Optimization, step: int) -> float:
@@ -86,10 +98,13 @@ class JointTrainer:
             pipeline.scheduler, reference_weight=training.reference_weight, min_snr=training.min_snr
         )
         self.encode = Encoder(pipeline, loss)
-        _prepare_modules(recipe, pipeline, accelerator)
-        network = JointStep(JointDenoiser(pipeline.unet), loss)
+        self.sharded = training.sharded and accelerator.num_processes > 1
+        _prepare_modules(recipe, pipeline, accelerator, self.sharded, mixture.encoded)
+        if self.sharded:
+            shard(pipeline.unet, accelerator, getattr(torch, training.precision))
+        self.network: nn.Module = JointStep(JointDenoiser(pipeline.unet), loss, in_step=self.sharded)
         self.parameters: dict[str, Tensor] = {
-            name: value for name, value in network.named_parameters() if value.requires_grad
+            name: value for name, value in self.network.named_parameters() if value.requires_grad
         }
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimizer: Any = torch.optim.AdamW(
@@ -100,7 +115,11 @@ class JointTrainer:
         )
         self.step, self.spent = 0, 0.0
         self._restore()
-        self.network, self.optimizer = accelerator.prepare(network, self.optimizer)
+        if self.sharded:
+            self.optimizer = accelerator.prepare(self.optimizer)
+        else:
+            self.network, self.optimizer = accelerator.prepare(self.network, self.optimizer)
+        self.work = count_work(recipe, pipeline.unet.config, pipeline.vae)
 
     def train(self, stop: Callable[[], bool], every_sample: Callable[[int], None]) -> bool:
         """Run to the end, or until `stop()` answers True on any process; whether the end was reached.
@@ -114,7 +133,8 @@ class JointTrainer:
         reader = read_steps(
             self.mixture, self.step, training.steps, training.batch, *layout, recipe.data.workers
         )
-        tally = Tally([each.collection.source for each in self.mixture.sources], accelerator)
+        names = [each.collection.source for each in self.mixture.sources]
+        tally = Tally(names, accelerator, peak(accelerator.device, training.precision))
         started, before = time.monotonic(), self.spent
         bar = tqdm(
             total=training.steps,
@@ -124,15 +144,15 @@ class JointTrainer:
             disable=not accelerator.is_main_process,
         )
         with bar, StepLog(self.folder / "log.jsonl", accelerator) as log:
-            for examples in reader:
-                norm = self._advance(examples, tally)
+            for examples in tally.time_reading(reader):
+                norm = self.advance(examples, tally)
                 self.spent = before + time.monotonic() - started
                 bar.update()
                 if self.step % records.log_every == 0 or self.step == training.steps:
                     row = tally.close(self.step, self.spent, norm, learning_rate(training, self.step - 1))
                     self._check(row["loss"])
                     log.write(row)
-                    bar.set_postfix(loss=f"{row['loss']:.4f}")
+                    bar.set_postfix_str(summary(row))
                 asked = self._asked(stop)
                 if asked or self.step % records.save_every == 0 or self.step == training.steps:
                     self.save()
@@ -142,7 +162,7 @@ class JointTrainer:
                     break
         return self.step == training.steps
 
-    def _advance(self, examples: Sequence[Example], tally: Tally) -> Tensor:
+    def advance(self, examples: Sequence[AnyExample], tally: Tally) -> Tensor:
         """One optimizer step on this process's sets; returns the gradient's norm before clipping."""
         training, accelerator = self.recipe.training, self.accelerator
         for group in self.optimizer.param_groups:
@@ -152,7 +172,7 @@ class JointTrainer:
         mine = plan.part(accelerator.process_index, accelerator.num_processes)
         # Wrappers average gradients over processes; eq. 2 divides by the weight of the whole step.
         scale = accelerator.num_processes / plan.weight(training.reference_weight)
-        groups = micro_batches(mine, training.micro_batch)
+        groups = micro_batches(mine, training.micro_batch, self._least_groups(plan))
         for group in groups:
             micro = self.encode([mine[n] for n in group], [examples[n] for n in group], coupling)
             last = group is groups[-1]
@@ -161,14 +181,30 @@ class JointTrainer:
                     losses = self.network(micro)
                 accelerator.backward(scale * losses.sum())
             tally.add(micro, losses.detach())
-        norm = accelerator.clip_grad_norm_([*self.parameters.values()], training.clip)
+        norm = whole(accelerator.clip_grad_norm_([*self.parameters.values()], training.clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        # Ordered as the dict: both were built from the same names.
-        decay = ema_decay(training, self.step)
-        torch._foreach_lerp_([*self.average.values()], [*self.parameters.values()], 1 - decay)
+        self.update_average()
+        encoded = self.mixture.encoded_sources
+        tally.count(
+            sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
+        )
         self.step += 1
         return norm
+
+    def _least_groups(self, plan: StepPlan) -> int:
+        """How many micro-batches this process makes at least: sharded, all have to make as many."""
+        if not self.sharded:
+            return 1
+        ranks, pictures = self.accelerator.num_processes, self.recipe.training.micro_batch
+        return max(len(micro_batches(plan.part(rank, ranks), pictures)) for rank in range(ranks))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the averaged weights towards the trained ones, as far as this step's decay says."""
+        # Ordered as the dict: both were built from the same names.
+        average, trained = ([local(v) for v in d.values()] for d in (self.average, self.parameters))
+        torch._foreach_lerp_(average, trained, 1 - ema_decay(self.recipe.training, self.step))
 
     def _asked(self, stop: Callable[[], bool]) -> bool:
         """Whether any process was asked to stop: all of them leave after the same step."""
@@ -185,19 +221,27 @@ class JointTrainer:
             )
 
     def with_average(self, call: Callable[[int], None]) -> None:
-        """Call on the main process with the averaged weights in the UNet; the trained ones are put back."""
-        if self.accelerator.is_main_process:
+        """Call with the averaged weights in the UNet, which is put back as it was.
+
+        On the main process alone, but on all of them if the UNet is sharded: it runs on all or on none.
+        """
+        if self.accelerator.is_main_process or self.sharded:
             kept = {name: value.detach().clone() for name, value in self.parameters.items()}
             self._copy(self.average)
             try:
-                call(self.step)
+                with self.accelerator.autocast() if self.sharded else nullcontext():
+                    call(self.step)
             finally:
                 self._copy(kept)
         self.accelerator.wait_for_everyone()
 
     def load_average(self) -> None:
-        """Put the averaged weights into the UNet for good."""
+        """Put the averaged weights into the UNet for good; the main process gets a whole one in any case."""
         self._copy(self.average)
+        if self.sharded:
+            unet = whole_unet(self.pipeline.unet, self.accelerator.is_main_process)
+            if unet is not None:
+                self.pipeline.register_modules(unet=unet)
 
     @torch.no_grad()
     def _copy(self, values: dict[str, Tensor]) -> None:
@@ -207,20 +251,30 @@ class JointTrainer:
     def save(self) -> None:
         """Write a checkpoint: weights, their average, the optimizer's moments, the step, the time spent."""
         accelerator, records = self.accelerator, self.recipe.records
+        tensors = {}
+        for name, value in self._state():
+            together = whole(value.detach())  # by all processes, one tensor at a time
+            if accelerator.is_main_process:
+                tensors[name] = together.cpu() if self.sharded else together
         if accelerator.is_main_process:
-            tensors = {f"weights/{name}": value for name, value in self.parameters.items()}
-            tensors |= {f"average/{name}": value for name, value in self.average.items()}
-            for name, parameter in self.parameters.items():
-                moments = self.optimizer.state.get(parameter, {})
-                tensors |= {f"optimizer/{key}/{name}": value for key, value in moments.items()}
             scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
             facts = {"spent": self.spent, "data": self.mixture.fingerprint, "scaler": scaler}
             folder = self.folder / "state"
             save_state(folder, self.step, tensors, facts, records.keep_last, records.keep_every)
         accelerator.wait_for_everyone()
 
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.parameters.items():
+            yield f"weights/{name}", parameter
+            yield f"average/{name}", self.average[name]
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"optimizer/{key}/{name}", value
+
+    @torch.no_grad()
     def _restore(self) -> None:
-        found = load_state(self.folder / "state", self.accelerator.device)
+        # From the file a piece at a time, where the whole may not fit the device.
+        device = "cpu" if self.sharded else self.accelerator.device
+        found = load_state(self.folder / "state", device)
         if found is None:
             return
         tensors, facts = found
@@ -229,25 +283,32 @@ class JointTrainer:
                 f"{self.folder} was trained on other data than the recipe's sources hold now: put the data "
                 "back, or choose another folder for --out."
             )
-        self._copy({name: tensors[f"weights/{name}"] for name in self.parameters})
-        self.average = {name: tensors[f"average/{name}"] for name in self.parameters}
         for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = {
-                key: tensors[f"optimizer/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            parameter.copy_(split_like(tensors[f"weights/{name}"], parameter))
+            self.average[name] = split_like(tensors[f"average/{name}"], parameter)
+            moments = {
+                key: split_like(tensors[f"optimizer/{key}/{name}"], parameter)
+                for key in ("exp_avg", "exp_avg_sq")
             }
+            step = tensors[f"optimizer/step/{name}"].to(self.accelerator.device)
+            self.optimizer.state[parameter] = {"step": step, **moments}
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.spent = facts["step"], facts["spent"]
 
 
-def _prepare_modules(recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator) -> None:
-    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32."""
+def _prepare_modules(
+    recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator, sharded: bool, encoded: bool
+) -> None:
+    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32.
+
+    Where all data is `encoded` already, the autoencoder and the text encoders are not needed there.
+    """
     precision = getattr(torch, recipe.training.precision)
-    frozen = [pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2]
-    for module in frozen:
-        if module is not None:
-            module.requires_grad_(False).eval().to(accelerator.device, precision)
-    unet = pipeline.unet.to(accelerator.device)
+    freeze(pipeline, "cpu" if encoded else accelerator.device, precision)
+    unet = pipeline.unet
+    if not sharded:  # else its parts go there one by one, as the whole may not fit
+        unet.to(accelerator.device)
     if recipe.lora is None:
         unet.to(torch.float32).requires_grad_(True)
     else:

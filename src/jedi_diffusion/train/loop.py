@@ -116,10 +116,11 @@ class StageLoop:
             loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.stage.clip)
         self.optimizer.step()
-        # Ordered as the dict: both were built from the same names.
-        torch._foreach_lerp_(
-            [*self.average.values()], [*self.parameters.values()], 1 - ema_decay(self.stage, self.step)
-        )
+        with torch.no_grad():  # else the graph would grow with every step
+            # Ordered as the dict: both were built from the same names.
+            torch._foreach_lerp_(
+                [*self.average.values()], [*self.parameters.values()], 1 - ema_decay(self.stage, self.step)
+            )
         self.step += 1
         return loss.detach(), norm
 

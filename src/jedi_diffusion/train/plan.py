@@ -78,20 +78,29 @@ def plan_set(conditions: Conditions, seed: int, place: int, source: int, size: i
     )
 
 
-def micro_batches(sets: Sequence[SetPlan], pictures: int) -> list[tuple[int, ...]]:
-    """The numbers of the sets, in order, in groups of at most `pictures` pictures."""
-    return [tuple(group) for group in _groups(sets, pictures)]
+def micro_batches(sets: Sequence[SetPlan], pictures: int, least: int = 1) -> list[tuple[int, ...]]:
+    """The numbers of the sets, small sets first, in groups of at most `pictures` pictures.
+
+    Sets of one size share an attention call, so they are put together. At least `least` groups are made, no
+    more than there are sets.
+    """
+    groups = [*_groups(sets, pictures)]
+    while len(groups) < least:
+        fullest = max(range(len(groups)), key=lambda number: len(groups[number]))
+        half = len(groups[fullest]) // 2
+        groups[fullest : fullest + 1] = [groups[fullest][:half], groups[fullest][half:]]
+    return [tuple(group) for group in groups]
 
 
 def _groups(sets: Sequence[SetPlan], pictures: int) -> Iterator[list[int]]:
     group: list[int] = []
     held = 0
-    for number, each in enumerate(sets):
-        if group and held + len(each) > pictures:
+    for number in sorted(range(len(sets)), key=lambda number: len(sets[number])):
+        if group and held + len(sets[number]) > pictures:
             yield group
             group, held = [], 0
         group.append(number)
-        held += len(each)
+        held += len(sets[number])
     yield group
 
 

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.checkpoint import load_strict
 from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
@@ -144,13 +145,11 @@ class TrainingRun:
 
     def save_model(self) -> Path:
         """Write the models, as they are now, as a diffusers folder in float16 with its recipe."""
-        folder, partial = self.folder / "model", self.folder / ".model-partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        pipeline = self.models.pipeline(half=True)
-        pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
-        (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        folder = self.folder / "model"
+        with replaced_folder(folder) as partial:
+            pipeline = self.models.pipeline(half=True)
+            pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+            (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
         return folder
 
     def _stage(self, stage: Stage, first: int, shares: float) -> None:

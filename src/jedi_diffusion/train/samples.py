@@ -29,9 +29,11 @@ def reconstruction_sheet(
     save_png(path, contact_sheet(rows, cell=128))
 
 
-def sample_sheet(pipeline: JeDiPipeline, sets: Sequence[ImageSet], resolution: int, path: Path) -> None:
+def sample_sheet(
+    pipeline: JeDiPipeline, sets: Sequence[ImageSet], resolution: int, path: Path | None
+) -> None:
     """One row a held-out set: its first picture as the reference, the true second one, both couplings'
-    pictures.
+    pictures. Without a path they are made and not written: a sharded model runs on all processes.
     """
     rows: list[list[tuple[Image.Image, str] | None]] = []
     for number, image_set in enumerate(sets):
@@ -54,4 +56,5 @@ def sample_sheet(pipeline: JeDiPipeline, sets: Sequence[ImageSet], resolution: i
             )
             row.append((made.images[0], coupling))
         rows.append(row)
-    save_png(path, contact_sheet(rows, cell=128))
+    if path is not None:
+        save_png(path, contact_sheet(rows, cell=128))

@@ -1,11 +1,12 @@
-"""What a run says of itself: losses by source and set size, speed, memory; a JSON line at a time."""
+"""What a run says of itself: losses by source, role and set size, speed, memory; a JSON line at a time."""
 
 import json
 import resource
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,55 +16,100 @@ from jedi_diffusion.train.batches import MicroBatch
 
 LARGEST = 16
 """Sets of more pictures are counted with those of this many."""
+ROLES = ("target", "reference")
+
+Item = TypeVar("Item")
 
 
 class Tally:
-    """Sums of the pictures' losses and weights since the last row, over all processes."""
+    """Sums of the pictures' losses and weights since the last row, over all processes.
 
-    def __init__(self, sources: Sequence[str], accelerator: Accelerator) -> None:
-        self.sources, self.accelerator = list(sources), accelerator
-        self._sums = torch.zeros(2, len(self.sources) + LARGEST + 1, device=accelerator.device)
-        self._pictures, self._seconds = 0, 0.0
+    peak: operations a second that a device can do at most, None if not known.
+    """
+
+    def __init__(self, sources: Sequence[str], accelerator: Accelerator, peak: float | None = None) -> None:
+        self.accelerator, self.peak = accelerator, peak
+        self._groups: dict[str, Sequence[Any]] = {
+            "loss_by_source": list(sources),
+            "loss_by_role": ROLES,
+            "loss_by_set_size": range(LARGEST + 1),
+        }
+        columns = sum(map(len, self._groups.values()))
+        self._sums = torch.zeros(2, columns, device=accelerator.device)
+        self._pictures, self._seconds, self._operations, self._waited = 0, 0.0, 0.0, 0.0
+
+    def time_reading(self, reader: Iterable[Item]) -> Iterator[Item]:
+        """The reader's items; the time that is spent waiting for them is counted."""
+        items = iter(reader)
+        while True:
+            started = time.monotonic()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - started
+            yield item
+
+    def count(self, operations: float) -> None:
+        """Floating-point operations that a step needed, of all processes together."""
+        self._operations += operations
 
     def add(self, micro: MicroBatch, losses: Tensor) -> None:
         """losses: (I,), each picture's weighted error."""
-        sizes = [min(len(each), LARGEST) for each in micro.sets for _ in range(len(each))]
         owners = [each.source for each in micro.sets for _ in range(len(each))]
+        roles = [int(flag) for each in micro.sets for flag in each.is_reference]
+        sizes = [min(len(each), LARGEST) for each in micro.sets for _ in range(len(each))]
         weights = micro.draw.weight.flatten(1).mean(1)
         self._pictures += len(sizes)
-        for columns in (owners, [len(self.sources) + size for size in sizes]):
-            index = torch.tensor(columns, device=losses.device)
+        first = 0
+        for names, columns in zip(self._groups.values(), (owners, roles, sizes), strict=True):
+            index = torch.tensor([first + column for column in columns], device=losses.device)
             for row, values in enumerate((losses.float(), weights)):
                 self._sums[row].index_add_(0, index, values)
+            first += len(names)
 
     def close(self, step: int, seconds: float, norm: Tensor, rate: float) -> dict[str, Any]:
-        """The row of all since the last one, the same on every process. `seconds`: of the whole run."""
+        """The row of all since the last one. `seconds`: of the whole run.
+
+        tflops_per_device and mfu count what training needs, not what is repeated to save memory. waiting:
+        part of this process's time in which the next pictures were not there yet.
+        """
         pictures = torch.tensor(float(self._pictures), device=self._sums.device)
         sums = self.accelerator.reduce(self._sums, reduction="sum")
         pictures = self.accelerator.reduce(pictures, reduction="sum")
         errors, weights = sums.tolist()
-        count = len(self.sources)
-        named = [*self.sources, *range(LARGEST + 1)]
-        means = {
-            name: error / weight
-            for name, error, weight in zip(named, errors, weights, strict=True)
-            if weight > 0
-        }
+        losses, first = {}, 0
+        for group, names in self._groups.items():
+            columns = slice(first, first + len(names))
+            triples = zip(names, errors[columns], weights[columns], strict=True)
+            losses[group] = {name: error / weight for name, error, weight in triples if weight > 0}
+            first += len(names)
+        sources = len(self._groups["loss_by_source"])
         elapsed = max(seconds - self._seconds, 1e-9)
+        speed = self._operations / elapsed / self.accelerator.num_processes
         row = {
             "step": step,
-            "loss": sum(errors[:count]) / max(sum(weights[:count]), 1e-9),
-            "loss_by_source": {name: means[name] for name in self.sources if name in means},
-            "loss_by_set_size": {name: means[name] for name in range(LARGEST + 1) if name in means},
+            "loss": sum(errors[:sources]) / max(sum(weights[:sources]), 1e-9),
+            **losses,
             "gradient_norm": float(norm),
             "learning_rate": rate,
             "pictures_per_second": round(float(pictures) / elapsed, 2),
+            "tflops_per_device": float(f"{speed / 1e12:.4g}"),
+            "mfu": None if self.peak is None else round(speed / self.peak, 4),
+            "waiting": round(self._waited / elapsed, 4),
             "memory_gib": round(memory_gib(self._sums.device), 2),
             "seconds": round(seconds, 1),
         }
         self._sums.zero_()
-        self._pictures, self._seconds = 0, seconds
+        self._pictures, self._seconds, self._operations, self._waited = 0, seconds, 0.0, 0.0
         return row
+
+
+def summary(row: dict[str, Any]) -> str:
+    """A row in a few words, for the progress bar."""
+    known = row["mfu"] is not None
+    speed = f"MFU {row['mfu']:.0%}" if known else f"{row['tflops_per_device']:.3g} TFLOP/s"
+    return f"loss={row['loss']:.4f}, {speed}"
 
 
 def memory_gib(device: torch.device) -> float:
@@ -85,7 +131,10 @@ class StepLog:
         if self._file is not None:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
-        flat = {name: value for name, value in row.items() if not isinstance(value, dict)}
+        flat = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        for group, values in row.items():
+            if isinstance(values, dict):
+                flat |= {f"{group}/{name}": value for name, value in values.items()}
         self.accelerator.log(flat, step=row["step"])
 
     def __enter__(self) -> Self:

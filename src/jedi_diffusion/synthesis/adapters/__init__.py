@@ -1,1 +1,1 @@
-"""Real models behind the protocols. Each adapter imports what it needs when it is made."""
+"""Real models behind the protocols. `settings` and `endpoint` are light; the others import torch."""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -36,6 +36,7 @@ class EndpointSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Literal["endpoint"] = "endpoint"
     model: Annotated[str, Field(min_length=1)]
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -195,6 +196,11 @@ class EndpointPromptWriter:
             if time.monotonic() > end:
                 raise _PassingError(f"the answer took longer than {self.settings.timeout:g} seconds")
         return b"".join(parts)
+
+
+def connect(settings: EndpointSettings, device: str) -> EndpointPromptWriter:
+    """The writer as `models_config` builds models; the endpoint has its own device."""
+    return EndpointPromptWriter.from_environment(settings)
 
 
 def _checked_url(base_url: str) -> str:

@@ -1,0 +1,84 @@
+"""Errors as answers, in the shape of OpenAI's API: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from jedi_diffusion.app.fields import FieldError, UnknownModelError
+from jedi_diffusion.app.jobs import CancelledJobError, ClosedError, DeadlineError, QueueFullError
+from jedi_diffusion.app.metrics import Metrics
+from jedi_diffusion.app.uploads import MediaTypeError, TooLargeError
+from jedi_diffusion.errors import JeDiError, PictureError, UsageError
+
+logger = logging.getLogger(__name__)
+
+INVALID, SERVER = "invalid_request_error", "server_error"
+KINDS: list[tuple[type[JeDiError], int, str, str]] = [
+    (UnknownModelError, 404, INVALID, "model_not_found"),
+    (TooLargeError, 413, INVALID, "too_large"),
+    (MediaTypeError, 415, INVALID, "media_type"),
+    (PictureError, 400, INVALID, "bad_picture"),
+    (UsageError, 400, INVALID, "bad_request"),
+    (QueueFullError, 429, "rate_limit_error", "queue_full"),
+    (CancelledJobError, 409, INVALID, "cancelled"),
+    (ClosedError, 503, SERVER, "shutting_down"),
+    (DeadlineError, 504, SERVER, "deadline"),
+    (JeDiError, 500, SERVER, "failed"),
+]
+"""From an exception to status, type and code; the first that fits."""
+CODES = {
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+}
+
+
+def describe(error: JeDiError) -> tuple[int, dict[str, str | None]]:
+    """The HTTP status of an error, and the object that tells a client of it."""
+    _, status, kind, code = next(row for row in KINDS if isinstance(error, row[0]))
+    param = error.param if isinstance(error, FieldError) else None
+    return status, {"message": str(error), "type": kind, "param": param, "code": code}
+
+
+def plain(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer for what is no exception of ours."""
+    kind = SERVER if status >= 500 else "authentication_error" if status == 401 else INVALID
+    error = {"message": message, "type": kind, "param": None, "code": CODES.get(status, "bad_request")}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Make all failures of an application answer in this shape, and count them by code."""
+
+    def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, JeDiError)
+        status, body = describe(error)
+        metrics.rejects.labels(str(body["code"])).inc()
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
+        return JSONResponse({"error": body}, status, headers)
+
+    def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        metrics.rejects.labels(CODES.get(error.status_code, "bad_request")).inc()
+        return plain(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    def unread(_: Request, error: Exception) -> Response:
+        return plain(400, f"The request is wrong: {error}.")
+
+    def fault(_: Request, error: Exception) -> Response:
+        logger.error("A request failed.", exc_info=error)
+        return plain(500, "The server failed; its log says why.")
+
+    app.add_exception_handler(JeDiError, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, unread)
+    app.add_exception_handler(ClientDisconnect, lambda *_: plain(400, "The client hung up."))
+    app.add_exception_handler(Exception, fault)

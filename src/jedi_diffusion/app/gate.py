@@ -1,0 +1,149 @@
+"""Who may come in, and with how much: host, origin, token and size of the body, before anything is read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jedi_diffusion.app.failures import plain
+from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON
+
+OPEN = ("/healthz", "/readyz")
+"""Paths that need no token."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Holds the page to its word that nothing leaves the machine; its scripts are built in place.
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'",
+}
+
+
+class Gate:
+    """ASGI middleware around the whole application.
+
+    tokens: none for an open server. hosts: the names by which the server may be addressed, None for any; a
+    server on loopback names them, so that no web site can reach it through a name of its own. origins: web
+    sites whose pages may use the server, beside its own.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Sequence[str] = (),
+        hosts: Iterable[str] | None = None,
+        origins: Sequence[str] = (),
+    ) -> None:
+        self.app = app
+        self._tokens = [_digest(token) for token in tokens]
+        self._hosts = None if hosts is None else frozenset(hosts)
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return  # the server speaks no websockets
+        headers = Headers(scope=scope)
+        limit = MAX_JSON if "json" in headers.get("content-type", "").lower() else MAX_BODY
+        refused = self._refuse(scope, headers, limit)
+        if refused is not None:
+            status, message = refused
+            extra = (
+                {"WWW-Authenticate": 'Basic realm="jedi", charset="UTF-8", Bearer'} if status == 401 else None
+            )
+            await plain(status, message, extra)(scope, receive, _with_headers(send))
+            return
+        await self.app(scope, _limited(receive, limit), _with_headers(send))
+
+    def _refuse(self, scope: Scope, headers: Headers, limit: int) -> tuple[int, str] | None:
+        """Status and reason, or None for a request that may pass. Notes whose request it is."""
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return 403, "This server does not answer to that host name."
+        origin = headers.get("origin")
+        if origin and origin not in self._origins and urlsplit(origin).netloc != host:
+            return 403, "Pages of other web sites may not use this server."
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            return 413, f"The body has {length[:20]} bytes; at most {limit} are accepted."
+        token = _token(headers.get("authorization", ""))
+        peer = scope.get("client") or ("", 0)
+        scope.setdefault("state", {})["client"] = _digest(token).hex() if self._tokens else str(peer[0])
+        asks_first = scope["method"] == "OPTIONS" and origin in self._origins  # browsers send no token then
+        if self._tokens and not asks_first and scope["path"] not in OPEN and not self._knows(token):
+            return 401, "A token is needed: Authorization: Bearer TOKEN (or as the password of basic auth)."
+        return None
+
+    def _knows(self, token: str) -> bool:
+        """In constant time: every token is compared in full, whichever fits."""
+        given = _digest(token)
+        return sum(hmac.compare_digest(given, each) for each in self._tokens) > 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to this host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _token(authorization: str) -> str:
+    """The token of a Bearer header, or the password of a Basic one, which is what browsers ask for."""
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode("utf-8", "replace").partition(":")[2]
+        except binascii.Error:
+            return ""
+    return ""
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0].lower()
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Counts a body that does not say its length."""
+    total = 0
+
+    async def counted() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > limit:
+            raise HTTPException(413, f"The body has more than the {limit} bytes that are accepted.")
+        return message
+
+    return counted
+
+
+def _with_headers(send: Send) -> Send:
+    async def adding(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message["headers"]}
+            more = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            message["headers"] = [*message["headers"], *(pair for pair in more if pair[0] not in present)]
+        await send(message)
+
+    return adding

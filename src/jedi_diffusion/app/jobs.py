@@ -1,0 +1,147 @@
+"""What a client asks for, how far it has come, and how it can end."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from PIL import Image
+
+from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.errors import JeDiError
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Preview = Callable[[], Sequence[Image.Image]]
+
+
+class QueueFullError(JeDiError):
+    """The queue holds as much as it may; `retry_after` says in how many seconds to try again."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"The queue is full; try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class ClosedError(JeDiError):
+    """The server is shutting down."""
+
+
+class CancelledJobError(JeDiError):
+    """The job was cancelled, by its client or because the client hung up."""
+
+
+class DeadlineError(JeDiError):
+    """The job was not done in time."""
+
+
+class FaultError(JeDiError):
+    """The server failed at a job for a reason of its own."""
+
+
+class StoppedError(Exception):
+    """Thrown through a runner's call when nobody waits for its pictures any more."""
+
+
+class Runner(Protocol):
+    """Makes pictures on one device, one call at a time."""
+
+    def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
+        """A picture for each prompt of the call.
+
+        after_step(step from 0, preview) runs after every step; what it raises ends the call at once.
+        preview() decodes the pictures as they are at that step.
+        """
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt and one seed a picture; references, upright RGB and already of the pictures' size, with one
+    caption for all, one each, or none.
+
+    digests: SHA-256 of each reference's pixels, as the model sees them; taken from the references.
+    """
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    references: tuple[Image.Image, ...]
+    captions: tuple[str, ...]
+    sampling: Sampling
+    digests: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.references:
+            digests = tuple(hashlib.sha256(each.tobytes()).hexdigest() for each in self.references)
+            object.__setattr__(self, "digests", digests)
+
+    @property
+    def key(self) -> Hashable:
+        """Pictures of asks with the same key can be computed in one call."""
+        return self.sampling, self.captions, self.digests
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the references hold."""
+        return size_of(self.references)
+
+
+def size_of(pictures: Iterable[Image.Image | None]) -> int:
+    """Bytes of the pixels of RGB pictures."""
+    return sum(3 * each.width * each.height for each in pictures if each is not None)
+
+
+class Job:
+    """An ask on its way. Only the engine changes it; `listeners` are called after each change, from any
+    thread, and must be quick."""
+
+    def __init__(self, ask: Ask, client: str, deadline: float, now: float) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.ask = ask
+        self.client = client
+        self.created = int(time.time())
+        self.deadline = deadline
+        self.submitted = now
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.state: State = "queued"
+        self.error: JeDiError | None = None
+        self.pictures: list[Image.Image | None] = [None] * len(ask.prompts)
+        self.previews: list[Image.Image | None] = [None] * len(ask.prompts)
+        self.wants_previews = False
+        self.steps = [0] * len(ask.prompts)
+        self.taken = 0
+        self.listeners: list[Callable[[], None]] = []
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended is not None
+
+    @property
+    def steps_left(self) -> int:
+        """Steps until all pictures are there."""
+        return 0 if self.is_over else self.ask.sampling.steps * len(self.steps) - sum(self.steps)
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done, 0 to 1."""
+        return sum(self.steps) / (self.ask.sampling.steps * len(self.steps))
+
+    def result(self) -> list[Image.Image]:
+        """The pictures, in the order of the prompts. Raises the JeDiError that ended the job."""
+        if self.error is not None:
+            raise self.error
+        return [picture for picture in self.pictures if picture is not None]
+
+    def let_go(self) -> None:
+        """Drop what a job that is over no longer needs; the references' digests stay."""
+        self.ask = replace(self.ask, references=())
+        self.previews = [None] * len(self.previews)
+        if self.state != "done":
+            self.pictures = [None] * len(self.pictures)
+
+    def tell(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()

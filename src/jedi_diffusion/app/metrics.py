@@ -1,0 +1,45 @@
+"""Counters for Prometheus: the queue, how long jobs wait and take, pictures, rejects by reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from jedi_diffusion.app.jobs import Job
+
+SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
+
+
+class Metrics:
+    """Of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queue = Gauge("jedi_queue_pictures", "Pictures that wait for a worker", registry=self.registry)
+        self.jobs = Gauge("jedi_unfinished_jobs", "Jobs that wait or are under way", registry=self.registry)
+        self.seconds = Histogram(
+            "jedi_job_seconds", "From submission to end", ["state"], registry=self.registry, buckets=SECONDS
+        )
+        self.wait = Histogram(
+            "jedi_wait_seconds", "From submission to a worker", registry=self.registry, buckets=SECONDS
+        )
+        self.pictures = Counter("jedi_pictures", "Pictures made", registry=self.registry)
+        self.rejects = Counter("jedi_rejects", "Requests that failed", ["code"], registry=self.registry)
+
+    def watch(self, waiting: Callable[[], int], unfinished: Callable[[], int]) -> None:
+        """Where the gauges read from."""
+        self.queue.set_function(waiting)
+        self.jobs.set_function(unfinished)
+
+    def note(self, job: Job) -> None:
+        """Count a job that has ended."""
+        assert job.ended is not None
+        self.seconds.labels(job.state).observe(job.ended - job.submitted)
+        if job.started is not None:
+            self.wait.observe(job.started - job.submitted)
+        if job.state == "done":
+            self.pictures.inc(len(job.pictures))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

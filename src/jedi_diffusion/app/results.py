@@ -1,0 +1,39 @@
+"""Finished pictures as files: PNGs that say with what settings and by which model they were made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from jedi_diffusion import __version__
+from jedi_diffusion.app.jobs import Job
+from jedi_diffusion.app.runner import ModelCard
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.pictures import png_bytes
+
+
+def made_with(card: ModelCard) -> str:
+    """The mark that every picture of a server carries."""
+    return f"made with jedi-diffusion, model {card.name}"
+
+
+def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
+    """All that decides what picture `number` (from 0) of a job looks like, as plain JSON values."""
+    ask = job.ask
+    return {
+        "program": f"jedi-diffusion {__version__}",
+        "made_with": made_with(card),
+        "model": {"name": card.name, "fingerprint": card.fingerprint, "scheduler": card.scheduler},
+        "options": asdict(ask.sampling) | {"reference_prompt": list(ask.captions)},
+        "references": [{"sha256_pixels": digest} for digest in ask.digests],
+        "prompt": ask.prompts[number],
+        "seed": ask.seeds[number],
+    }
+
+
+def png_of(job: Job, number: int, card: ModelCard) -> bytes:
+    """Picture `number` (from 0) as PNG. Raises UsageError while it is not there."""
+    picture = job.pictures[number] if 0 <= number < len(job.pictures) else None
+    if picture is None:
+        raise UsageError(f"Picture {number} of this job is not there (yet); its state is {job.state}.")
+    return png_bytes(picture, parameters_of(job, number, card), made_with(card))

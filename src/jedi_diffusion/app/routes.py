@@ -1,0 +1,209 @@
+"""The API: OpenAI's pictures, jobs with progress, health and metrics."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from jedi_diffusion.app.failures import describe
+from jedi_diffusion.app.fields import FieldError, Fields
+from jedi_diffusion.app.jobs import Job
+from jedi_diffusion.app.results import made_with, png_of
+from jedi_diffusion.app.service import Service, asleep, woken_by
+from jedi_diffusion.app.uploads import read_form, read_json
+
+KEEP_ALIVE = 10.0
+"""Seconds after which a stream of events says that it is still there."""
+FIELDS = Fields.model_json_schema()
+PHOTOS = {"type": "array", "maxItems": 16, "items": {"type": "string", "format": "binary"}}
+FORM = FIELDS | {"properties": {"image": PHOTOS, **FIELDS["properties"]}}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request is wrong"},
+    401: {"description": "No token, or an unknown one"},
+    404: {"description": "There is no such model, job or picture"},
+    409: {"description": "The job was cancelled"},
+    413: {"description": "Too many bytes"},
+    415: {"description": "Another kind of body is needed"},
+    429: {"description": "The queue is full; Retry-After says when to try again"},
+    503: {"description": "The server is starting or shutting down"},
+    504: {"description": "Not done in time"},
+}
+
+
+def body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+router = APIRouter(responses=ANSWERS)
+
+
+def service_of(request: Request) -> Service:
+    return request.app.state.service
+
+
+@router.post("/v1/images/edits", openapi_extra=body("multipart/form-data", FORM))
+async def edit(request: Request) -> Response:
+    """New pictures of the subject that the uploaded photos show."""
+    async with read_form(request) as (values, photos):
+        if not photos:
+            raise FieldError("0 references are given; at least 1 is needed in the field image.", "image")
+        job, form = await service_of(request).submit(request, values, photos)
+    return await pictures(request, job, form)
+
+
+@router.post("/v1/images/generations", openapi_extra=body("application/json", FIELDS))
+async def generate(request: Request) -> Response:
+    """Pictures from a prompt alone."""
+    job, form = await service_of(request).submit(request, await read_json(request), [])
+    return await pictures(request, job, form)
+
+
+async def pictures(request: Request, job: Job, form: str) -> Response:
+    """The answer of OpenAI's API, with seeds and warnings beside its own fields. Raises JeDiError."""
+    service = service_of(request)
+    await service.wait(request, job)
+    job.result()
+    data: list[dict[str, Any]] = []
+    for number, seed in enumerate(job.ask.seeds):
+        if form == "url":
+            data.append({"url": address_of(request, job, number), "seed": seed})
+        else:
+            png = await run_in_threadpool(png_of, job, number, service.card)
+            data.append({"b64_json": base64.b64encode(png).decode(), "seed": seed})
+    warnings = await run_in_threadpool(service.warnings, job)
+    made = {"model": service.card.name, "made_with": made_with(service.card)}
+    return JSONResponse({"created": job.created, "data": data, "warnings": warnings, **made})
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The one model of this server."""
+    return {"object": "list", "data": [described(service_of(request))]}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """The model of this name."""
+    service = service_of(request)
+    service.check_model(name)
+    return described(service)
+
+
+def described(service: Service) -> dict[str, Any]:
+    card = service.card
+    model = {"id": card.name, "object": "model", "created": service.started, "owned_by": "jedi-diffusion"}
+    return model | {"about": card.about, "size": card.size, "fingerprint": card.fingerprint}
+
+
+@router.post("/v1/jobs", status_code=202, openapi_extra=body("multipart/form-data", FORM))
+async def submit(request: Request) -> Response:
+    """Queue pictures, with or without photos, and return at once."""
+    async with read_form(request) as (values, photos):
+        job, _ = await service_of(request).submit(request, values, photos)
+    return JSONResponse(state_of(request, job), 202, {"Location": f"/v1/jobs/{job.id}"})
+
+
+@router.get("/v1/jobs/{identifier}")
+async def follow(request: Request, identifier: str) -> Response:
+    """How far a job is; as a stream of events with `Accept: text/event-stream`."""
+    job = find(request, identifier)
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        return JSONResponse(state_of(request, job))
+    unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events(request, job), media_type="text/event-stream", headers=unbuffered)
+
+
+@router.delete("/v1/jobs/{identifier}")
+async def cancel(request: Request, identifier: str) -> Response:
+    """End a job; what is under way stops within one step."""
+    job = find(request, identifier)
+    service_of(request).engine.cancel(job)
+    return JSONResponse(state_of(request, job))
+
+
+@router.get("/v1/jobs/{identifier}/pictures/{number}.png", name="picture", response_class=Response)
+async def picture(request: Request, identifier: str, number: str) -> Response:
+    """A finished picture, counted from 0, with its settings in PNG text."""
+    job = find(request, identifier)
+    if number not in map(str, range(len(job.pictures))):
+        raise HTTPException(404, "There is no such picture.")
+    png = await run_in_threadpool(png_of, job, int(number), service_of(request).card)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+
+
+def find(request: Request, identifier: str) -> Job:
+    """The client's job of this id. Raises HTTPException (404)."""
+    job = service_of(request).engine.find(identifier, request.state.client)
+    if job is None:
+        raise HTTPException(404, "There is no such job (any more).")
+    return job
+
+
+def address_of(request: Request, job: Job, number: int) -> str:
+    return str(request.url_for("picture", identifier=job.id, number=str(number)))
+
+
+def state_of(request: Request, job: Job) -> dict[str, Any]:
+    """A job as its client sees it."""
+    ask = job.ask
+    rows = [
+        {
+            "seed": ask.seeds[number],
+            "prompt": ask.prompts[number],
+            "step": job.steps[number],
+            "url": address_of(request, job, number) if job.pictures[number] else None,
+        }
+        for number in range(len(ask.prompts))
+    ]
+    return {
+        "id": job.id,
+        "object": "job",
+        "created": job.created,
+        "state": job.state,
+        "progress": round(job.progress, 4),
+        "steps": ask.sampling.steps,
+        "seconds_left": service_of(request).engine.seconds_left(job),
+        "pictures": rows,
+        "error": describe(job.error)[1] if job.error else None,
+    }
+
+
+async def events(request: Request, job: Job) -> AsyncIterator[str]:
+    """Server-sent events: `progress` at each change, then one named by how the job ended."""
+    with woken_by(job) as changed:
+        while not job.is_over:
+            yield f"event: progress\ndata: {json.dumps(state_of(request, job))}\n\n"
+            while not await asleep(changed, KEEP_ALIVE):
+                yield ": still here\n\n"
+                service_of(request).engine.end_what_is_late()
+    yield f"event: {job.state}\ndata: {json.dumps(state_of(request, job))}\n\n"
+
+
+@router.get("/healthz")
+async def health(request: Request) -> Response:
+    """Whether the process works."""
+    good = service_of(request).engine.is_alive
+    return JSONResponse({"status": "ok" if good else "a worker died"}, 200 if good else 503)
+
+
+@router.get("/readyz")
+async def ready(request: Request) -> Response:
+    """Whether requests are taken."""
+    engine = service_of(request).engine
+    good = engine.is_alive and engine.is_accepting
+    return JSONResponse({"status": "ready" if good else "not ready"}, 200 if good else 503)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Counters for Prometheus."""
+    text = service_of(request).metrics.text()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,85 @@
+"""The pipeline as the engine runs it, and what clients are told about its model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from jedi_diffusion.app.jobs import Preview, Runner
+from jedi_diffusion.calls import Call, Sampling, run_call
+
+GAIN = 1.1
+"""Speed-up of larger calls from which they are worth it; below it each picture is a call of its own, which
+keeps it bit-equal to its solo run."""
+BATCHES = (2, 4, 8)
+TRIAL_STEPS = 2
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
+    multiples of; the words it knows, None for any."""
+
+    name: str
+    fingerprint: str
+    scheduler: str
+    size: int
+    factor: int
+    about: str = ""
+    words: frozenset[str] | None = None
+
+
+class PipelineRunner:
+    """Runs a JeDiPipeline, which nobody else may use meanwhile."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
+        """See `Runner`. Raises JeDiError."""
+
+        def look(step: int, latents: Any) -> None:
+            after_step(step, lambda: self._decode(latents))
+
+        return run_call(self.pipe, call, look)
+
+    def _decode(self, latents: Any) -> list[Image.Image]:
+        return self.pipe.image_processor.postprocess(self.pipe.decode_latents(latents), output_type="pil")
+
+
+def unknown_words(pipe: Any, prompts: Sequence[str]) -> list[str]:
+    """Words that a model with a closed vocabulary leaves out, each once."""
+    from jedi_diffusion import conditioning
+
+    words = [word for prompt in prompts for word in conditioning.unknown_words(pipe.tokenizer, prompt)]
+    return list(dict.fromkeys(words))
+
+
+def measured_batch(
+    runner: Runner, size: int, most: int = max(BATCHES), clock: Callable[[], float] = time.perf_counter
+) -> int:
+    """How many pictures to compute in one call: more than one only where it is faster, 1 to `most`.
+
+    Runs the model for a few steps, which also warms it up.
+    """
+    counts = [1, *(count for count in BATCHES if count <= most)]
+    seconds = {count: _seconds_a_picture(runner, size, count, clock) for count in counts}
+    best = min(counts, key=lambda count: seconds[count])
+    return best if seconds[1] >= GAIN * seconds[best] else 1
+
+
+def _seconds_a_picture(runner: Runner, size: int, count: int, clock: Callable[[], float]) -> float:
+    """The better of two trials, after one that warms up."""
+    sampling = Sampling(size, size, steps=TRIAL_STEPS)
+    reference = Image.new("RGB", (size, size), "gray")
+    call = Call(["a"] * count, list(range(count)), [reference], ["a"], sampling)
+    times = []
+    for _ in range(3):
+        start = clock()
+        runner.run(call, lambda step, preview: None)
+        times.append(clock() - start)
+    return min(times[1:]) / count

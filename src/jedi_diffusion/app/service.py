@@ -1,0 +1,98 @@
+"""What the routes and the page share: from a request to a job, and waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from jedi_diffusion.app.engine import Engine
+from jedi_diffusion.app.fields import check_fields, check_model, read_fields, to_ask
+from jedi_diffusion.app.jobs import Job
+from jedi_diffusion.app.metrics import Metrics
+from jedi_diffusion.app.runner import ModelCard
+from jedi_diffusion.app.uploads import PhotoReader
+
+POLL = 0.1
+"""Seconds between two looks at whether a client is still there."""
+
+
+@dataclass
+class Service:
+    """One model behind one engine. unknown_words(prompts): the words that the model leaves out."""
+
+    engine: Engine
+    card: ModelCard
+    unknown_words: Callable[[Sequence[str]], list[str]] = lambda prompts: []
+    photos: PhotoReader = field(default_factory=PhotoReader)
+    metrics: Metrics = field(default_factory=Metrics)
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.engine.on_end = self.metrics.note
+        self.metrics.watch(lambda: self.engine.waiting, lambda: self.engine.unfinished)
+
+    def check_model(self, name: str | None) -> None:
+        """Raises UnknownModelError unless the name is this model's, or none."""
+        check_model(name, self.card)
+
+    async def submit(
+        self, request: Request, values: dict[str, Any], photos: list[UploadFile | str]
+    ) -> tuple[Job, str]:
+        """The job of a request, and its `response_format`. Raises JeDiError."""
+        fields = read_fields(values)
+        width, height = check_fields(fields, len(photos), self.card)
+        self.engine.check_room()
+        references = await self.photos.read(photos, width, height)
+        ask = to_ask(fields, references, width, height)
+        return self.engine.submit(ask, request.state.client, fields.deadline), fields.response_format
+
+    def warnings(self, job: Job) -> list[str]:
+        """What its client should know about a job."""
+        words = self.unknown_words([*dict.fromkeys(job.ask.prompts), *job.ask.captions])
+        return (
+            [f"The model does not know these words and leaves them out: {', '.join(words)}."] if words else []
+        )
+
+    async def wait(self, request: Request, job: Job) -> None:
+        """Until a job is over; it is cancelled when its client hangs up."""
+        try:
+            with woken_by(job) as changed:
+                while not job.is_over:
+                    await asleep(changed, POLL)
+                    self.engine.end_what_is_late()
+                    if await request.is_disconnected():
+                        return
+        finally:
+            self.engine.cancel(job)  # does nothing to a job that is over
+
+
+@contextmanager
+def woken_by(job: Job) -> Iterator[asyncio.Event]:
+    """An event that is set, in the loop that runs here, at each change of a job."""
+    changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop has been closed meanwhile: nobody is waiting
+            loop.call_soon_threadsafe(changed.set)
+
+    job.listeners.append(wake)
+    try:
+        yield changed
+    finally:
+        job.listeners.remove(wake)
+
+
+async def asleep(changed: asyncio.Event, seconds: float) -> bool:
+    """Until the event is set, at most so long; clears it, and says whether it was."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(changed.wait(), seconds)
+    was_set = changed.is_set()
+    changed.clear()
+    return was_set

@@ -1,0 +1,241 @@
+"""What one visitor of the page has: photos and their crops, pictures that were made, the job under way."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import secrets
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from PIL import Image, ImageOps
+
+from jedi_diffusion.app.fields import MAX_PICTURES
+from jedi_diffusion.app.jobs import Ask, Job
+from jedi_diffusion.app.results import parameters_of, png_of
+from jedi_diffusion.app.runner import ModelCard
+from jedi_diffusion.calls import Sampling
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_range, check_text
+from jedi_diffusion.pictures import open_picture
+
+Mode = Literal["joint", "text_first", "image_first", "text_only"]
+
+MAX_PHOTOS = 8
+MAX_MADE = 100
+"""Pictures that a session keeps; the oldest go first."""
+PHOTO_SIDE = 1024
+"""Photos are kept no larger than this, in pixels of the longer side."""
+SCALE = 3.0
+"""Guidance in the middle between photos and prompt."""
+QUALITIES: dict[str, tuple[int, Literal["joint", "cached"]]] = {
+    "fast": (10, "cached"),
+    "balanced": (25, "joint"),
+    "best": (50, "joint"),
+}
+"""Steps and coupling."""
+
+
+@dataclass
+class Photo:
+    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre."""
+
+    picture: Image.Image
+    name: str
+    across: float = 0.5
+    down: float = 0.5
+
+    def crop(self, width: int, height: int) -> Image.Image:
+        centre = (self.across, self.down)
+        return ImageOps.fit(self.picture, (width, height), Image.Resampling.LANCZOS, centering=centre)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A subject to try: what it is ("a robot") and a picture of it."""
+
+    what: str
+    picture: Image.Image
+
+
+class Examples(Protocol):
+    """Subjects that the loaded model knows, none of them from its training."""
+
+    def fixed(self) -> Sequence[Example]: ...
+
+    def surprise(self, seed: int) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a visitor has set; balance -1 is all for the photos, +1 all for the prompt."""
+
+    what: str = ""
+    prompts: str = ""
+    count: int = 1
+    balance: float = 0.0
+    quality: str = "balanced"
+    seed: int | None = None
+    by_hand: bool = False
+    mode: Mode = "joint"
+    guidance: float = SCALE
+    image_guidance: float = SCALE
+    steps: int = 25
+    coupling: Literal["joint", "cached"] = "joint"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture of the session: its file, its prompt and seed, and what made it."""
+
+    path: Path
+    prompt: str
+    seed: int
+    controls: Controls
+    parameters: dict[str, Any]
+
+
+@dataclass
+class Session:
+    """Of one tab of a browser."""
+
+    photos: list[Photo] = field(default_factory=list)
+    chosen: int = 0
+    made: list[Made] = field(default_factory=list)
+    selected: int | None = None
+    job: Job | None = None
+
+    @property
+    def photo(self) -> Photo | None:
+        """The photo whose crop is being moved."""
+        return self.photos[self.chosen] if self.chosen < len(self.photos) else None
+
+    @property
+    def picture(self) -> Made | None:
+        """The picture that is selected."""
+        inside = self.selected is not None and self.selected < len(self.made)
+        return self.made[self.selected] if inside and self.selected is not None else None
+
+    def give_photos(self, photos: Sequence[Photo]) -> None:
+        """Replace the photos. Raises UsageError for too many."""
+        if len(photos) > MAX_PHOTOS:
+            raise UsageError(f"{len(photos)} photos are given; this page takes up to {MAX_PHOTOS}.")
+        self.photos, self.chosen = list(photos), 0
+
+
+def read_photo(path: str | Path, name: str) -> Photo:
+    """An upload. Raises PictureError that gives its name."""
+    picture = open_picture(Path(path).read_bytes(), name)
+    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
+    return Photo(picture, name)
+
+
+def guidance_of(controls: Controls) -> tuple[Mode, float, float]:
+    """Mode, text's scale and references' scale.
+
+    The paper finds more identity with the text first, and more prompt with the references first (Table 6).
+    Beside that the favoured side's scale grows by up to half, and the other's shrinks as much.
+    """
+    if controls.by_hand:
+        return controls.mode, controls.guidance, controls.image_guidance
+    if abs(controls.balance) < 0.05:
+        return "joint", SCALE, SCALE
+    text, photos = SCALE * (1 + controls.balance / 2), SCALE * (1 - controls.balance / 2)
+    return ("image_first" if controls.balance > 0 else "text_first"), round(text, 2), round(photos, 2)
+
+
+def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
+    """What the engine is asked. Raises UsageError in words for the page."""
+    prompts = [line.strip() for line in controls.prompts.splitlines() if line.strip()]
+    if not session.photos:
+        raise UsageError("Add a photo of your subject first, or pick one of the examples.")
+    if not prompts:
+        raise UsageError("Write what to show, one prompt a line.")
+    for words in (*prompts, controls.what):
+        check_text(words)
+    check_range("Pictures of each prompt", controls.count, 1, MAX_PICTURES)
+    pictures = [prompt for prompt in prompts for _ in range(controls.count)]
+    if len(pictures) > MAX_PICTURES:
+        raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
+    seed = secrets.randbelow(2**31) if controls.seed is None else controls.seed
+    check_range("The seed", seed, 0, MAX_SEED)
+    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"])
+    if controls.by_hand:
+        steps, coupling = controls.steps, controls.coupling
+    mode, text, photos = guidance_of(controls)
+    check_range("Steps", steps, 1, MAX_STEPS)
+    for name, scale in (("The text's scale", text), ("The photos' scale", photos)):
+        check_range(name, scale, 0.0, MAX_GUIDANCE)
+    return Ask(
+        prompts=tuple(pictures),
+        # As in `jedi generate`: picture k of every prompt has seed + k.
+        seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
+        references=tuple(photo.crop(card.size, card.size) for photo in session.photos),
+        captions=(controls.what.strip(),) if controls.what.strip() else (),
+        sampling=Sampling(card.size, card.size, steps, text, mode, photos, coupling),
+    )
+
+
+def keep(session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path) -> list[Made]:
+    """Write the pictures of a finished job into the folder and add them to the session. Files of pictures
+    that the session no longer has are deleted."""
+    new = []
+    for number, (prompt, seed) in enumerate(zip(job.ask.prompts, job.ask.seeds, strict=True)):
+        words = "-".join(re.findall(r"\w+", prompt.lower()))[:48].strip("-") or "picture"
+        path = folder / job.id / f"{words}_{seed}_{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png_of(job, number, card))
+        new.append(Made(path, prompt, seed, controls, parameters_of(job, number, card)))
+    session.made = [*new, *session.made]
+    forget(session, MAX_MADE)
+    return new
+
+
+def forget(session: Session, most: int = 0) -> None:
+    """Drop all but the newest pictures, files included."""
+    for each in session.made[most:]:
+        each.path.unlink(missing_ok=True)
+    session.made = session.made[:most]
+
+
+def write_zip(session: Session, folder: Path) -> Path:
+    """All pictures of the session, with their settings, in a file of their own."""
+    path = folder / f"pictures-{secrets.token_hex(8)}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, each in enumerate(session.made, start=1):
+            archive.write(each.path, f"{number:03d}_{each.path.name}")
+        rows = [each.parameters for each in session.made]
+        archive.writestr("settings.json", json.dumps(rows, indent=2, ensure_ascii=False))
+    return path
+
+
+def marked(prompts: str, unknown: Sequence[str]) -> str:
+    """The prompts as HTML with the words that the model leaves out marked; empty where there are none."""
+    if not unknown:
+        return ""
+    words = set(unknown)
+
+    def mark(piece: str) -> str:
+        shown = html.escape(piece)
+        return f"<mark>{shown}</mark>" if piece.lower() in words else shown
+
+    text = "".join(map(mark, re.split(r"([^\W_]+)", prompts)))
+    return f"<p>The model does not know the marked words and leaves them out:</p><p>{text}</p>"
+
+
+def status_of(job: Job, seconds_left: float | None) -> str:
+    """A job's progress as HTML that screen readers announce."""
+    done = sum(picture is not None for picture in job.pictures)
+    if job.state == "queued":
+        text = "Waiting for its turn."
+    else:
+        text = f"{done} of {len(job.pictures)} pictures are done."
+    if seconds_left is not None:
+        text += f" About {math.ceil(seconds_left)} s left."
+    bar = f'<progress value="{job.progress:.3f}" max="1" aria-label="Progress"></progress>'
+    return f'<div role="status" aria-live="polite">{bar} {html.escape(text)}</div>'

@@ -1,0 +1,75 @@
+"""One call of the pipeline in plain values, as the command line, the batch and the server make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+
+from jedi_diffusion.errors import JeDiError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are computed; `JeDiPipeline.__call__` says what each setting means. Sides in pixels."""
+
+    height: int
+    width: int
+    steps: int = 25
+    guidance: float = 3.0
+    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
+    image_guidance: float | None = None
+    coupling: Literal["joint", "cached"] = "joint"
+    null_set: Literal["joint", "single"] = "joint"
+    joint_targets: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One prompt and one seed a picture; references with one caption for all, one each, or none."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    references: Sequence[Image.Image]
+    captions: Sequence[str]
+    sampling: Sampling
+
+
+def run_call(pipe: Any, call: Call, after_step: Callable[[int, Any], None]) -> list[Image.Image]:
+    """A picture for each prompt, from its own seed. after_step(step from 0, latents (T, C, H, W)).
+
+    What after_step raises ends the call. Raises JeDiError, also when memory runs out.
+    """
+    import torch
+
+    how = call.sampling
+
+    def callback(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        after_step(step, tensors["latents"])
+        return {}
+
+    captions = list(call.captions) if call.references else []
+    try:
+        return pipe(
+            prompt=list(call.prompts),
+            references=list(call.references),
+            reference_prompts=captions[0] if len(captions) == 1 else captions or None,
+            num_inference_steps=how.steps,
+            guidance_scale=how.guidance,
+            guidance_mode=how.guidance_mode,
+            image_guidance_scale=how.image_guidance,
+            coupling=how.coupling,
+            null_set=how.null_set,
+            joint_targets=how.joint_targets,
+            height=how.height,
+            width=how.width,
+            generator=[torch.Generator().manual_seed(seed) for seed in call.seeds],
+            callback_on_step_end=callback,
+        ).images
+    except torch.OutOfMemoryError as error:
+        raise JeDiError(
+            f"There is not enough memory for {len(call.prompts)} pictures of {how.height} pixels at once; "
+            "take a smaller --batch, a smaller --size, or --dtype bfloat16."
+        ) from error

@@ -1,0 +1,240 @@
+"""`jedi batch`: many jobs from a file, one a line, each picture once, however often the run is stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from tqdm import tqdm
+
+from jedi_diffusion.cli import generate, models, options
+from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.options import GenerateOptions
+from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
+from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.pictures import read_parameters
+
+REPORT = "report.json"
+NAME = re.compile(r"[\w-][\w.-]{0,99}")
+DEFAULTS = GenerateOptions()
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Makes the pictures of many jobs, one a line of a JSON Lines file.
+
+    A line holds options of `jedi generate`: {"reference": ["a.jpg"], "prompt": ["a robot"], "steps": 25}, and
+    "name", which names its folder (by default its line number). References are looked for beside the file.
+    The same command again goes on where it stopped. A line that fails is reported, and the rest goes on.
+    """
+
+    jobs: tyro.conf.Positional[str]
+    """The file with the jobs."""
+    out: str
+    """Folder for the results; each job gets a folder of its own in it."""
+    model: str = "toybox"
+    """"toybox" (bundled), a folder, or a Hub id."""
+    scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
+    """Sampler; that of the model if not given."""
+    batch: int = 4
+    """Pictures computed at once: more is faster and takes more memory."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format; float32, on CUDA bfloat16, if not given."""
+    overwrite: bool = False
+    """Replace pictures that an earlier run made with other settings."""
+
+
+class JobLine(BaseModel):
+    """What a line may say: `GenerateOptions` without what holds for the whole run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    reference: Texts = ()
+    prompt: Texts = ()
+    reference_prompt: Texts = ()
+    images_per_prompt: int = DEFAULTS.images_per_prompt
+    steps: int = DEFAULTS.steps
+    guidance: float = DEFAULTS.guidance
+    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = DEFAULTS.guidance_mode
+    image_guidance: float | None = None
+    coupling: Literal["joint", "cached"] = DEFAULTS.coupling
+    null_set: Literal["joint", "single"] = DEFAULTS.null_set
+    joint_targets: bool = False
+    size: int | None = None
+    fit: Literal["crop", "pad"] = DEFAULTS.fit
+    seed: int = 0
+
+
+@dataclass
+class Line:
+    """A line of the file: its options, or what is wrong with it; what has become of it."""
+
+    number: int
+    given: GenerateOptions | None = None
+    error: str | None = None
+    made: int = 0
+    kept: int = 0
+
+
+def run(arguments: list[str]) -> None:
+    """Read and check all lines, load the model, make what is missing. Raises JeDiError if a line failed."""
+    given = tyro.cli(BatchOptions, args=arguments, prog="jedi batch")
+    show_notices()
+    models.check_model_name(given.model)
+    lines = read_lines(given)
+    good = [line for line in lines if line.given is not None]
+    for line in lines:
+        if line.error is not None:
+            report_failure(line)
+    if not good:
+        raise UsageError(f"{given.jobs} has no line that can be done ({len(lines)} have been read).")
+    out = make_folder(given.out)
+    pipe = generate.load_pipe(shared(given))
+    fingerprint = models.fingerprint(pipe)
+    try:
+        with generate.progress(sum(map(steps_of, good))) as bar:
+            for line in good:
+                do(line, pipe, fingerprint, bar)
+    except KeyboardInterrupt:
+        made = sum(line.made for line in lines)
+        stop = f"Interrupted: {made} new pictures are in {out}; the same command goes on."
+        raise KeyboardInterrupt(stop) from None
+    finally:
+        rows = [{"line": e.number, "made": e.made, "kept": e.kept, "error": e.error} for e in lines]
+        write_file(out / REPORT, json.dumps(rows, indent=2, ensure_ascii=False).encode())
+    conclude(lines, out)
+
+
+def shared(given: BatchOptions) -> GenerateOptions:
+    """The options that hold for all lines."""
+    names = ("model", "scheduler", "batch", "device", "dtype", "overwrite")
+    return replace(DEFAULTS, **{name: getattr(given, name) for name in names})
+
+
+def read_lines(given: BatchOptions) -> list[Line]:
+    """The lines of the file that are not empty. Raises UsageError for a file that cannot be read."""
+    try:
+        texts = Path(given.jobs).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The jobs in {given.jobs} cannot be read: {error}.") from error
+    lines, names = [], set()
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        line = Line(number)
+        lines.append(line)
+        try:
+            line.given = read_line(text, number, given)
+            if line.given.out in names:
+                raise UsageError("Another line has the same name.")
+            names.add(line.given.out)
+        except UsageError as error:
+            line.given, line.error = None, str(error)
+    return lines
+
+
+def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
+    """The checked options of a line. Raises UsageError."""
+    try:
+        job = JobLine.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{place}: {first['msg']}." if place else f"{first['msg']}.") from error
+    name = job.name if job.name is not None else f"{number:05d}"
+    if not NAME.fullmatch(name):
+        raise UsageError(f"The name {name!r} must be letters, digits, -, _ and dots.")
+    beside = Path(given.jobs).resolve().parent
+    values = {field: getattr(job, field) for field in JobLine.model_fields if field != "name"}
+    values["reference"] = tuple(str(beside / path) for path in job.reference)
+    line = replace(shared(given), **values, out=str(Path(given.out) / name))
+    options.check(line)
+    return line
+
+
+def steps_of(line: Line) -> int:
+    assert line.given is not None
+    return line.given.steps * len(line.given.prompt) * line.given.images_per_prompt
+
+
+def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm) -> None:
+    """Make what is missing of a job. Notes in the line what fails; raises OutputError, which ends the run."""
+    given = line.given
+    assert given is not None
+    start, job = bar.n, None
+    try:
+        # Names are never taken by others here: each job has a folder of its own.
+        job = generate.plan(replace(given, overwrite=True), generate.read_references(given.reference))
+        job = replace(job, options=generate.resolved(given, pipe))
+        settings = generate.describe(job, pipe, fingerprint)
+        missing = [item for item in job.items if not is_made(job, item, settings)]
+        if missing and given.joint_targets:  # its pictures come as one set or not at all
+            missing = job.items
+        line.kept, job.items = len(job.items) - len(missing), missing
+        if missing:
+            text = json.dumps(settings, indent=2, ensure_ascii=False)
+            write_file(job.path(generate.SETTINGS), text.encode())
+            generate.make(job, pipe, settings, bar)
+    except OutputError:
+        raise
+    except JeDiError as error:
+        line.error = str(error)
+        report_failure(line)
+    finally:
+        line.made = 0 if job is None else job.made
+    bar.total -= steps_of(line) - (bar.n - start)  # what was there, or failed, takes no time
+
+
+def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) -> bool:
+    """Whether the picture is there already. Raises UsageError where another picture has its place."""
+    path = job.path(item.file)
+    if not path.exists():
+        return False
+    try:
+        found = read_parameters(path) or {}
+    except PictureError:
+        found = {}
+    expected = json.loads(json.dumps(generate.parameters_of(item, settings)))
+    if what_counts(found) == what_counts(expected):
+        return True
+    if job.options.overwrite:
+        return False
+    raise UsageError(
+        f"{path} is there already, made with other settings: give the line another name, or say --overwrite."
+    )
+
+
+def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A picture's parameters without what may change between two days of the same work."""
+    kept = {name: value for name, value in parameters.items() if name not in ("program", "versions")}
+    options = kept.get("options", {})
+    return kept | {"options": {name: value for name, value in options.items() if name != "batch"}}
+
+
+def report_failure(line: Line) -> None:
+    tqdm.write(f"jedi: line {line.number}: {line.error}", file=sys.stderr)
+
+
+def conclude(lines: list[Line], out: Path) -> None:
+    """Say what has become of the lines. Raises JeDiError if some failed."""
+    made, kept = sum(line.made for line in lines), sum(line.kept for line in lines)
+    print(f"{made} new pictures are in {out}, {kept} were there already. Report: {out / REPORT}")
+    failed = sum(line.error is not None for line in lines)
+    if failed:
+        raise JeDiError(f"{failed} of {len(lines)} lines failed; {out / REPORT} says why.")

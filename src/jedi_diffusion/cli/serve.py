@@ -1,0 +1,183 @@
+"""`jedi serve`: one model as a page and an API, for people and programs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from jedi_diffusion.cli import models
+from jedi_diffusion.cli.generate import public_name
+from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.errors import JeDiError, UsageError
+from jedi_diffusion.limits import check_range
+
+if TYPE_CHECKING:
+    from jedi_diffusion.app.runner import ModelCard
+
+TOKENS = "JEDI_TOKENS"
+"""Environment variable with tokens, separated by blanks or commas."""
+SHORTEST_TOKEN = 16
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+ABOUT = {
+    "toybox": "The bundled model knows toybox subjects, small figures and things of a drawn 3D world, and "
+    "the words for them. Real photos are beyond it.",
+}
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """A page for people and an OpenAI-compatible API for programs, from one process. Ctrl-C ends it.
+
+    Tokens, if clients shall need one, stand in a file (--token-file) or in the variable JEDI_TOKENS.
+    """
+
+    model: str = "toybox"
+    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = 7860
+    """Port to listen on; 0 takes any that is free."""
+    token_file: str | None = None
+    """File with tokens, one a line."""
+    allow_host: Repeated = ()
+    """A name that clients may use for this server beside that of --host, as a proxy in front of it has."""
+    allow_origin: Repeated = ()
+    """A web site ("https://example.org") whose pages may use the API; none by default."""
+    allow_urls: bool = False
+    """Fetch references that are given as addresses, from public machines only."""
+    queue: int = 64
+    """Pictures that may wait; beyond them clients are told to come back later."""
+    deadline: float = 600.0
+    """Seconds after which a request is given up."""
+    grace: float = 30.0
+    """Seconds that work in hand gets when the server is stopped."""
+    batch: int = 0
+    """Pictures computed at once; 0 measures at the start whether more than one is faster."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format; float32, on CUDA bfloat16, if not given."""
+
+
+def run(arguments: list[str]) -> None:
+    """Check, listen, load the model, serve until a signal comes. Raises JeDiError."""
+    given = tyro.cli(ServeOptions, args=arguments, prog="jedi serve")
+    check(given)
+    tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
+    show_notices()
+    models.check_model_name(given.model)
+    try:
+        from jedi_diffusion.app import gate, server
+    except ModuleNotFoundError as error:
+        raise JeDiError(
+            f"`jedi serve` needs the package {error.name}: pip install 'jedi-diffusion[app]'."
+        ) from error
+    if not gate.is_loopback(given.host) and not tokens:
+        warning = f"jedi: Anybody who reaches {given.host} can use this server: there is no token."
+        print(f"{warning} Set {TOKENS} or --token-file.", file=sys.stderr)
+    listening = server.open_socket(given.host, given.port)
+    try:
+        serving, card = prepare(given, tokens)
+        show_faults_only()
+        port = listening.getsockname()[1]
+        print(
+            f"{card.name} is served at {address(given.host, port)} (API: /docs). Ctrl-C ends it.", flush=True
+        )
+        serving.run(sockets=[listening])
+    except KeyboardInterrupt:
+        print("Stopped.")
+    finally:
+        listening.close()
+
+
+def check(given: ServeOptions) -> None:
+    """Raises UsageError for numbers out of range."""
+    check_range("--queue", given.queue, 16, 10_000)
+    check_range("--deadline", given.deadline, 1, 86_400)
+    check_range("--grace", given.grace, 0, 3600)
+    check_range("--batch", given.batch, 0, 256)
+
+
+def read_tokens(path: str | None, variable: str) -> list[str]:
+    """The tokens of a file and of the environment. Raises UsageError for none in a file, and short ones."""
+    tokens = re.split(r"[\s,]+", variable.strip()) if variable.strip() else []
+    if path is not None:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The tokens in {path} cannot be read: {error}.") from error
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not found:
+            raise UsageError(f"{path} holds no token; write one a line.")
+        tokens += found
+    if any(len(token) < SHORTEST_TOKEN for token in tokens):
+        raise UsageError(f"A token has fewer than {SHORTEST_TOKEN} characters; take a longer one.")
+    return tokens
+
+
+def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
+    """The server over a loaded model, not yet running. Raises ModelError, UsageError."""
+    from jedi_diffusion.app.application import Access, make_application
+    from jedi_diffusion.app.engine import Engine
+    from jedi_diffusion.app.examples import ToyboxExamples
+    from jedi_diffusion.app.fetch import Fetcher
+    from jedi_diffusion.app.gate import is_loopback
+    from jedi_diffusion.app.page import Page
+    from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
+    from jedi_diffusion.app.server import Server
+    from jedi_diffusion.app.service import Service
+    from jedi_diffusion.app.uploads import MAX_PHOTO, PhotoReader
+
+    device = models.pick_device(given.device)
+    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    card = card_of(pipe, given.model)
+    runner = PipelineRunner(pipe)
+    batch = given.batch or measured_batch(runner, card.size)
+    engine = Engine([runner], capacity=given.queue, batch=batch, deadline=given.deadline)
+    service = Service(
+        engine,
+        card,
+        unknown_words=lambda prompts: unknown_words(pipe, prompts),
+        photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
+    )
+    # A server that other machines reach has names that it cannot know.
+    hosts = (*LOOPBACK, *given.allow_host) if is_loopback(given.host) else None
+    access = Access(tokens, hosts, given.allow_origin)
+    page = Page(service, ToyboxExamples(card.size) if given.model == "toybox" else None)
+    app = make_application(service, access, page.mount)
+    return Server(app, engine, given.grace), card
+
+
+def card_of(pipe: Any, name: str) -> ModelCard:
+    from jedi_diffusion.app.runner import ModelCard
+
+    words = pipe.tokenizer.init_kwargs.get("whole_words")
+    return ModelCard(
+        name=public_name(name),
+        fingerprint=models.fingerprint(pipe),
+        scheduler=type(pipe.scheduler).__name__,
+        size=models.own_size(pipe),
+        factor=pipe.vae_scale_factor,
+        about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
+        words=None if words is None else frozenset(words),
+    )
+
+
+def show_faults_only() -> None:
+    """From here on log faults with their tracebacks; what a prompt lacks goes to the client that sent it."""
+    logger = logging.getLogger("jedi_diffusion")
+    logger.handlers = [logging.StreamHandler()]
+    logger.setLevel(logging.ERROR)
+
+
+def address(host: str, port: int) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -1,0 +1,60 @@
+"""Recipes: YAML files read into checked models, with single keys changed from the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jedi_diffusion.errors import RecipeError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_yaml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe as it is written, with `changes` ("training.steps=10") made. Raises RecipeError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} is not YAML: {error}.") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"The recipe {path} does not fit: it must be a mapping of keys to values.")
+    for change in changes:
+        _change(raw, change)
+    return raw
+
+
+def _change(raw: dict[str, Any], change: str) -> None:
+    """Set one key by its path; the value is YAML, list items are counted from 0."""
+    key, equals, value = change.partition("=")
+    names = key.split(".")
+    place: Any = raw
+    try:
+        if not equals:
+            raise KeyError(key)
+        for name in names[:-1]:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        last: Any = int(names[-1]) if isinstance(place, list) else names[-1]
+        place[last] = yaml.safe_load(value)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RecipeError(
+            f"--set {change!r} changes nothing in the recipe; write KEY=VALUE, such as training.steps=10."
+        ) from error
+
+
+def checked(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:
+    """A recipe read by read_yaml as a checked model. Raises RecipeError naming file, key and fault."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The recipe {path} does not fit: {faults}.") from error

@@ -1,0 +1,76 @@
+"""FSDP2: a UNet's weights, with their gradients, averages and moments, split over the processes of a run.
+
+Each process keeps a part of every weight, and has a block's whole weights only while it runs that block.
+torch's fully_shard is called directly, not through accelerate's plugin: on CPUs that plugin does nothing and
+says nothing (accelerate 1.15 takes it into account for accelerators alone), so no test could run what a GPU
+would. Pipelines, checkpoints and results hold whole weights, as without sharding.
+"""
+
+import torch
+from accelerate import Accelerator
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from jedi_diffusion.model.joint_unet import install_coupling
+
+UNITS = (BasicTransformerBlock, ResnetBlock2D)
+"""Blocks whose weights are brought together at a time; the largest of SDXL has 35 million."""
+
+
+def shard(unet: UNet2DConditionModel, accelerator: Accelerator, precision: torch.dtype) -> None:
+    """Split a float32 UNet over the processes, in place; `precision` is that of whole weights in use.
+
+    Afterwards its parameters are DTensors, and every process has to run it as often as all others do, forward
+    and backward. Run it under autocast, unless `precision` is float32.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if precision == torch.float32 else precision,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,  # autocast does
+    )
+    for module in reversed([*unet.modules()]):  # inner ones first, the UNet itself last
+        if isinstance(module, UNITS) or module is unet:
+            # Also the UNet's own weights go after a forward: sheets of samples run without a backward, and
+            # whole weights that stayed would be stale after the next step.
+            fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+
+
+def local(value: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, in shared memory; any other tensor as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(value: Tensor) -> Tensor:
+    """A sharded tensor brought together, by all processes at the same time; any other tensor as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def split_like(value: Tensor, like: Tensor) -> Tensor:
+    """A copy of a whole tensor, which every process has, in the layout and on the device of `like`.
+
+    The layout in memory too: AdamW's fused kernel takes weights and moments to lie in one order.
+    """
+    if not isinstance(like, DTensor):
+        return torch.empty_like(like, requires_grad=False).copy_(value)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_unet(unet: UNet2DConditionModel, wanted: bool) -> UNet2DConditionModel | None:
+    """A sharded UNet as a plain one on the CPU, where it is wanted; every process has to call this."""
+    weights = {}
+    for name, value in unet.state_dict().items():
+        together = whole(value)
+        if wanted:
+            weights[name] = together.cpu()
+    if not wanted:
+        return None
+    with torch.device("meta"):
+        plain = UNet2DConditionModel.from_config(unet.config)
+    plain.load_state_dict(weights, assign=True)
+    return install_coupling(plain)

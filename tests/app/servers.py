@@ -1,0 +1,29 @@
+"""A server in a thread of the test's own process."""
+
+import threading
+from dataclasses import dataclass
+
+import httpx
+from fakes import FakeRunner
+
+from jedi_diffusion.app.engine import Engine
+from jedi_diffusion.app.server import Server
+
+
+@dataclass
+class Running:
+    """A server that listens, and what is behind it."""
+
+    url: str
+    engine: Engine
+    runner: FakeRunner
+    server: Server
+    thread: threading.Thread
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def client(self, **settings: object) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, **settings)

@@ -1,0 +1,109 @@
+"""The engine with a real, tiny pipeline: bit-equal pictures, cancelling inside a call, when to batch."""
+
+import numpy as np
+import pytest
+from fakes import wait
+from PIL import Image
+
+from jedi_diffusion.app.engine import Engine
+from jedi_diffusion.app.jobs import Ask, StoppedError
+from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
+from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.errors import UsageError
+
+SAMPLING = Sampling(32, 32, steps=3)
+
+
+def photo(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+
+
+def photo_ask(prompt: str, seed: int) -> Ask:
+    return Ask((prompt,) * 2, (seed, seed + 1), (photo(seed),), ("a robot",), SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> PipelineRunner:
+    from small_pipelines import save_joint
+
+    from jedi_diffusion import JeDiPipeline
+
+    pipe = JeDiPipeline.from_pretrained(save_joint(tmp_path_factory.mktemp("models") / "joint"))
+    pipe.set_progress_bar_config(disable=True)
+    return PipelineRunner(pipe)
+
+
+def test_row_15_two_subjects_at_once_are_bit_equal_to_solo_runs(runner) -> None:
+    asks = [photo_ask("a robot on the beach", 1), photo_ask("a dog in the snow", 2)]
+    solo = []
+    for ask in asks:
+        calls = [Call(ask.prompts[:1], [seed], ask.references, ask.captions, SAMPLING) for seed in ask.seeds]
+        solo.append([runner.run(call, lambda *_: None)[0].tobytes() for call in calls])
+    assert len({each for pictures in solo for each in pictures}) == 4
+    engine = Engine([runner])
+    try:
+        jobs = [engine.submit(ask, str(number)) for number, ask in enumerate(asks)]
+        assert [[each.tobytes() for each in wait(job, 60).result()] for job in jobs] == solo
+    finally:
+        engine.close(grace=0)
+
+
+def test_a_shared_call_gives_the_same_pictures(runner) -> None:
+    calls = [Call(["a robot"] * len(seeds), seeds, [photo(1)], [], SAMPLING) for seeds in ([1], [2], [1, 2])]
+    one, two, both = (runner.run(call, lambda *_: None) for call in calls)
+    for alone, together in zip((*one, *two), both, strict=True):
+        assert np.abs(np.asarray(alone, dtype=int) - np.asarray(together)).max() <= 1
+
+
+def test_a_call_ends_in_the_step_in_which_nobody_waits(runner) -> None:
+    seen: list[int] = []
+
+    def stop(step: int, preview: object) -> None:
+        seen.append(step)
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        runner.run(Call(["a robot"], [0], [], [], SAMPLING), stop)
+    assert seen == [0]
+
+
+def test_previews_are_pictures_of_the_right_size(runner) -> None:
+    shown: list[Image.Image] = []
+    runner.run(Call(["a", "b"], [0, 1], [], [], SAMPLING), lambda step, preview: shown.extend(preview()))
+    assert [each.size for each in shown] == [(32, 32)] * 6
+
+
+class Timed:
+    """A runner whose calls take `fixed` seconds and `each` seconds a picture, by its own clock."""
+
+    def __init__(self, fixed: float, each: float) -> None:
+        self.fixed, self.each, self.now = fixed, each, 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def run(self, call: Call, after_step: object) -> list[Image.Image]:
+        self.now += self.fixed + self.each * len(call.prompts)
+        return []
+
+
+def test_as_many_steps_as_the_schedule_has_are_a_user_error(runner) -> None:
+    """DDIM with Stable Diffusion's offset would begin one timestep beyond its last."""
+    call = Call(["a robot"], [0], [], [], Sampling(32, 32, steps=1000))
+    with pytest.raises(UsageError, match="1000 steps"):
+        runner.run(call, lambda *_: None)
+
+
+def test_batches_are_used_only_where_they_are_faster() -> None:
+    for fixed, each, most, best in ((1, 0, 8, 8), (1, 0, 4, 4), (0, 1, 8, 1), (0.05, 1, 8, 1)):
+        timed = Timed(fixed, each)
+        assert measured_batch(timed, 16, most, timed.clock) == best
+
+
+def test_words_are_unknown_to_closed_vocabularies_only(runner) -> None:
+    assert unknown_words(runner.pipe, ["a zebra"]) == []
+    runner.pipe.tokenizer.init_kwargs["whole_words"] = ["a", "robot"]
+    try:
+        assert unknown_words(runner.pipe, ["a zebra", "a Robot zebra crossing"]) == ["zebra", "crossing"]
+    finally:
+        del runner.pipe.tokenizer.init_kwargs["whole_words"]

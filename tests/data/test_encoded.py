@@ -1,0 +1,191 @@
+"""Encoded shards: what others read of them, what is asked of a server, and when they are refused."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import safe_open
+from small_sets import write_shards
+
+from jedi_diffusion.data import encoded_shard
+from jedi_diffusion.data.encoded import EncodedSets
+from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedSet, EncodedShard, encoded_name
+from jedi_diffusion.data.encoded_writer import EncodedWriter
+from jedi_diffusion.data.recipe import Source, open_source
+from jedi_diffusion.data.shard_index import load_index
+from jedi_diffusion.data.stored import StoredSets
+from jedi_diffusion.errors import DataError, UsageError
+
+COUNTS = (3, 0, 1, 4)
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+READER: TypeAdapter = TypeAdapter(Source)
+
+
+def captions_of(row: int) -> list[str]:
+    return ["the same", *(f"{row} {number}" for number in range(COUNTS[row] - 1))]
+
+
+def latents_of(row: int) -> torch.Tensor:
+    return torch.randn(COUNTS[row], 2, 4, 4, generator=torch.Generator().manual_seed(row))
+
+
+def text_of(caption: str, width: int) -> torch.Tensor:
+    return torch.randn(width, generator=torch.Generator().manual_seed(zlib.crc32(caption.encode())))
+
+
+def about(dtype: str = "float32", index: str = "x") -> EncodedAbout:
+    return EncodedAbout(
+        tar="a.tar", index=index, encoders="key", base="b", kind="sets", resolution=32, dtype=dtype
+    )
+
+
+def written(url: Path, dtype: str = "float32", pooled: bool = False) -> EncodedShard:
+    """Four sets; the second one cannot be used."""
+    with EncodedWriter(str(url), about(dtype)) as writer:
+        for row, count in enumerate(COUNTS):
+            if not count:
+                writer.add_fault("it is broken")
+                continue
+            new = writer.unknown(captions_of(row))
+            if new:
+                text = torch.stack([text_of(caption, 15).view(5, 3) for caption in new])
+                extra = torch.stack([text_of(caption, 6) for caption in new]) if pooled else None
+                writer.add_captions(new, text, extra)
+            writer.add_set(latents_of(row), captions_of(row))
+        assert not url.exists()
+    return EncodedShard(str(url))
+
+
+def same(given: EncodedSet, row: int, chosen: list[int], dtype: torch.dtype, pooled: bool) -> None:
+    assert torch.equal(given.latents, latents_of(row)[chosen].to(dtype))
+    captions = [captions_of(row)[number] for number in chosen]
+    assert torch.equal(given.text, torch.stack([text_of(each, 15).view(5, 3) for each in captions]).to(dtype))
+    assert torch.equal(given.null_text, text_of("", 15).view(5, 3).to(dtype))
+    if pooled:
+        assert torch.equal(given.pooled, torch.stack([text_of(each, 6) for each in captions]).to(dtype))
+        assert torch.equal(given.null_pooled, text_of("", 6).to(dtype))
+    else:
+        assert given.pooled is None is given.null_pooled
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_come_back_as_they_were_stored(tmp_path: Path, dtype: str, pooled: bool, monkeypatch) -> None:
+    shard = written(tmp_path / "x", dtype, pooled)
+    for near in (1, 2**18):  # rows one by one, and all in one go
+        monkeypatch.setattr(encoded_shard, "NEAR_BYTES", near)
+        for row, chosen in ((0, [2, 0]), (3, [1, 3, 0, 2]), (2, [0]), (3, [3])):
+            same(shard.read(row, chosen), row, chosen, DTYPES[dtype], pooled)
+    assert [shard.pictures(row) for row in range(len(shard))] == list(COUNTS)
+    with pytest.raises(DataError, match="it is broken"):
+        shard.read(1, [])
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_it_is_a_safetensors_file(tmp_path: Path) -> None:
+    """By safetensors' own reader: every different caption once, the empty one first."""
+    written(tmp_path / "x", "bfloat16", pooled=True)
+    with safe_open(tmp_path / "x", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(file.metadata()["jedi"])
+    assert torch.equal(tensors["latents"], torch.cat([latents_of(r) for r in (0, 2, 3)]).bfloat16())
+    assert tensors["first"].tolist() == [0, 3, 3, 4, 8]
+    assert tensors["caption"].tolist() == [1, 2, 3, 1, 1, 4, 5, 6]
+    assert (tuple(tensors["text"].shape), tuple(tensors["pooled"].shape)) == ((7, 5, 3), (7, 6))
+    assert facts["faults"] == {"1": "it is broken"}
+
+
+def test_a_set_is_a_few_ranges_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = written(tmp_path / "x")
+    shard.read(0, [0])  # tables and the empty caption are kept
+    asked = []
+    read = encoded_shard.read_bytes
+
+    def spy(url: str, start: int, end: int) -> bytes:
+        asked.append(end - start)
+        return read(url, start, end)
+
+    monkeypatch.setattr(encoded_shard, "read_bytes", spy)
+    shard.read(3, [3, 0, 1])
+    assert asked == [4 * 2 * 16 * 4, 6 * 15 * 4]
+    monkeypatch.setattr(encoded_shard, "NEAR_BYTES", 1)
+    asked.clear()
+    shard.read(3, [3, 0])
+    assert asked == [2 * 16 * 4] * 2 + [15 * 4] * 2
+
+
+def test_numbers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    writer = EncodedWriter(str(tmp_path / "x"), about("float16"))
+    with pytest.raises(DataError, match="text embeddings do not fit float16: encode with --store bfloat16"):
+        writer.add_captions([""], torch.full((1, 2, 3), 1e5), None)
+    writer.add_captions(["a"], torch.zeros(1, 2, 3), None)
+    with pytest.raises(DataError, match="latents are not finite: encode with --precision float32"):
+        writer.add_set(torch.full((1, 2, 4, 4), torch.nan), ["a"])
+    with pytest.raises(DataError, match=r"No set of a\.tar can be used"):
+        writer.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def damaged(header: dict, change: str) -> dict:
+    match change:
+        case "rows":
+            header["caption"]["shape"] = [7]
+            header["caption"]["data_offsets"][1] -= 8
+        case "missing":
+            del header["text"]
+        case "outside":
+            header["latents"]["data_offsets"] = [10**6, 10**6 + 8 * 128]
+        case "shape":
+            header["latents"]["shape"] = [8, -2, -4, 4]
+        case "type":
+            header["latents"]["dtype"] = "PICKLE"
+        case "about":
+            header["__metadata__"] = {"jedi": "{}"}
+    return header
+
+
+@pytest.mark.parametrize("change", ["rows", "missing", "outside", "shape", "type", "about"])
+def test_headers_that_lie_are_refused(tmp_path: Path, change: str) -> None:
+    written(tmp_path / "x")
+    data = (tmp_path / "x").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    text = json.dumps(damaged(json.loads(data[8 : 8 + size]), change)).encode()
+    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    with pytest.raises(DataError, match=r"x is damaged \(.*`jedi data encode`"):
+        EncodedShard(str(tmp_path / "x"))
+
+
+def test_it_draws_what_the_pictures_would_be(tmp_path: Path) -> None:
+    """The same numbers of the same generator: latents here are the pictures' own numbers."""
+    (tar,) = write_shards(tmp_path, (3, 4), per_shard=9)
+    of_tar = about(index=load_index(str(tar)).header.checksum)
+    with EncodedWriter(encoded_name(str(tar), "n"), of_tar) as writer:
+        writer.add_captions([""], torch.zeros(1, 1, 1), None)
+        for count in (3, 4):
+            writer.add_set(torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1), [""] * count)
+    sets = EncodedSets(StoredSets(str(tmp_path)), "n")
+    assert (len(sets), sets.size(1), sets.name(0)) == (2, 4, f"00000 of {tar}")
+    for seed in range(10):
+        read = sets.read(1, 3, np.random.default_rng(seed))
+        found = sets.latents(1, 3, np.random.default_rng(seed)).latents.flatten().tolist()
+        assert [f"subject 1, picture {int(number)}" for number in found] == list(read.captions)
+
+
+def test_recipes_say_what_can_be_encoded(tmp_path: Path) -> None:
+    for kind, reason in {
+        "video": "their frames are drawn anew each time",
+        "multiview": "their backgrounds are drawn anew each time",
+        "folders": "they are in no shards",
+    }.items():
+        with pytest.raises(ValidationError, match=f"cannot be encoded .*{reason}; `jedi data pack` makes"):
+            READER.validate_python({"kind": kind, "place": "x", "encoded": "latents"})
+    with pytest.raises(ValidationError, match="encoded"):
+        READER.validate_python({"kind": "sets", "place": "x", "encoded": "../x"})
+    (tmp_path / "a.jpg").touch()
+    section = READER.validate_python({"kind": "sets", "place": str(tmp_path), "encoded": "latents"})
+    with pytest.raises(UsageError, match="holds no shards: make them by `jedi data pack`"):
+        open_source(section, 32)

@@ -1,0 +1,66 @@
+"""Results that replace older ones: whole, or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from jedi_diffusion.errors import OutputError
+from jedi_diffusion.files import replaced_folder
+
+
+def fill(path: Path, text: str) -> None:
+    with replaced_folder(path) as partial:
+        (partial / "part").mkdir()
+        (partial / "part" / "text").write_text(text)
+
+
+def test_a_folder_is_made_with_its_parents_and_then_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "model"
+    fill(path, "first")
+    (path / "old").write_text("only in the first")
+    fill(path, "second")
+    assert (path / "part" / "text").read_text() == "second"
+    assert [each.name for each in path.iterdir()] == ["part"]
+    assert [each.name for each in path.parent.iterdir()] == ["model"]
+
+
+def fail(path: Path, fault: BaseException) -> None:
+    with replaced_folder(path) as partial:
+        (partial / "text").write_text("half")
+        raise fault
+
+
+@pytest.mark.parametrize("fault", [ValueError("mine"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_the_older_folder_stays_where_filling_fails(tmp_path: Path, fault: BaseException) -> None:
+    path = tmp_path / "model"
+    fill(path, "first")
+    with pytest.raises(OutputError if isinstance(fault, OSError) else type(fault)):
+        fail(path, fault)
+    assert (path / "part" / "text").read_text() == "first"
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_older_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "model", Path.rename
+    fill(path, "first")
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith("-partial"):
+            raise OSError(errno.EIO, "input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match="input/output error"):
+        fill(path, "second")
+    assert (path / "part" / "text").read_text() == "first"
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".model-partial").mkdir()
+    (tmp_path / ".model-partial" / "half").write_text("half")
+    fill(tmp_path / "model", "whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    assert not (tmp_path / "model" / "half").exists()

@@ -1,0 +1,63 @@
+"""Reading ahead by other processes: large steps need no more open files than small ones."""
+
+import resource
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from small_sets import picture
+
+from jedi_diffusion.data.encoded_shard import EncodedSet
+from jedi_diffusion.data.mixture import Mixture, MixtureSource
+from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.train.batches import read_steps
+
+BATCH = 400
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Sets of one picture, also as latents: its number is in them."""
+
+    source: str = "pictures"
+
+    def __len__(self) -> int:
+        return 2 * BATCH
+
+    def name(self, item: int) -> str:
+        return str(item)
+
+    def size(self, item: int) -> int:
+        return 1
+
+    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+        return SubjectSet((picture(item, 16),), (str(item),))
+
+
+class Latents(Pictures):
+    def latents(self, item: int, size: int, generator: np.random.Generator) -> EncodedSet:
+        return EncodedSet(*(torch.full(shape, float(item)) for shape in ((1, 4, 2, 2), (1, 7, 3), (7, 3))))
+
+    def check(self, encoders: str, base: str, resolution: int) -> None:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", [Pictures, Latents])
+def test_a_large_step_comes_through(kind: type) -> None:
+    mixture = Mixture([MixtureSource(kind(), sizes=(1,))], 16)
+    assert mixture.encoded == (kind is Latents)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (250, hard))
+    try:
+        steps = list(read_steps(mixture, 0, 2, BATCH, 0, 1, workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(step) for step in steps] == [BATCH, BATCH]
+    for place, example in enumerate(example for step in steps for example in step):
+        item = mixture.pick(place).item
+        if kind is Latents:
+            assert float(example.latents.mean()) == item
+        else:
+            assert (example.place, example.captions) == (place, (str(item),))

@@ -1,0 +1,63 @@
+"""Takes the pictures of the page: `page.png`, a whole screen, and `page_narrow.png`, a dark phone.
+
+    jedi serve --port 7860
+    python tools/page_pictures.py http://127.0.0.1:7860 docs/images
+
+Needs the extra `dev` and Debian's package chromium. Says so and fails if the page asked another machine for
+anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+WAIT = 300_000
+"""Milliseconds for four pictures on a slow machine."""
+SCREENS: dict[str, dict[str, Any]] = {
+    "page.png": {"viewport": {"width": 1180, "height": 1130}},
+    "page_narrow.png": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+ENDINGS = ("on the beach", "in the snow", "in a forest", "at night")
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    address, folder = sys.argv[1].rstrip("/"), Path(sys.argv[2])
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, settings in SCREENS.items():
+            tab = browser.new_page(**settings)
+            tab.set_default_timeout(WAIT)
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.goto(address)
+            generate(tab)
+            if name == "page_narrow.png":
+                tab.evaluate("document.querySelector('#generate').scrollIntoView()")
+            tab.screenshot(path=folder / name)
+        browser.close()
+    outside = [each for each in asked if not each.startswith((address, "data:", "blob:"))]
+    if outside:
+        sys.exit(f"The page asked for {', '.join(outside)}.")
+
+
+def generate(tab: Any) -> None:
+    """Picks an example and waits for its pictures."""
+    tab.click("#examples .thumbnail-item >> nth=1")
+    tab.wait_for_selector("#crops .thumbnail-item")
+    tab.wait_for_function("document.querySelector('#what textarea, #what input').value != ''")
+    what = tab.evaluate("document.querySelector('#what textarea, #what input').value")
+    tab.fill("#prompts textarea", "\n".join(f"{what} {ending}" for ending in ENDINGS))
+    tab.click("#generate")
+    tab.wait_for_selector("#status:has-text('pictures are done')")
+    tab.wait_for_selector(f"#made .thumbnail-item >> nth={len(ENDINGS) - 1}")
+
+
+if __name__ == "__main__":
+    main()
