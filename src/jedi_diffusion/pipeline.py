@@ -92,6 +92,9 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     tokenizer_2: Any
     text_encoder_2: Any
 
+    make_denoiser: Any = JointDenoiser
+    """What turns the UNet into a `diffusion.Denoiser`; methods that condition it in other ways put theirs."""
+
     model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012
@@ -291,7 +294,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _sample(self, request: Request, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
         sets = self._encode_sets(request)
-        denoiser = JointDenoiser(self.unet)
+        denoiser = self.make_denoiser(self.unet)
         null = self.encode_captions([""])
         plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
         if request.coupling == "cached":
