@@ -158,7 +158,7 @@ class Conditioned:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.settings.get("coupling", "joint") != "joint":
+        if self.settings.get("coupling") not in (None, "joint"):
             raise UsageError("This method reads references at every step; sample it with coupling 'joint'.")
 
     def __call__(
@@ -179,7 +179,7 @@ class Conditioned:
                     references=list(references),
                     reference_prompts=list(reference_prompts),
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    **self.settings,
+                    **self.settings | {"coupling": "joint"},
                 )
         finally:
             self.pipeline.make_denoiser = before

@@ -32,7 +32,7 @@ class TrainingFreeJoint:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.settings.get("coupling", "joint") != "joint":
+        if self.settings.get("coupling") not in (None, "joint"):
             raise UsageError("The training-free variant needs coupling 'joint'; it re-noises its references.")
 
     def __call__(
@@ -50,7 +50,7 @@ class TrainingFreeJoint:
                 references=list(references),
                 reference_prompts=list(reference_prompts),
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **self.settings,
+                **self.settings | {"coupling": "joint"},
             )
         return out.images
 
