@@ -24,7 +24,7 @@ class Sampling:
     guidance: float = 3.0
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
     image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
     joint_targets: bool = False
 

@@ -61,6 +61,7 @@ from jedi_diffusion.sets import SetBatch
 logger = logging.getLogger(__name__)
 
 UNET_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
+COUPLINGS = ("joint", "cached")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -80,6 +81,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only. Adapters trained on a base
     model are put on top of it with diffusers' `load_lora_weights`.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
+    coupling: what a call takes that names none: the one that most of the training used.
     Raises ModelError for a UNet that is not joint.
     """
 
@@ -90,6 +92,9 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     text_encoder: Any
     tokenizer_2: Any
     text_encoder_2: Any
+
+    make_denoiser: Any = JointDenoiser
+    """What turns the UNet into a `diffusion.Denoiser`; methods that condition it in other ways put theirs."""
 
     model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
@@ -105,6 +110,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         text_encoder_2: CLIPTextModelWithProjection | None = None,
         tokenizer_2: CLIPTokenizer | None = None,
         force_zeros_for_empty_prompt: bool = False,
+        coupling: str = "joint",
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -124,11 +130,17 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
         )
-        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        check_choice("coupling", coupling, COUPLINGS)
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, coupling=coupling)
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False
         self._num_timesteps = 0
+
+    @property
+    def _own_coupling(self) -> Coupling:
+        config: Any = self.config
+        return config.coupling
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
@@ -182,7 +194,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         guidance_scale: float = 3.0,
         guidance_mode: GuidanceMode = "joint",
         image_guidance_scale: float | None = None,
-        coupling: Coupling = "joint",
+        coupling: Coupling | None = None,
         null_set: NullSet = "joint",
         joint_targets: bool = False,
         height: int | None = None,
@@ -199,7 +211,8 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same. guidance_mode: `diffusion.plan_guidance`.
-        coupling: "joint", the paper's; "cached": references run once, and every step and target reads them.
+        coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
+        None: the model's own (`config.coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
         target as a set of one; with coupling "cached" both are the same.
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
@@ -220,7 +233,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             images_per_prompt=num_images_per_prompt,
             steps=num_inference_steps,
             guidance=(guidance_mode, guidance_scale, image_guidance_scale),
-            coupling=coupling,
+            coupling=coupling or ("joint" if joint_targets else self._own_coupling),
             null_set=null_set,
             joint_targets=joint_targets,
             size=(height, width),
@@ -251,7 +264,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """All of a call's checks; nothing has run on a network yet."""
         if not prompts:
             raise UsageError("There is no prompt; give at least one.")
-        check_choice("coupling", coupling, ("joint", "cached"))
+        check_choice("coupling", coupling, COUPLINGS)
         check_choice("null_set", null_set, ("joint", "single"))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
@@ -290,7 +303,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _sample(self, request: Request, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
         sets = self._encode_sets(request)
-        denoiser = JointDenoiser(self.unet)
+        denoiser = self.make_denoiser(self.unet)
         null = self.encode_captions([""])
         plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
         if request.coupling == "cached":

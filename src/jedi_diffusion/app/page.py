@@ -44,6 +44,7 @@ SESSION_SECONDS = 6 * 3600
 CACHE_SECONDS = 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
+COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached", "cached")]
 CSS = """
 .gradio-container { max-width: 76rem !important; margin: 0 auto; }
 mark { text-decoration: line-through; }
@@ -178,7 +179,7 @@ class Page:
             text = gr.Number(3.0, label="Scale of the text", minimum=0, maximum=100)
             image = gr.Number(3.0, label="Scale of the photos", minimum=0, maximum=100)
             steps = gr.Number(25, label="Steps", precision=0, minimum=1, maximum=1000)
-            coupling = gr.Dropdown(["joint", "cached"], value="joint", label="Coupling")
+            coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
         self._locked = locked
         for box in (prompts, what):
             box.change(self.mark, [prompts, what], words, show_progress="hidden", api_visibility="private")
