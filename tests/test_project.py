@@ -24,6 +24,7 @@ LEVELS = {
     "limits": 1,
     "pictures": 1,
     "copies": 1,
+    "credentials": 1,
     "estimates": 1,
     "sets": 1,
     "personalizer": 1,

@@ -18,6 +18,7 @@ from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.metrics import Metrics
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.app.uploads import PhotoReader
+from jedi_diffusion.credentials import Seal, unsigned
 
 POLL = 0.1
 """Seconds between two looks at whether a client is still there."""
@@ -25,11 +26,13 @@ POLL = 0.1
 
 @dataclass
 class Service:
-    """One model behind one engine. unknown_words(prompts): the words that the model leaves out."""
+    """One model behind one engine. unknown_words(prompts): the words that the model leaves out. seal: what
+    signs finished pictures."""
 
     engine: Engine
     card: ModelCard
     unknown_words: Callable[[Sequence[str]], list[str]] = lambda prompts: []
+    seal: Seal = unsigned
     photos: PhotoReader = field(default_factory=PhotoReader)
     metrics: Metrics = field(default_factory=Metrics)
     started: int = field(default_factory=lambda: int(time.time()))

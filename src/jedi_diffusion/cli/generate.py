@@ -20,9 +20,10 @@ from jedi_diffusion.calls import Call, Sampling, run_call
 from jedi_diffusion.cli import attention_map, models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
+from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 
 if TYPE_CHECKING:
     from jedi_diffusion.model import AttentionRecord
@@ -68,6 +69,7 @@ class Run:
     items: list[Item]
     references: list[Reference]
     suffix: str
+    seal: Seal = unsigned
     made: int = 0
     shown: list[Image.Image] = field(default_factory=list)
 
@@ -81,11 +83,12 @@ def run(arguments: list[str]) -> None:
     options.check(given)
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     recorded = options.read_settings(given.from_) if given.from_ else None
     references = read_references(given.reference)
     if recorded:
         check_same_references(recorded, references)
-    job = plan(given, references)
+    job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
@@ -220,7 +223,7 @@ def progress(steps: int) -> tqdm:
 
 
 def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
-    """Make the pictures, batch after batch, and write each as soon as it is there."""
+    """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given = job.options
     references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
     for batch in batches(job):
@@ -228,7 +231,8 @@ def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
         record = attention_map.new_record(given)
         pictures = sample(pipe, given, references, batch, bar, record)
         for number, (item, picture) in enumerate(zip(batch, pictures, strict=True)):
-            save_png(job.path(item.file), picture, parameters_of(item, settings))
+            png = png_bytes(picture, parameters_of(item, settings))
+            write_file(job.path(item.file), job.seal(png))
             if record is not None:
                 name = f"{item.prompt} (seed {item.seed})"
                 figure = attention_map.draw(given, record, number, picture, references, name)

@@ -25,6 +25,7 @@ from jedi_diffusion.limits import (
 )
 
 Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+CertificateAndKey = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="CERT KEY")]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class GenerateOptions:
     """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
     overwrite: bool = False
     """Replace files of earlier runs."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """A settings.json of an earlier run to repeat; options given beside it change it."""
 
@@ -154,7 +157,7 @@ def from_settings(settings: Settings) -> GenerateOptions:
 def to_record(options: GenerateOptions) -> dict[str, Any]:
     """Everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
     record = asdict(options)
-    del record["from_"], record["overwrite"]
+    del record["from_"], record["overwrite"], record["content_credentials"]
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
     if options.out:

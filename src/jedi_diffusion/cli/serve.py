@@ -15,7 +15,8 @@ import tyro
 from jedi_diffusion.cli import models
 from jedi_diffusion.cli.generate import public_name
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.cli.options import CertificateAndKey, Repeated
+from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.limits import check_range
 
@@ -57,6 +58,8 @@ class ServeOptions:
     """Pictures that may wait; beyond them clients are told to come back later."""
     deadline: float = 600.0
     """Seconds after which a request is given up."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     grace: float = 30.0
     """Seconds that work in hand gets when the server is stopped."""
     batch: int = 0
@@ -74,6 +77,7 @@ def run(arguments: list[str]) -> None:
     tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     try:
         from jedi_diffusion.app import gate, server
     except ModuleNotFoundError as error:
@@ -85,7 +89,7 @@ def run(arguments: list[str]) -> None:
         print(f"{warning} Set {TOKENS} or --token-file.", file=sys.stderr)
     listening = server.open_socket(given.host, given.port)
     try:
-        serving, card = prepare(given, tokens)
+        serving, card = prepare(given, tokens, seal)
         show_faults_only()
         port = listening.getsockname()[1]
         print(
@@ -123,7 +127,7 @@ def read_tokens(path: str | None, variable: str) -> list[str]:
     return tokens
 
 
-def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
+def prepare(given: ServeOptions, tokens: list[str], seal: Seal) -> tuple[Any, ModelCard]:
     """The server over a loaded model, not yet running. Raises ModelError, UsageError."""
     from jedi_diffusion.app.application import Access, make_application
     from jedi_diffusion.app.engine import Engine
@@ -146,6 +150,7 @@ def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
         engine,
         card,
         unknown_words=lambda prompts: unknown_words(pipe, prompts),
+        seal=seal,
         photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
     )
     # A server that other machines reach has names that it cannot know.
