@@ -31,13 +31,17 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Call:
-    """One prompt and one seed a picture; references with one caption for all, one each, or none."""
+    """One prompt and one seed a picture; references with one caption for all, one each, or none.
+
+    previews: whether somebody looks at the pictures while they are made; changes nothing about them.
+    """
 
     prompts: Sequence[str]
     seeds: Sequence[int]
     references: Sequence[Image.Image]
     captions: Sequence[str]
     sampling: Sampling
+    previews: bool = False
 
 
 def run_call(

@@ -253,8 +253,8 @@ class Page:
             if session.job is not None and not session.job.is_over:
                 raise JeDiError("Pictures are being made already; cancel them first.")
             ask = await asyncio.to_thread(ask_of, session, controls, card)
-            job = engine.submit(ask, f"page-{request.session_hash}")
-        job.wants_previews, session.job = True, job
+            job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
+        session.job = job
         controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
         try:
             async for status in self._follow(job):
