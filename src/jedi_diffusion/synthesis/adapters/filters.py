@@ -8,6 +8,7 @@ import PIL
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.synthesis.adapters.settings import PlainSettings
 
 
 def _gray(picture: Image.Image) -> Image.Image:
@@ -78,6 +79,11 @@ class PillowStylizer:
     ) -> list[Image.Image]:
         """Raises ModelError for an instruction that no filter follows."""
         return [_filter(words)(picture) for picture, words in zip(pictures, instructions, strict=True)]
+
+
+def make_stylizer(settings: PlainSettings, device: str) -> PillowStylizer:
+    """The stylizer as `models_config` makes models."""
+    return PillowStylizer()
 
 
 def _filter(instruction: str) -> Callable[[Image.Image], Image.Image]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.synthesis.adapters.settings import PlainSettings
 from jedi_diffusion.synthesis.protocols import Box, Detection, Mask
 from jedi_diffusion.synthesis.seams import find_tiles
 
@@ -117,6 +118,16 @@ class PlainBackgroundSegmenter(_PlainBackground):
             _, regions = self._regions(picture)
             made.append([_inside(regions, box) for box in own])
         return made
+
+
+def make_detector(settings: PlainSettings, device: str) -> PlainBackgroundDetector:
+    """The detector as `models_config` makes models."""
+    return PlainBackgroundDetector()
+
+
+def make_segmenter(settings: PlainSettings, device: str) -> PlainBackgroundSegmenter:
+    """The segmenter as `models_config` makes models."""
+    return PlainBackgroundSegmenter()
 
 
 def _inside(regions: NDArray[np.int64], box: Box) -> Mask:
