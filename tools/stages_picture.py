@@ -1,4 +1,4 @@
-"""Takes the picture of the stages in docs/synthesis.md: one collage of the toybox, from its prompt to its set.
+"""Takes the picture of the stages in docs/synthesis.md: a collage of the toybox, from its prompt to its set.
 
     python tools/stages_picture.py docs/images/synthesis_stages.png
 

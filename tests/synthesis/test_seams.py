@@ -63,11 +63,36 @@ def test_tiles_of_large_pictures_and_blurred_seams_are_found() -> None:
     assert 492 <= left[2] <= 500 <= right[0] <= 508
 
 
+def test_a_straight_edge_that_ends_before_its_tile_is_no_seam() -> None:
+    pixels = canvas()
+    pixels[:, 128:] -= 60
+    pixels[100:140, 134:256] = 20  # 95% of the right tile
+    tiles = [(0, 0, 128, SIZE), (128, 0, SIZE, SIZE)]
+    assert find_tiles(as_picture(pixels)) == tiles
+    pixels[100:140, 128:256] = 20
+    assert find_tiles(as_picture(pixels))[0] == tiles[0]
+    assert len(find_tiles(as_picture(pixels))) == 4
+
+
+@pytest.mark.parametrize("frame", [1, 5, 12])
+def test_a_frame_around_all_tiles_is_none_of_them(frame: int) -> None:
+    pixels = canvas() * 0 + 255
+    middle, far = 128, SIZE - frame
+    spans = [(frame, middle - frame), (middle, far)]
+    for number, (left, right) in enumerate(spans):
+        for top, bottom in spans:
+            pixels[top:bottom, left:right] = 90 + 40 * number + 0.3 * top
+    found = find_tiles(as_picture(pixels))
+    drawn = [(left, top, right, bottom) for left, right in spans for top, bottom in spans]
+    assert len(found) == 4
+    assert np.abs(np.array(sorted(found)) - drawn).max() <= 1
+
+
 def test_what_is_no_seam() -> None:
     plain = as_picture(canvas())
     grass = as_picture(np.random.default_rng(0).uniform(0, 255, (SIZE, SIZE, 3)))
     shelf, shade = plain.copy(), canvas()
-    ImageDraw.Draw(shelf).rectangle((20, 90, 230, 130), fill="brown")  # straight, but shorter than the side
+    ImageDraw.Draw(shelf).rectangle((30, 90, 220, 130), fill="brown")  # straight, but shorter than the side
     shade[:, 100:200] -= np.linspace(0, 120, 100)[None, :, None]
     shade[:, 200:] -= 120
     for picture in (plain, grass, shelf, as_picture(shade)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SEAM = 0.9
+SEAM = 0.8
 """Part of a line's length over which colors must step, for it to be a seam."""
 STEP = 4
 """Colors step where a channel changes by more, in steps of 255."""
@@ -48,7 +48,7 @@ def find_tiles(picture: Image.Image, seam: float | None = SEAM) -> list[Tile]:
         _steps(np.asarray(upright, np.int16), half),
         _steps(np.asarray(level, np.int16).transpose(1, 0, 2), half),
     )
-    return _divide(whole, steps, block, half, max(1, round(LEAST * longest)), seam)
+    return _divide(whole, whole, steps, block, half, max(1, round(LEAST * longest)), seam)
 
 
 def seam_gap(span: Tile, tiles: Sequence[Tile], size: tuple[int, int]) -> int | None:
@@ -83,17 +83,20 @@ def _steps(pixels: NDArray[np.int16], half: int) -> Steps:
 
 
 def _divide(
-    tile: Tile, steps: tuple[Steps, Steps], block: int, half: int, least: int, seam: float
+    tile: Tile, whole: Tile, steps: tuple[Steps, Steps], block: int, half: int, least: int, seam: float
 ) -> list[Tile]:
     left, top, right, bottom = tile
     for axis, (first, last, low, high) in enumerate(((left, right, top, bottom), (top, bottom, left, right))):
-        lines = steps[axis][-(-low // block) : high // block, first:last].mean(axis=0)
+        inside = steps[axis][-(-low // block) : high // block, first:last]
+        lines = inside.mean(axis=0)
+        # A straight edge of a thing ends before its tile does. At the picture's border there may be a frame.
+        lines[(low > 0) & ~inside[0] | (high < whole[3 - axis]) & ~inside[-1]] = 0
         pieces = [(first + start, first + end) for start, end in _between(lines, half, seam)]
         wide = [(start, end) for start, end in pieces if end - start >= least]
         if not wide or wide == [(first, last)]:
             continue
         parts = [(a, low, b, high) if axis == 0 else (low, a, high, b) for a, b in wide]
-        return [each for part in parts for each in _divide(part, steps, block, half, least, seam)]
+        return [each for part in parts for each in _divide(part, whole, steps, block, half, least, seam)]
     return [tile]
 
 

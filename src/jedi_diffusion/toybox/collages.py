@@ -25,6 +25,8 @@ from jedi_diffusion.toybox.parts import Material, Part
 
 CELLS = 3
 """Cells of a side; a view stands in each of some of them."""
+VIEW = 0.92
+"""Side of a view, part of its cell's."""
 VIEWS = (3, 5)
 """Least and most views of the collage's subject."""
 LOOKALIKES = (0.4, 0.4, 0.2)
@@ -91,7 +93,7 @@ def draw_collage(prompt: str, seed: int, size: int, rays: int = 2) -> DrawnColla
         world.sample_picture(each, int(rng.integers(1 << 40)), light, style="", attribute="")
         for each in shown
     ]
-    drawn = world.render(specs, size // CELLS, rays)
+    drawn = world.render(specs, round(VIEW * size / CELLS), rays)
     canvas = _background(size, rng)
     cells = rng.permutation(CELLS * CELLS)[: len(shown)].tolist()
     cut = int(rng.integers(len(shown))) if rng.random() < CUT_SHARE else None
