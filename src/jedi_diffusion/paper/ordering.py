@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
@@ -86,18 +87,21 @@ def rank_correlation(one: Array, others: Array) -> Array:
 
     Ties share their mean rank. Raises UsageError without scipy.
     """
-    try:
-        from scipy.stats import rankdata
-    except ImportError as error:
-        raise UsageError(
-            "Rank correlations need scipy: pip install 'jedi-diffusion[evaluation]'."
-        ) from error
+    need_scipy()
+    from scipy.stats import rankdata
+
     first = rankdata(one) - (len(one) + 1) / 2
     second = rankdata(others, axis=0) - (len(one) + 1) / 2
     lengths = np.sqrt(np.square(first).sum() * np.square(second).sum(0))
     found = np.full(others.shape[1], np.nan)
     np.divide(first @ second, lengths, out=found, where=lengths > 0)
     return found
+
+
+def need_scipy() -> None:
+    """Raises UsageError with the way to install scipy."""
+    if find_spec("scipy") is None:
+        raise UsageError("Rank correlations need scipy: pip install 'jedi-diffusion[evaluation]'.")
 
 
 def verdict(agreements: Sequence[Agreement]) -> str:

@@ -12,9 +12,10 @@ from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation.metrics import COMPARISONS, Comparison
 from jedi_diffusion.evaluation.outputs import NONE, shown
 from jedi_diffusion.paper import numbers
-from jedi_diffusion.paper.cells import Scored
+from jedi_diffusion.paper.cells import Scored, averaged
 from jedi_diffusion.paper.numbers import TABLES
 from jedi_diffusion.paper.ordering import Agreement, compare, verdict
+from jedi_diffusion.paper.plan import Plan
 from jedi_diffusion.page.tables import Table
 
 HERE = {numbers.CLIP_T: "toy-T", numbers.DINO: "toy-ID", numbers.MDINO: "Mtoy-ID"}
@@ -180,3 +181,40 @@ def _scores(row: Scored) -> dict[str, Any]:
         return each.record() if each else None
 
     return {name: record(each) for name, each in row.scores.items()}
+
+
+def gather(plan: Plan, done: Mapping[str, Scored]) -> list[TableResult]:
+    """The recipe's tables with the rows whose cells are all done; done: by the cell's name."""
+    found = []
+    amounts = plan.recipe.data.amounts
+    for key, rows in plan.tables.items():
+        if not rows:
+            continue
+        there = {
+            name: averaged([done[cell.name] for cell in cells], name)
+            for name, cells in rows.items()
+            if all(cell.name in done for cell in cells)
+        }
+        names = list(TABLES[key].rows) if key in TABLES else list(there)
+        found.append(TableResult(key, there, labelled(key, names, amounts), note_of(key, plan)))
+    return found
+
+
+def note_of(key: str, plan: Plan) -> str:
+    """What differs from the paper, or has to be known."""
+    recipe = plan.recipe
+    notes = {
+        "2": STANDING_IN,
+        "3": "The videos and Objaverse's renders of the paper are views of a subject in one plain scene with one "
+        "caption; there is no LAION.",
+        "4": "The CLIP baseline reads a small encoder that was trained against captions, as CLIP is.",
+        "5": f"Here {recipe.set.subjects} subjects of classes that no training has seen. {STANDING_IN}",
+        "6": f"Each row is the mean over scales {recipe.sweeps.scales[0]:g} to {recipe.sweeps.scales[-1]:g}. "
+        "With one scale for both stages eq. 4 is eq. 3, so in the two-stage rows the first stage's stays at "
+        f"{recipe.sweeps.first:g} and the second's varies; the paper does not say.",
+        "9": f"Finetuning methods have all {recipe.set.inputs} references.",
+        "references": f"Trained on sets of at most {max(recipe.training.set_sizes)} pictures.",
+        "coupling": "The cached model is trained with coupling cached alone, on the same draws.",
+        "steps": "model: the model's own scheduler, DDIM.",
+    }
+    return notes.get(key, "")
