@@ -58,7 +58,7 @@ def test_an_ordering_that_holds_one_that_is_turned_and_one_that_is_open() -> Non
     assert open_.turned == 0
     assert open_.correlation is not None
     assert open_.correlation.low < 0 < open_.correlation.high
-    assert "not refuted" in verdict([open_])
+    assert "is open here" in verdict([open_])
 
 
 def test_equal_numbers_in_the_paper_are_no_pair_and_one_row_is_no_ordering() -> None:

@@ -43,6 +43,12 @@ class Agreement:
             f"{self.turned} clearly reversed), {rank}"
         )
 
+    @property
+    def brief(self) -> str:
+        """For a cell of a table."""
+        rank = "" if self.correlation is None else f", {self.correlation}"
+        return f"{self.kept} of {self.pairs}{rank}"
+
     def record(self) -> dict[str, Any]:
         found = asdict(self)
         found["correlation"] = None if self.correlation is None else self.correlation.record()
@@ -104,15 +110,24 @@ def need_scipy() -> None:
         raise UsageError("Rank correlations need scipy: pip install 'jedi-diffusion[evaluation]'.")
 
 
+def answer(agreements: Sequence[Agreement]) -> str:
+    """In a few words: "holds" where every pair is in the paper's order, "does not hold" where one is clearly
+    reversed, else "open".
+    """
+    if not agreements:
+        return "nothing to compare"
+    if all(each.kept == each.pairs for each in agreements):
+        return "holds"
+    return "does not hold" if any(each.turned for each in agreements) else "open"
+
+
 def verdict(agreements: Sequence[Agreement]) -> str:
     """One line: whether the paper's ordering holds here, and how well in each score."""
-    if not agreements:
-        return "No two rows are shared with the paper: nothing to order."
-    turned = any(each.turned for each in agreements)
-    if all(each.kept == each.pairs for each in agreements):
-        start = "The paper's ordering holds here"
-    elif not turned:
-        start = "The paper's ordering is not refuted here, but not all of it is seen"
-    else:
-        start = "The paper's ordering does not hold here"
-    return f"{start}. " + "; ".join(map(str, agreements)) + "."
+    starts = {
+        "nothing to compare": "No two rows are shared with the paper: nothing to order.",
+        "holds": "The paper's ordering holds here.",
+        "does not hold": "The paper's ordering does not hold here.",
+        "open": "The paper's ordering is open here: some pairs are reversed, none of them clearly.",
+    }
+    details = "; ".join(map(str, agreements))
+    return f"{starts[answer(agreements)]} {details}.".removesuffix(" .")

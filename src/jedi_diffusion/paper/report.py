@@ -16,9 +16,16 @@ from jedi_diffusion.page.html import Gallery, Part, Strip, Text, render_page
 from jedi_diffusion.page.tables import Table, markdown
 from jedi_diffusion.paper import numbers
 from jedi_diffusion.paper.cells import Scored
+from jedi_diffusion.paper.ordering import Agreement, answer, verdict
 from jedi_diffusion.paper.pieces import write_json
 from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.paper.tables import HERE, STANDING_IN, TableResult, timing_table
+from jedi_diffusion.paper.tables import (
+    HERE,
+    STANDING_IN,
+    TableResult,
+    timing_agreement,
+    timing_table,
+)
 from jedi_diffusion.pictures import open_picture
 
 SIDE = 96
@@ -65,7 +72,7 @@ def summary(report: Report) -> str:
     unfinished = f" Not finished: {report.left} pieces are still to be made." if report.left else ""
     return (
         f"{recipe.name}: pictures of {recipe.size} pixels, {wanted.subjects} subjects that no training has "
-        f"seen, {wanted.prompts} prompts each, {wanted.samples} pictures a prompt; every method trained for "
+        f"seen, prompts for each: {wanted.prompts}, pictures for each prompt: {wanted.samples}; every method trained for "
         f"{recipe.training.steps:,} steps of {recipe.training.batch} pictures from one backbone, on "
         f"{report.device}.{unfinished}"
     )
@@ -74,7 +81,7 @@ def summary(report: Report) -> str:
 def parts_of(report: Report) -> list[Part]:
     """Everything on the page, in order."""
     parts: list[Part] = [_explained(report)]
-    verdicts = [[each.title, each.verdict] for each in report.tables if each.verdict]
+    agreements = {each.title: each.agreements for each in report.tables if each.key in numbers.TABLES}
     for part in report.tables:
         parts.append(part.table())
         if part.key == "6":
@@ -82,13 +89,12 @@ def parts_of(report: Report) -> list[Part]:
         if part.key == "references":
             parts.append(_reference_curve(part))
     for what, seconds in report.seconds.items():
-        table, line = timing_table(f"{numbers.TABLES['10'].title}, {what}", seconds)
-        verdicts.append([table.title, line])
-        parts.append(table)
+        parts.append(timing_table(f"{numbers.TABLES['10'].title}, {what}", seconds))
+        agreements[parts[-1].title] = timing_agreement(seconds)
     if report.data is not None:
         parts.append(_data_table(report.data))
-    if verdicts:
-        parts.insert(1, Table("Does the paper's ordering hold here?", ["table", "answer"], verdicts))
+    if agreements:
+        parts.insert(1, _answers(agreements))
     if report.known:
         parts.append(_known_table(report.known))
     if report.trainings:
@@ -116,6 +122,20 @@ def _explained(report: Report) -> Text:
             STANDING_IN,
         ],
     )
+
+
+def _answers(agreements: Mapping[str, Sequence[Agreement]]) -> Table:
+    """All tables at a glance."""
+    lines = []
+    for title, found in agreements.items():
+        briefs = {each.score.split()[0]: each.brief for each in found}
+        cells = [briefs.get(name, NONE) for name in (*HERE.values(), "seconds")]
+        lines.append([title.partition(",")[0], answer(found), *cells])
+    note = (
+        "Pairs of rows in the paper's order, and the rank correlation. Holds: all pairs of all scores are in the "
+        "paper's order. Does not hold: at least one is clearly reversed. Open: neither."
+    )
+    return Table("Does the paper's ordering hold here?", ["", "", *HERE.values(), "seconds"], lines, note)
 
 
 def _curves(report: Report) -> list[Part]:
@@ -156,7 +176,8 @@ def _reference_curve(part: TableResult) -> Lines:
     lines = {
         column: [(float(name), _mean(row, column)) for name, row in part.rows.items()] for column in columns
     }
-    return Lines("Scores against references", lines, along="references")
+    counts = [float(name) for name in part.rows]
+    return Lines("Scores against references", lines, along="references", ticks=counts)
 
 
 def _mean(row: Scored, column: str) -> float:
@@ -245,7 +266,7 @@ def as_json(report: Report) -> dict[str, Any]:
         },
         "table_8": report.data,
         "table_10": {
-            what: {"seconds": dict(seconds), "verdict": timing_table("", seconds)[1]}
+            what: {"seconds": dict(seconds), "verdict": verdict(timing_agreement(seconds))}
             for what, seconds in report.seconds.items()
         },
         "trainings": {name: dict(facts) for name, facts in report.trainings.items()},

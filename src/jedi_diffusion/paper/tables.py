@@ -100,11 +100,8 @@ class TableResult:
                 if score in HERE:
                     line.append(_cell(self.rows.get(name), self.column(score)))
             lines.append([*line, _copies(self.rows.get(name))])
-        note = (
-            f"{self.verdict} Paper: {paper.source}. Here compared with {COMPARISONS[self.comparison]}. "
-            f"{self.note}"
-        )
-        return Table(self.title, [*head, "copies, here"], lines, note.strip())
+        note = f"Paper: {paper.source}. Here compared with {COMPARISONS[self.comparison]}. {self.note}".strip()
+        return Table(self.title, [*head, "copies, here"], lines, f"{self.verdict}\n{note}")
 
     def _alone(self) -> Table:
         names = [self.column(score) for score in HERE]
@@ -149,23 +146,27 @@ def labelled(key: str, names: Sequence[str], amounts: Sequence[int]) -> dict[str
     return {name: name for name in names}
 
 
-def timing_table(title: str, seconds: Mapping[str, Sequence[float]]) -> tuple[Table, str]:
-    """Table 10 as measured, and its line on the ordering, with repetitions in the place of subjects."""
+def timing_agreement(seconds: Mapping[str, Sequence[float]]) -> list[Agreement]:
+    """Table 10's ordering, with repetitions in the place of subjects."""
+    here = {name: np.array(times) for name, times in seconds.items()}
+    found = compare("seconds", TABLES["10"].column(numbers.SECONDS), here)
+    return [found] if found else []
+
+
+def timing_table(title: str, seconds: Mapping[str, Sequence[float]]) -> Table:
+    """Table 10 as measured."""
     paper = TABLES["10"].column(numbers.SECONDS)
     lines = []
     for name, times in seconds.items():
         label = labelled("10", [name], ())[name]
         spread = f"{np.median(times):.4f} ({min(times):.4f} to {max(times):.4f})"
         lines.append([label, f"{paper[name]:.4f}" if name in paper else NONE, spread])
-    here = {name: np.array(times) for name, times in seconds.items()}
-    agreement = compare("seconds", paper, here)
-    line = verdict([agreement] if agreement else [])
     note = (
-        f"{line} Median (least to most) of one guided step for one picture, both branches in one forward. "
+        f"{verdict(timing_agreement(seconds))}\nMedian (least to most) of one guided step for one picture, both branches in one forward. "
         f"Paper: {TABLES['10'].source}. {STANDING_IN} What reads references once, before the first step, "
         "is not counted."
     )
-    return Table(title, ["", "seconds, paper", "seconds, here"], lines, note), line
+    return Table(title, ["", "seconds, paper", "seconds, here"], lines, note)
 
 
 def _cell(row: Scored | None, column: str) -> str:
