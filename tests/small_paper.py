@@ -3,7 +3,15 @@
 from copy import deepcopy
 from typing import Any
 
-STAGE = {"resolution": 32, "subjects": 6, "pictures": 4, "share": 0.5, "steps": 2, "batch": 4, "learning_rate": 1e-3}
+STAGE = {
+    "resolution": 32,
+    "subjects": 6,
+    "pictures": 4,
+    "share": 0.5,
+    "steps": 2,
+    "batch": 4,
+    "learning_rate": 1e-3,
+}
 SETS = {"kind": "joint", "set_sizes": {1: 0.25, 2: 0.75}, "attention": "plain"}
 RECIPE: dict[str, Any] = {
     "name": "small",
@@ -44,7 +52,13 @@ RECIPE: dict[str, Any] = {
         "dreambooth": {"fit_steps": 1, "fit_batch": 1, "learning_rate": 1e-3, "prior_pictures": 1},
         "custom_diffusion": {"fit_steps": 1, "fit_batch": 1, "learning_rate": 1e-3, "prior_pictures": 1},
     },
-    "sweeps": {"scales": [1.5, 4.0], "first": 3.0, "references": [1, 2, 3], "steps": [1], "schedulers": ["model"]},
+    "sweeps": {
+        "scales": [1.5, 4.0],
+        "first": 3.0,
+        "references": [1, 2, 3],
+        "steps": [1],
+        "schedulers": ["model"],
+    },
     "timing": {"repetitions": 2, "large": False},
     "estimate": {"trained": 100, "sampled": 200},
 }

@@ -1,4 +1,4 @@
-"""`jedi evaluate` with a recipe of the paper's tables: the smallest run, resumed; faults; the quick recipe."""
+"""`jedi evaluate` with a recipe of the paper's tables: the smallest run, faults, the quick recipe."""
 
 import json
 from pathlib import Path

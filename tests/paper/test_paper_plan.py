@@ -67,7 +67,7 @@ def test_the_second_stage_is_swept() -> None:
 
 def test_estimate_by_hand() -> None:
     found = estimate(plan(tables=["null_set"]))
-    # Two stages and the encoder and one method, 2 steps of 4; 2 subjects; 4 and 3 pictures through the network.
+    # Two stages, the encoder and one method, 2 steps of 4; 2 subjects, 4 and 3 pictures through the network.
     assert found.trained == 4 * 2 * 4
     assert found.sampled == 2 * (4 + 3)
     assert found.hours == pytest.approx((32 / 100 + 14 / 200) / 3600)

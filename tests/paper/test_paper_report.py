@@ -28,7 +28,7 @@ def scored(name: str, level: float) -> Scored:
     noise = np.random.default_rng(0).normal(0, 0.002, 12)
     columns = ["toy-T", "copies"]
     columns += [f"{one}, {other}" for one in ("toy-ID", "Mtoy-ID") for other in ("all", "others", "inputs")]
-    subjects = {column: level + noise for column in columns}
+    subjects = dict.fromkeys(columns, level + noise)
     return Scored(name, {key: weighted_mean(each, np.ones(12)) for key, each in subjects.items()}, subjects)
 
 
@@ -96,8 +96,12 @@ def test_the_page_and_its_json(done: dict[str, Scored], tmp_path: Path) -> None:
     assert "http" not in html.replace("http-equiv", "")
     told = json.loads(record.read_text())
     assert told["tables"]["4"]["paper"]["rows"]["JeDi"]["MDINO"] == 0.8639
-    assert told["tables"]["4"]["here"]["JeDi"]["scores"]["toy-ID, inputs"]["mean"] == pytest.approx(0.75, abs=0.01)
-    assert told["table_10"]["cpu"]["verdict"].startswith("The paper's ordering holds here. seconds: 3 of 3 pairs")
+    assert told["tables"]["4"]["here"]["JeDi"]["scores"]["toy-ID, inputs"]["mean"] == pytest.approx(
+        0.75, abs=0.01
+    )
+    assert told["table_10"]["cpu"]["verdict"].startswith(
+        "The paper's ordering holds here. seconds: 3 of 3 pairs"
+    )
     assert [each["scale"] for each in told["figure_11"]["Joint"]] == [1.5, 4.0]
     assert "| w/o IG | 0.3259 |" in text.read_text()
 

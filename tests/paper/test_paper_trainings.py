@@ -112,5 +112,4 @@ def test_another_recipe_needs_another_folder(trained: Path) -> None:
     with pytest.raises(RecipeError, match=r"joint-2 was made by another recipe \(another stage\)"):
         trainings(trained, training__steps=5).train(Training("joint", 2))
     with pytest.raises(RecipeError, match=r"backbone was made by another recipe \(another recipe\)"):
-        raw = trainings(trained, backbone__seed=4)
-        raw.train_backbone()
+        trainings(trained, backbone__seed=4).train_backbone()

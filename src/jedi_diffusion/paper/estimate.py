@@ -22,8 +22,8 @@ class Estimate:
     def describe(self, plan: Plan) -> str:
         return (
             f"{len(plan.trainings)} methods from one backbone and {len(plan.cells)} scored cells: "
-            f"{self.trained:,} pictures of training, {self.fitted:,} of fitting, {self.sampled:,} through the "
-            f"network in sampling; about {self.hours:.1f} hours at the recipe's rates."
+            f"{self.trained:,} pictures of training, {self.fitted:,} of fitting, {self.sampled:,} through "
+            f"the network in sampling; about {self.hours:.1f} hours at the recipe's rates."
         )
 
 

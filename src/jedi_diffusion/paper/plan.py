@@ -136,7 +136,7 @@ class Plan:
             case "coupling":
                 cached = self.method("cached")
                 rows = {
-                    f"{name}, {count} reference{'s' * (count > 1)}": self.cell(method, references=count, **how)
+                    f"{name}, references: {count}": self.cell(method, references=count, **how)
                     for count in (1, 3)
                     for name, method, how in (
                         ("joint", jedi, {}),

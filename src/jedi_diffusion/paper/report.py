@@ -72,9 +72,9 @@ def summary(report: Report) -> str:
     unfinished = f" Not finished: {report.left} pieces are still to be made." if report.left else ""
     return (
         f"{recipe.name}: pictures of {recipe.size} pixels, {wanted.subjects} subjects that no training has "
-        f"seen, prompts for each: {wanted.prompts}, pictures for each prompt: {wanted.samples}; every method trained for "
-        f"{recipe.training.steps:,} steps of {recipe.training.batch} pictures from one backbone, on "
-        f"{report.device}.{unfinished}"
+        f"seen, prompts for each: {wanted.prompts}, pictures for each prompt: {wanted.samples}; every method "
+        f"trained for {recipe.training.steps:,} steps of {recipe.training.batch} pictures from one backbone, "
+        f"on {report.device}.{unfinished}"
     )
 
 
@@ -111,10 +111,10 @@ def _explained(report: Report) -> Text:
     return Text(
         "What stands beside what",
         [
-            f"The paper measured photographs with CLIP and DINO; here the toybox's own encoders judge renders: "
-            f"{pairs}. Numbers of the two columns are on different scales; what can be compared is the "
-            "order of the rows. CLIP-I and MCLIP-I have no counterpart: the toybox's image-text encoder "
-            "reads scenes, styles and attributes, not subjects.",
+            "The paper measured photographs with CLIP and DINO; here the toybox's own encoders judge renders: "
+            f"{pairs}. Numbers of the two columns are on different scales; what can be compared is the order "
+            "of the rows. CLIP-I and MCLIP-I have no counterpart: the toybox's image-text encoder reads "
+            "scenes, styles and attributes, not subjects.",
             "For every table of the paper one line says in how many pairs of rows the order is the paper's, "
             "in how many of them clearly so (the 95% interval of the difference, by bootstrap over subjects, "
             "leaves out 0), how many are clearly reversed, and Spearman's rank correlation of the rows with "
@@ -132,8 +132,8 @@ def _answers(agreements: Mapping[str, Sequence[Agreement]]) -> Table:
         cells = [briefs.get(name, NONE) for name in (*HERE.values(), "seconds")]
         lines.append([title.partition(",")[0], answer(found), *cells])
     note = (
-        "Pairs of rows in the paper's order, and the rank correlation. Holds: all pairs of all scores are in the "
-        "paper's order. Does not hold: at least one is clearly reversed. Open: neither."
+        "Pairs of rows in the paper's order, and the rank correlation. Holds: all pairs of all scores are in "
+        "the paper's order. Does not hold: at least one is clearly reversed. Open: neither."
     )
     return Table("Does the paper's ordering hold here?", ["", "", *HERE.values(), "seconds"], lines, note)
 
@@ -150,7 +150,9 @@ def _curves(report: Report) -> list[Part]:
     }
     first = recipe.sweeps.first
     over = {
-        f"{name}, {what}": [(scale / first, _mean(each, column)) for scale, each in zip(scales, cells, strict=True)]
+        f"{name}, {what}": [
+            (scale / first, _mean(each, column)) for scale, each in zip(scales, cells, strict=True)
+        ]
         for name, cells in report.sweeps.items()
         if name in (numbers.TEXT_FIRST, numbers.IMAGE_FIRST)
         for what, column in (("toy-ID", IDENTITY), ("toy-T", PROMPT))
@@ -160,7 +162,7 @@ def _curves(report: Report) -> list[Part]:
             "Figure 11: identity (up) over prompt (across)",
             plane,
             along="toy-T",
-            note=f"Points: guidance scales {ends}. In the two-stage strategies the first stage's is {first:g}.",
+            note=f"Guidance scales {ends}. In the two-stage strategies the first stage's is {first:g}.",
         ),
         Lines(
             "Figure 11: the ratio of the two scales",
@@ -213,9 +215,7 @@ def _trainings(report: Report) -> Table:
 def _data_table(data: Mapping[str, Any]) -> Table:
     """Table 8: the paper's, and what the synthesis report of the toybox's pipeline says."""
     paper = numbers.TABLES["8"]
-    lines = [
-        [name, f"{paper.column(numbers.DINO)[name]:.3f}", NONE, NONE] for name in paper.rows
-    ]
+    lines = [[name, f"{paper.column(numbers.DINO)[name]:.3f}", NONE, NONE] for name in paper.rows]
     for column, each in data["similarity"].items():
         cells = [_range(each[name]) for name in ("inside", "between")]
         lines.append([f"synthesised on the toybox: {column}", NONE, *cells])

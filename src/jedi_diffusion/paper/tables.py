@@ -11,12 +11,12 @@ import numpy as np
 from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation.metrics import COMPARISONS, Comparison
 from jedi_diffusion.evaluation.outputs import NONE, shown
+from jedi_diffusion.page.tables import Table
 from jedi_diffusion.paper import numbers
 from jedi_diffusion.paper.cells import Scored, averaged
 from jedi_diffusion.paper.numbers import TABLES
 from jedi_diffusion.paper.ordering import Agreement, compare, verdict
 from jedi_diffusion.paper.plan import Plan
-from jedi_diffusion.page.tables import Table
 
 HERE = {numbers.CLIP_T: "toy-T", numbers.DINO: "toy-ID", numbers.MDINO: "Mtoy-ID"}
 """What stands here for each of the paper's scores; CLIP-I and MCLIP-I have no counterpart."""
@@ -27,8 +27,8 @@ OWN = "others"
 """What tables that the paper does not have compare with: photos that are no input."""
 STAND_INS = {numbers.BLIP_DIFFUSION: numbers.CLIP_BASELINE, numbers.ELITE: numbers.LEARNED}
 STANDING_IN = (
-    "BLIP Diffusion and ELITE need weights of their own and photos: the CLIP baseline stands for the first (a "
-    "fixed encoder's features as tokens), the learned baseline for the second (an encoder trained along; "
+    "BLIP Diffusion and ELITE need weights of their own and photos: the CLIP baseline stands for the first "
+    "(a fixed encoder's features as tokens), the learned baseline for the second (an encoder trained along; "
     "section 2.2)."
 )
 OWN_TITLES = {
@@ -70,9 +70,7 @@ class TableResult:
         found = []
         for score in (each for each in ORDER if each in paper.scores and each in HERE):
             column = self.column(score)
-            here = {
-                name: row.subjects[column] for name, row in self.rows.items() if column in row.subjects
-            }
+            here = {name: row.subjects[column] for name, row in self.rows.items() if column in row.subjects}
             each = compare(f"{HERE[score]} for {score}", paper.column(score), here)
             found += [each] if each else []
         return found
@@ -100,7 +98,9 @@ class TableResult:
                 if score in HERE:
                     line.append(_cell(self.rows.get(name), self.column(score)))
             lines.append([*line, _copies(self.rows.get(name))])
-        note = f"Paper: {paper.source}. Here compared with {COMPARISONS[self.comparison]}. {self.note}".strip()
+        note = (
+            f"Paper: {paper.source}. Here compared with {COMPARISONS[self.comparison]}. {self.note}".strip()
+        )
         return Table(self.title, [*head, "copies, here"], lines, f"{self.verdict}\n{note}")
 
     def _alone(self) -> Table:
@@ -123,9 +123,7 @@ class TableResult:
             if paper is None
             else {
                 "source": paper.source,
-                "rows": {
-                    name: dict(zip(paper.scores, row, strict=True)) for name, row in paper.rows.items()
-                },
+                "rows": {name: dict(zip(paper.scores, row, strict=True)) for name, row in paper.rows.items()},
             },
             "here": {
                 name: {"label": self.labels[name], "scores": _scores(row)} for name, row in self.rows.items()
@@ -162,9 +160,10 @@ def timing_table(title: str, seconds: Mapping[str, Sequence[float]]) -> Table:
         spread = f"{np.median(times):.4f} ({min(times):.4f} to {max(times):.4f})"
         lines.append([label, f"{paper[name]:.4f}" if name in paper else NONE, spread])
     note = (
-        f"{verdict(timing_agreement(seconds))}\nMedian (least to most) of one guided step for one picture, both branches in one forward. "
-        f"Paper: {TABLES['10'].source}. {STANDING_IN} What reads references once, before the first step, "
-        "is not counted."
+        f"{verdict(timing_agreement(seconds))}\n"
+        f"Paper: {TABLES['10'].source}. Here median (least to most) of one guided step for one picture, both "
+        "branches in one forward; what reads references once, before the first step, is not counted. "
+        f"{STANDING_IN}"
     )
     return Table(title, ["", "seconds, paper", "seconds, here"], lines, note)
 
@@ -206,8 +205,8 @@ def note_of(key: str, plan: Plan) -> str:
     recipe = plan.recipe
     notes = {
         "2": STANDING_IN,
-        "3": "The videos and Objaverse's renders of the paper are views of a subject in one plain scene with one "
-        "caption; there is no LAION.",
+        "3": "The videos and Objaverse's renders of the paper are views of a subject in one plain scene with "
+        "one caption; there is no LAION.",
         "4": "The CLIP baseline reads a small encoder that was trained against captions, as CLIP is.",
         "5": f"Here {recipe.set.subjects} subjects of classes that no training has seen. {STANDING_IN}",
         "6": f"Each row is the mean over scales {recipe.sweeps.scales[0]:g} to {recipe.sweeps.scales[-1]:g}. "

@@ -135,9 +135,7 @@ class Trainings:
         if training.amount:
             pools.append(_first(self.pool("sets"), training.amount))
         encoder = network.pipeline.text_encoder
-        tasks = [
-            JointTask(network.denoiser, encoder, pool, loss, stage, network.trained) for pool in pools
-        ]
+        tasks = [JointTask(network.denoiser, encoder, pool, loss, stage, network.trained) for pool in pools]
         self._train(MixedTask(tasks), stage, home, home / FINISHED)
 
     def open(self, training: Training) -> Network:
