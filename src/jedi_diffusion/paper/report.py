@@ -111,10 +111,10 @@ def _explained(report: Report) -> Text:
     return Text(
         "What stands beside what",
         [
-            "The paper measured photographs with CLIP and DINO; here the toybox's own encoders judge renders: "
-            f"{pairs}. Numbers of the two columns are on different scales; what can be compared is the order "
-            "of the rows. CLIP-I and MCLIP-I have no counterpart: the toybox's image-text encoder reads "
-            "scenes, styles and attributes, not subjects.",
+            "The paper measured photographs with CLIP and DINO; here the toybox's own encoders judge "
+            f"renders: {pairs}. Numbers of the two columns are on different scales; what can be compared is "
+            "the order of the rows. CLIP-I and MCLIP-I have no counterpart: the toybox's image-text encoder "
+            "reads scenes, styles and attributes, not subjects.",
             "For every table of the paper one line says in how many pairs of rows the order is the paper's, "
             "in how many of them clearly so (the 95% interval of the difference, by bootstrap over subjects, "
             "leaves out 0), how many are clearly reversed, and Spearman's rank correlation of the rows with "
