@@ -45,6 +45,7 @@ LEVELS = {
     "evaluation": 4,
     "methods": 4,
     "app": 5,
+    "paper": 5,
     "cli": 6,
     "__main__": 7,
 }

@@ -29,8 +29,9 @@ class EvaluateOptions:
     """Compare methods by a recipe: pictures of every method for every case, scores, and one page.
 
     Started again with the same folder, it goes on where it stopped; each picture is made once. Writes
-    scores.json, scores.csv, scores.md, scores.tex and report.html. To score pictures that exist, see
-    `jedi evaluate score --help`.
+    scores.json, scores.csv, scores.md, scores.tex and report.html. A recipe with `tables` trains the compared
+    methods first and writes the paper's tables: tables.html, tables.json and tables.md. To score pictures
+    that exist, see `jedi evaluate score --help`.
     """
 
     recipe: tyro.conf.Positional[str]
@@ -57,6 +58,11 @@ def run(arguments: list[str]) -> None:
     device = models.pick_device(given.device)
     path = Path(given.recipe)
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
+    if "tables" in raw:
+        from jedi_diffusion.cli import paper_tables
+
+        paper_tables.run(raw, path, given.out, device, given.dry_run)
+        return
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
