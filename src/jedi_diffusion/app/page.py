@@ -46,6 +46,7 @@ SESSION_SECONDS = 6 * 3600
 CACHE_SECONDS = 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
+COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached", "cached")]
 
 
 class Page:
@@ -174,7 +175,7 @@ class Page:
             text = gr.Number(3.0, label="Scale of the text", minimum=0, maximum=100)
             image = gr.Number(3.0, label="Scale of the photos", minimum=0, maximum=100)
             steps = gr.Number(25, label="Steps", precision=0, minimum=1, maximum=1000)
-            coupling = gr.Dropdown(["joint", "cached"], value="joint", label="Coupling")
+            coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
         self._locked = locked
         for box in (prompts, what):
             box.change(self.mark, [prompts, what], words, show_progress="hidden", api_visibility="private")
@@ -252,8 +253,8 @@ class Page:
             if session.job is not None and not session.job.is_over:
                 raise JeDiError("Pictures are being made already; cancel them first.")
             ask = await asyncio.to_thread(ask_of, session, controls, card)
-            job = engine.submit(ask, f"page-{request.session_hash}")
-        job.wants_previews, session.job = True, job
+            job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
+        session.job = job
         controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
         try:
             async for status in self._follow(job):

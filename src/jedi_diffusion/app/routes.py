@@ -197,10 +197,11 @@ async def health(request: Request) -> Response:
 
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
-    """Whether requests are taken."""
-    engine = service_of(request).engine
-    good = engine.is_alive and engine.is_accepting
-    return JSONResponse({"status": "ready" if good else "not ready"}, 200 if good else 503)
+    """Whether requests are taken and can be done."""
+    service = service_of(request)
+    good, replicas = service.is_ready, service.replicas
+    counts = {"replicas": {"live": replicas.live, "wanted": replicas.wanted}} if replicas else {}
+    return JSONResponse({"status": "ready" if good else "not ready", **counts}, 200 if good else 503)
 
 
 @router.get("/metrics", response_class=Response)

@@ -36,12 +36,8 @@ SEEDS = 10**6
 """Seeds are drawn below this: people can read them out."""
 SCALE = 3.0
 """Guidance in the middle between photos and prompt."""
-QUALITIES: dict[str, tuple[int, Literal["joint", "cached"]]] = {
-    "fast": (10, "cached"),
-    "balanced": (25, "joint"),
-    "best": (50, "joint"),
-}
-"""Steps and coupling."""
+QUALITIES = {"fast": 10, "balanced": 25, "best": 50}
+"""Steps."""
 
 
 @dataclass
@@ -91,7 +87,7 @@ class Controls:
     guidance: float = SCALE
     image_guidance: float = SCALE
     steps: int = 25
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["own", "joint", "cached"] = "own"
 
 
 @dataclass(frozen=True)
@@ -169,9 +165,9 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
     seed = secrets.randbelow(SEEDS) if controls.seed is None else controls.seed
     check_range("The seed", seed, 0, MAX_SEED)
-    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"])
+    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"]), None
     if controls.by_hand:
-        steps, coupling = controls.steps, controls.coupling
+        steps, coupling = controls.steps, None if controls.coupling == "own" else controls.coupling
     mode, text, photos = guidance_of(controls)
     check_range("Steps", steps, 1, MAX_STEPS)
     for name, scale in (("The text's scale", text), ("The photos' scale", photos)):

@@ -76,7 +76,7 @@ class JobLine(BaseModel):
     guidance: float = DEFAULTS.guidance
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = DEFAULTS.guidance_mode
     image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] = DEFAULTS.coupling
+    coupling: Literal["joint", "cached"] | None = DEFAULTS.coupling
     null_set: Literal["joint", "single"] = DEFAULTS.null_set
     joint_targets: bool = False
     size: int | None = None

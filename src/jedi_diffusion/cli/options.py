@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.limits import (
     MAX_GUIDANCE,
@@ -55,8 +56,8 @@ class GenerateOptions:
     """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
     image_guidance: float | None = None
     """Scale of the references in the staged modes; that of --guidance if not given."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: Literal["joint", "single"] = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
     joint_targets: bool = False
@@ -75,6 +76,8 @@ class GenerateOptions:
     """Where to compute."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format; float32, on CUDA bfloat16, if not given."""
+    attention_map: str | None = None
+    """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
     overwrite: bool = False
     """Replace files of earlier runs."""
     content_credentials: CertificateAndKey = None
@@ -181,6 +184,12 @@ def check(options: GenerateOptions) -> None:
             "0 references are given; at least 1 is needed: --reference photo.jpg. (Without one, "
             "--joint-targets and 2 or more pictures make a set of one new subject.)"
         )
+    if options.attention_map is not None:
+        read_point(options.attention_map, options.size)
+        if references == 0:
+            raise UsageError(
+                "--attention-map shows where pictures look in the references: give one with --reference."
+            )
     if references > MAX_REFERENCES:
         raise UsageError(f"{references} references are given; at most {MAX_REFERENCES} are used at once.")
     if options.joint_targets and pictures + references > MAX_SET:
