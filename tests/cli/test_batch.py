@@ -130,6 +130,7 @@ def test_goes_on_where_it_was_stopped(batch, tmp_path, monkeypatch) -> None:
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill(batch, joint_model, photo, tmp_path) -> None:
     line = job(images_per_prompt=8, steps=20)
     assert batch(line, words=("--batch", 1)).status == 0
