@@ -231,17 +231,19 @@ def photos(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_from_photos_to_pictures_and_back(visit, photos, tmp_path) -> None:
-    there = visit(FakeRunner(step_seconds=0.02))
-    tab = there.tab
+    there = visit()
+    tab, gate = there.tab, there.running.runner.gate
     there.upload(*photos)
     tab.fill("#what textarea, #what input", "a robot")
     there.prompt("a robot on the beach\na zebra")
     tab.wait_for_selector("#words mark:has-text('zebra')")
     tab.fill("#seed input", "5")
     tab.check("#locked input")
+    gate.clear()  # no step is done before progress and previews have been seen
     tab.click("#generate")
     tab.wait_for_selector("#status progress")
     tab.wait_for_selector("#preview img")
+    gate.set()
     tab.wait_for_selector("#made .thumbnail-item >> nth=1")
     call = there.running.runner.calls[0]
     assert (call.captions, call.sampling.steps, len(call.references)) == (("a robot",), 25, 2)
