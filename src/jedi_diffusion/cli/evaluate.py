@@ -90,8 +90,6 @@ def check(recipe: EvaluationRecipe) -> None:
             finetuning.tuning_of(method)
         if isinstance(method, IPAdapterMethod):
             check_adapter(method.weights)
-    if recipe.masks == "found" and recipe.encoders.kind != "toybox":
-        judging.load_finder("found", recipe.encoders.kind, "cpu")
 
 
 def open_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
@@ -164,6 +162,14 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
             ).to(device)
             adapted.set_progress_bar_config(disable=True)
             return IPAdapter(adapted, _call(method, method.size))
+        case "blip_diffusion":
+            from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion
+
+            models.quiet_libraries()
+            dtype = models.pick_dtype(method.dtype, device)
+            blip = load_blip_diffusion(method.model, method.vocabulary, dtype).to(device)
+            blip.set_progress_bar_config(disable=True)
+            return BlipDiffusion(blip, _call(method, method.size))
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             from jedi_diffusion.cli import finetuning
 
@@ -226,14 +232,16 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     from jedi_diffusion.evaluation.scoring import Scorer
 
     judges = recipe.encoders
-    clip, dino = (judges.clip, judges.dino) if judges.kind == "pretrained" else ("", "")
+    clip = dino = detector = segmenter = ""
+    if judges.kind == "pretrained":
+        clip, dino, detector, segmenter = judges.clip, judges.dino, judges.detector, judges.segmenter
     scorer = Scorer(
         wanted,
         judging.load_encoders(judges.kind, clip, dino, device),
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, judges.kind, device),
+        judging.load_finder(recipe.masks, judges.kind, detector, segmenter, device),
     )
     scorer.read_set()
     return scorer
