@@ -70,7 +70,12 @@ def test_several_references_are_the_mean_of_each(pipe: Any) -> None:
 def test_the_prompt_is_read_with_the_subject_after_its_article(pipe: Any, monkeypatch: Any) -> None:
     seen = []
     encode = pipe.encode_prompt
-    monkeypatch.setattr(pipe, "encode_prompt", lambda e, p, d: seen.append(p) or encode(e, p, d))
+
+    def watched(tokens: Any, prompts: Any, device: Any) -> Any:
+        seen.append(prompts)
+        return encode(tokens, prompts, device)
+
+    monkeypatch.setattr(pipe, "encode_prompt", watched)
     method = BlipDiffusion(pipe, SAMPLING)
     method(photos(1), ["a dog"], ["a dog in the snow", "the beach"], [1, 2])
     assert [text.split(", a ")[0].strip() for text in seen[0]] == ["a dog in the snow", "a dog, the beach"]

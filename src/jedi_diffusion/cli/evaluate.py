@@ -16,6 +16,8 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
@@ -155,21 +157,21 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
         case "ip_adapter":
             from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
 
-            models.quiet_libraries()
-            dtype = models.pick_dtype(method.dtype, device)
-            adapted = load_ip_adapter(
-                method.model, method.weights, method.image_encoder, method.scale, dtype
-            ).to(device)
-            adapted.set_progress_bar_config(disable=True)
-            return IPAdapter(adapted, _call(method, method.size))
+            pipe = _through_diffusers(
+                lambda dtype: load_ip_adapter(
+                    method.model, method.weights, method.image_encoder, method.scale, dtype
+                ),
+                method,
+                device,
+            )
+            return IPAdapter(pipe, _call(method, method.size))
         case "blip_diffusion":
             from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion
 
-            models.quiet_libraries()
-            dtype = models.pick_dtype(method.dtype, device)
-            blip = load_blip_diffusion(method.model, method.vocabulary, dtype).to(device)
-            blip.set_progress_bar_config(disable=True)
-            return BlipDiffusion(blip, _call(method, method.size))
+            pipe = _through_diffusers(
+                lambda dtype: load_blip_diffusion(method.model, method.vocabulary, dtype), method, device
+            )
+            return BlipDiffusion(pipe, _call(method, method.size))
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             from jedi_diffusion.cli import finetuning
 
@@ -194,6 +196,14 @@ def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]
     dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
     pipe = models.load_model(method.model, device, models.pick_dtype(dtype, device))
     return pipe, _call(method, method.size or models.own_size(pipe))
+
+
+def _through_diffusers(load: Callable[[torch.dtype], Any], method: Sampling, device: torch.device) -> Any:
+    """A pipeline that is not a joint one, in the method's number format on its device."""
+    models.quiet_libraries()
+    pipe = load(models.pick_dtype(method.dtype, device)).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _call(method: Sampling, size: int) -> dict[str, Any]:
@@ -241,7 +251,7 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, judges.kind, detector, segmenter, device),
+        judging.load_finder(recipe.masks, judges.kind, device, detector, segmenter),
     )
     scorer.read_set()
     return scorer

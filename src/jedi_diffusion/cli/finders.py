@@ -51,6 +51,6 @@ def load_detected_subject(detector: str, segmenter: str, device: str) -> Detecte
     from jedi_diffusion.synthesis.adapters.settings import GroundingDinoSettings, SamSettings
 
     return DetectedSubject(
-        GroundingDinoDetector(GroundingDinoSettings(model=detector), device),
-        SamSegmenter(SamSettings(model=segmenter), device),
+        GroundingDinoDetector(GroundingDinoSettings.model_validate({"model": detector}), device),
+        SamSegmenter(SamSettings.model_validate({"model": segmenter}), device),
     )

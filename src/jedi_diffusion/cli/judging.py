@@ -20,6 +20,8 @@ Inputs = Literal["picks", "all"]
 Averaging = Literal["pairs", "subjects"]
 Masking = Literal["no", "given", "found"]
 
+DETECTOR_ID = "IDEA-Research/grounding-dino-base"
+SEGMENTER_ID = "facebook/sam-vit-huge"
 MAX_SAMPLES = 1000
 MAX_REFERENCES = 16
 
@@ -58,7 +60,11 @@ def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list
 
 
 def load_finder(
-    masks: Masking, encoders: EncodersName, detector: str, segmenter: str, device: str
+    masks: Masking,
+    encoders: EncodersName,
+    device: str,
+    detector: str = DETECTOR_ID,
+    segmenter: str = SEGMENTER_ID,
 ) -> SubjectFinder | None:
     """What finds subjects where masks are to be found: the toybox's own with its encoders, else the models.
 

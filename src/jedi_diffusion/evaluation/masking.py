@@ -21,9 +21,6 @@ from jedi_diffusion.pictures import WHITE, open_picture
 MASK_ENDING = ".mask.png"
 """The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
 
-DETECTOR_ID = "IDEA-Research/grounding-dino-base"
-SEGMENTER_ID = "facebook/sam-vit-huge"
-
 Mask = NDArray[np.bool_]
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from jedi_diffusion.evaluation.masking import DETECTOR_ID, SEGMENTER_ID
 from jedi_diffusion.evaluation.pretrained import CLIP_ID, DINO_ID
 
 
@@ -65,8 +64,8 @@ class PretrainedSection(Section):
     kind: Literal["pretrained"]
     clip: str = CLIP_ID
     dino: str = DINO_ID
-    detector: str = DETECTOR_ID
-    segmenter: str = SEGMENTER_ID
+    detector: str = "IDEA-Research/grounding-dino-base"
+    segmenter: str = "facebook/sam-vit-huge"
 
 
 class ToyboxEncoders(Section):

@@ -76,7 +76,7 @@ class BlipDiffusion:
 class CausalTextEncoder(ContextCLIPTextModel):
     """CLIP's text encoder with the subject's tokens put in, each token seeing those before it."""
 
-    def forward(
+    def forward(  # type: ignore[override] # what the pipeline gives, no more
         self,
         input_ids: Tensor,
         ctx_embeddings: Tensor | None = None,
@@ -128,7 +128,7 @@ def load_blip_diffusion(model: str, vocabulary: str | Path, dtype: torch.dtype) 
     with load_errors(model):
         found, _ = checked_folder(model, DiffusionPipeline.download, {})
         folder = Path(found)
-        index = read_json(folder / "model_index.json")
+        index: Any = read_json(folder / "model_index.json")
         if index.get("_class_name") != "BlipDiffusionPipeline":
             raise ModelError(f"{model} is a {index.get('_class_name')}, not a BlipDiffusionPipeline.")
         safe = {"use_safetensors": True, "dtype": dtype}
@@ -146,12 +146,12 @@ def load_blip_diffusion(model: str, vocabulary: str | Path, dtype: torch.dtype) 
         )
 
 
-def _text_encoder(folder: Path) -> nn.Module:
+def _text_encoder(folder: Path) -> Any:
     return _whole(CausalTextEncoder(CLIPTextConfig.from_pretrained(folder)), folder)
 
 
-def _query_transformer(folder: Path, vocabulary: str | Path) -> nn.Module:
-    config = Blip2Config.from_pretrained(folder)
+def _query_transformer(folder: Path, vocabulary: str | Path) -> Any:
+    config: Any = Blip2Config.from_pretrained(folder)
     config.tokenizer = str(vocabulary)
     with load_errors(vocabulary):
         network: Any = Blip2QFormerModel(config)
