@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFreeJoint:
-    """Coupled self-attention (section 3.1) and the replacement trick (section 3.3), with nothing trained.
+    """Coupled self-attention (section 3.2) and the replacement trick (section 3.3), with nothing trained.
 
     Any SD-family model, by `JeDiPipeline.from_single_image_model`. What differs from JeDi: the network is
     never told which pictures are given (mask 1 and zero reference latents for all), so references reach the
