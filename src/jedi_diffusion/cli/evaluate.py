@@ -31,8 +31,9 @@ class EvaluateOptions:
     """Compare methods by a recipe: pictures of every method for every case, scores, and one page.
 
     Started again with the same folder, it goes on where it stopped; each picture is made once. Writes
-    scores.json, scores.csv, scores.md, scores.tex and report.html. To score pictures that exist, see
-    `jedi evaluate score --help`.
+    scores.json, scores.csv, scores.md, scores.tex and report.html. A recipe with `tables` trains the compared
+    methods first and writes the paper's tables: tables.html, tables.json and tables.md. To score pictures
+    that exist, see `jedi evaluate score --help`.
     """
 
     recipe: tyro.conf.Positional[str]
@@ -59,6 +60,11 @@ def run(arguments: list[str]) -> None:
     device = models.pick_device(given.device)
     path = Path(given.recipe)
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
+    if "tables" in raw:
+        from jedi_diffusion.cli import paper_tables
+
+        paper_tables.run(raw, path, given.out, device, given.dry_run)
+        return
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
@@ -177,7 +183,7 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
 
             return finetuning.finetuned(method, *_loaded(method, device), fits_of(method, out))
         case "model":
-            from jedi_diffusion.cli.personalizers import PipelinePersonalizer
+            from jedi_diffusion.methods.joint import Joint
 
             pipe, settings = _loaded(method, device)
             settings |= {
@@ -186,7 +192,7 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
                 "coupling": method.coupling,
                 "null_set": method.null_set,
             }
-            return PipelinePersonalizer(pipe, settings)
+            return Joint(pipe, settings)
 
 
 def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]]:

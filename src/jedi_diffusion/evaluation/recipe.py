@@ -96,7 +96,7 @@ class ModelMethod(Sampling):
     kind: Literal["model"]
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
     image_guidance: Annotated[float | None, Field(ge=0, le=100)] = None
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
 
 
