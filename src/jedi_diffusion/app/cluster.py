@@ -121,7 +121,7 @@ class Cluster:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         if self.name in serve.status().applications:
             serve.delete(self.name)
-        deployment = serve.deployment(
+        deployment: Any = serve.deployment(
             Replica,
             name=DEPLOYMENT,
             num_replicas=self.wanted,
@@ -164,8 +164,8 @@ class Cluster:
 
         application = serve.status().applications[self.name]
         deployment = application.deployments[DEPLOYMENT]
-        # Serve's states are strings too.
-        self._live, self._seen = deployment.replica_states.get("RUNNING", 0), time.monotonic()
+        replicas: Any = deployment.replica_states  # Serve's states are strings too
+        self._live, self._seen = replicas.get("RUNNING", 0), time.monotonic()
         return application.status, deployment.message
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from jedi_diffusion.diffusion import Coupling
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.image_tokens import add_image_layers, tokens_of_sets
+from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.model import JointDenoiser
 from jedi_diffusion.sets import SetBatch
 
@@ -89,7 +90,8 @@ class TokenBaseline(_TokenReader):
     With `image_tokens.PictureTokens` over CLIP it is the CLIP-encoder baseline (Table 4); with
     `image_tokens.LearnedTokens`, trained along, the learned baseline "similar to SuTI" (Table 7). SuTI (Chen
     et al., NeurIPS 2023) encodes by the UNet's own half and learns from expert models; neither is done, as
-    the paper speaks of a learnable encoder only. text_tokens: K of the text encoder.
+    the paper speaks of a learnable encoder only. What is open in it: how a UNet reads the embedding; here as
+    IP-Adapter's does (Ye et al., 2023). text_tokens: K of the text encoder.
     """
 
     def forward(
@@ -109,6 +111,7 @@ class TokenBaseline(_TokenReader):
 class JointWithTokens(_TokenReader):
     """JeDi with the references' CLIP embeddings beside (Table 4, "+ CLIP emb"): both at once.
 
+    What is open in the paper: where the embedding enters; here by layers of its own beside the text's.
     encoder: `image_tokens.PictureTokens`; text_tokens: K of the text encoder.
     """
 
@@ -168,19 +171,13 @@ class Conditioned:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
         before = self.pipeline.make_denoiser
         self.pipeline.make_denoiser = lambda _: self.denoiser
         reader = self.denoiser
         once = reader.remembering() if isinstance(reader, _TokenReader) else nullcontext()
         try:
             with once:
-                out: Any = self.pipeline(
-                    prompt=list(prompts),
-                    references=list(references),
-                    reference_prompts=list(reference_prompts),
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    **self.settings | {"coupling": "joint"},
-                )
+                return joint(references, reference_prompts, prompts, seeds)
         finally:
             self.pipeline.make_denoiser = before
-        return out.images

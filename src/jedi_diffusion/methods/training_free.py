@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.methods.joint import Joint
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFreeJoint:
-    """Coupled self-attention (section 3.1) and the replacement trick (section 3.3), with nothing trained.
+    """Coupled self-attention (section 3.2) and the replacement trick (section 3.3), with nothing trained.
 
     Any SD-family model, by `JeDiPipeline.from_single_image_model`. What differs from JeDi: the network is
     never told which pictures are given (mask 1 and zero reference latents for all), so references reach the
@@ -42,17 +43,9 @@ class TrainingFreeJoint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        import torch
-
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
         with hidden_references(self.pipeline.unet):
-            out: Any = self.pipeline(
-                prompt=list(prompts),
-                references=list(references),
-                reference_prompts=list(reference_prompts),
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **self.settings | {"coupling": "joint"},
-            )
-        return out.images
+            return joint(references, reference_prompts, prompts, seeds)
 
 
 @contextmanager
