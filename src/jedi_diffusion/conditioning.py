@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,20 @@ class Text:
         pooled = [each.pooled for each in texts if each.pooled is not None]
         embeddings = torch.cat([each.embeddings for each in texts])
         return Text(embeddings, torch.cat(pooled) if pooled else None)
+
+
+@contextmanager
+def without_overflow(vae: Any) -> Iterator[None]:
+    """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        if upcast:
+            vae.to(dtype)
 
 
 def check_prompt(prompt: str) -> None:
@@ -136,7 +151,7 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     known = tokenizer.init_kwargs.get("whole_words")
     if known is None:
         return []
-    return [word for word in dict.fromkeys(_words(tokenizer, prompt)) if word not in known]
+    return [word for word in dict.fromkeys(words_of(prompt, tokenizer.model_max_length)) if word not in known]
 
 
 def known_text(tokenizer: Any, prompt: str) -> str:
@@ -148,11 +163,12 @@ def known_text(tokenizer: Any, prompt: str) -> str:
     known = tokenizer.init_kwargs.get("whole_words")
     if known is None:
         return prompt
-    return " ".join(word for word in _words(tokenizer, prompt) if word in known)
+    return " ".join(word for word in words_of(prompt, tokenizer.model_max_length) if word in known)
 
 
-def _words(tokenizer: Any, prompt: str) -> list[str]:
-    return re.findall(r"[^\W_]+", prompt.lower())[: tokenizer.model_max_length]
+def words_of(prompt: str, most: int) -> list[str]:
+    """The first `most` words of a prompt as a model with a closed vocabulary reads them, in lower case."""
+    return re.findall(r"[^\W_]+", prompt.lower())[:most]
 
 
 def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:

@@ -1,5 +1,7 @@
 """The engine with a real, tiny pipeline: bit-equal pictures, cancelling inside a call, when to batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import wait
@@ -7,7 +9,7 @@ from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
-from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
+from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
 from jedi_diffusion.calls import Call, Sampling
 from jedi_diffusion.errors import UsageError
 
@@ -100,10 +102,9 @@ def test_batches_are_used_only_where_they_are_faster() -> None:
         assert measured_batch(timed, 16, most, timed.clock) == best
 
 
-def test_words_are_unknown_to_closed_vocabularies_only(runner) -> None:
-    assert unknown_words(runner.pipe, ["a zebra"]) == []
-    runner.pipe.tokenizer.init_kwargs["whole_words"] = ["a", "robot"]
-    try:
-        assert unknown_words(runner.pipe, ["a zebra", "a Robot zebra crossing"]) == ["zebra", "crossing"]
-    finally:
-        del runner.pipe.tokenizer.init_kwargs["whole_words"]
+def test_words_are_unknown_to_closed_vocabularies_only() -> None:
+    card = ModelCard("a model", "f" * 64, "DDIMScheduler", 32, 8)
+    assert card.unknown_words(["a zebra"]) == []
+    closed = replace(card, words=frozenset({"a", "robot"}), most_words=4)
+    asked = ["a zebra", "a Robot zebra crossing here"]
+    assert closed.unknown_words(asked) == ["zebra", "crossing"]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 from small_benchmarks import make_clone
+from small_blip_diffusion import save_blip_diffusion
 
 from jedi_diffusion.cli import evaluate, finetuning
 from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
@@ -94,6 +95,20 @@ def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_p
     assert all(path.read_bytes() == data for path, data in pictures.items())
     assert "lora: fitted 1 times, " in jedi(*words).out, "also where nothing is left to do"
     assert before == {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+
+
+def test_methods_of_diffusers_run_with_the_users_weights(jedi, recipe, tmp_path) -> None:
+    home = save_blip_diffusion(tmp_path / "blip")
+    content = yaml.safe_load(recipe.read_text())
+    content["set"] |= {"subjects": 1, "samples": 1}
+    content["methods"] = [
+        {"kind": "blip_diffusion", "name": "BLIP-Diffusion", "model": str(home / "model"), "steps": 1}
+        | {"vocabulary": str(home / "words"), "size": 32}
+    ]
+    recipe.write_text(yaml.safe_dump(content))
+    done = jedi("evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "out" / "pictures" / "BLIP-Diffusion").rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize(

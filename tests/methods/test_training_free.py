@@ -44,6 +44,16 @@ def test_references_matter_through_attention_alone(tmp_path: Path) -> None:
     assert all(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_a_backbone_that_prefers_cached_references_changes_nothing(tmp_path: Path) -> None:
+    pipe = JeDiPipeline.from_pretrained(save_joint(tmp_path / "model"))
+    pipe.set_progress_bar_config(disable=True)
+    ask = ([Image.new("RGB", (32, 32), (200, 30, 90))], ["a robot"], ["a dog"], [5])
+    before = TrainingFreeJoint(pipe, {"num_inference_steps": 2})(*ask)
+    pipe.register_to_config(coupling="cached")
+    after = TrainingFreeJoint(pipe, {"num_inference_steps": 2, "coupling": None})(*ask)
+    assert before[0].tobytes() == after[0].tobytes()
+
+
 def test_cached_coupling_is_refused(tmp_path: Path) -> None:
     pipe = JeDiPipeline.from_pretrained(save_joint(tmp_path / "model"))
     with pytest.raises(UsageError, match="coupling 'joint'"):

@@ -105,9 +105,10 @@ class Engine:
         """False once a worker has died, which only a fault of this file could cause."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def submit(self, ask: Ask, client: str = "", seconds: float | None = None) -> Job:
+    def submit(self, ask: Ask, client: str = "", seconds: float | None = None, previews: bool = False) -> Job:
         """Put an ask into the queue, with a deadline of `seconds` from now (at most and by default the
-        engine's). Raises QueueFullError, ClosedError, UsageError for an ask that no queue could hold."""
+        engine's). previews: rough pictures are wanted meanwhile.
+        Raises QueueFullError, ClosedError, UsageError for an ask that no queue could hold."""
         if len(ask.prompts) > self.capacity or ask.bytes > self.max_bytes:
             raise UsageError(
                 f"{len(ask.prompts)} pictures with {ask.bytes / 2**20:.0f} MB of references are more than "
@@ -121,6 +122,7 @@ class Engine:
                 raise QueueFullError(self._seconds_until_free())
             now = time.monotonic()
             job = Job(ask, client, now + min(seconds or math.inf, self.deadline), now)
+            job.wants_previews = previews
             self._unfinished[job.id] = job
             self._turns.setdefault(client, deque()).append(job)
             self._changed.notify_all()
@@ -229,6 +231,7 @@ class Engine:
             references=ask.references,
             captions=ask.captions,
             sampling=ask.sampling,
+            previews=any(job.wants_previews for job, _ in places),
         )
         start = time.monotonic()
         try:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from jedi_diffusion.app.jobs import Job
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
+
+
+class Replicas(Protocol):
+    """The processes behind runners that are not in this one."""
+
+    on_repeat: Callable[[], None]
+
+    @property
+    def live(self) -> int: ...
+
+    @property
+    def wanted(self) -> int: ...
 
 
 class Metrics:
@@ -31,6 +44,15 @@ class Metrics:
         """Where the gauges read from."""
         self.queue.set_function(waiting)
         self.jobs.set_function(unfinished)
+
+    def watch_replicas(self, replicas: Replicas) -> None:
+        """Count the replicas of a cluster, and calls that were repeated because one was lost."""
+        live = Gauge("jedi_replicas_live", "Replicas that are ready or at work", registry=self.registry)
+        live.set_function(lambda: replicas.live)
+        wanted = Gauge("jedi_replicas_wanted", "Replicas that there should be", registry=self.registry)
+        wanted.set_function(lambda: replicas.wanted)
+        repeated = Counter("jedi_repeated_calls", "Calls whose replica was lost", registry=self.registry)
+        replicas.on_repeat = repeated.inc
 
     def note(self, job: Job) -> None:
         """Count a job that has ended."""

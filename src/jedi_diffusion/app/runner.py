@@ -22,7 +22,7 @@ TRIAL_STEPS = 2
 @dataclass(frozen=True)
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
-    multiples of; the words it knows, None for any."""
+    multiples of; the words it knows, None for any, and how many of a prompt it reads."""
 
     name: str
     fingerprint: str
@@ -31,6 +31,16 @@ class ModelCard:
     factor: int
     about: str = ""
     words: frozenset[str] | None = None
+    most_words: int = 0
+
+    def unknown_words(self, prompts: Sequence[str]) -> list[str]:
+        """Words that a model with a closed vocabulary leaves out, each once."""
+        from jedi_diffusion.conditioning import words_of
+
+        if self.words is None:
+            return []
+        words = [word for prompt in prompts for word in words_of(prompt, self.most_words)]
+        return [word for word in dict.fromkeys(words) if word not in self.words]
 
 
 class PipelineRunner:
@@ -49,14 +59,6 @@ class PipelineRunner:
 
     def _decode(self, latents: Any) -> list[Image.Image]:
         return self.pipe.image_processor.postprocess(self.pipe.decode_latents(latents), output_type="pil")
-
-
-def unknown_words(pipe: Any, prompts: Sequence[str]) -> list[str]:
-    """Words that a model with a closed vocabulary leaves out, each once."""
-    from jedi_diffusion import conditioning
-
-    words = [word for prompt in prompts for word in conditioning.unknown_words(pipe.tokenizer, prompt)]
-    return list(dict.fromkeys(words))
 
 
 def measured_batch(

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.fields import check_fields, check_model, read_fields, to_ask
 from jedi_diffusion.app.jobs import Job
-from jedi_diffusion.app.metrics import Metrics
+from jedi_diffusion.app.metrics import Metrics, Replicas
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.app.uploads import PhotoReader
+from jedi_diffusion.credentials import Seal, unsigned
 
 POLL = 0.1
 """Seconds between two looks at whether a client is still there."""
@@ -25,18 +26,29 @@ POLL = 0.1
 
 @dataclass
 class Service:
-    """One model behind one engine. unknown_words(prompts): the words that the model leaves out."""
+    """One model behind one engine. unknown_words(prompts): the words that the model leaves out. seal: what
+    signs finished pictures. replicas: the processes that hold the model, None where it is this one."""
 
     engine: Engine
     card: ModelCard
     unknown_words: Callable[[Sequence[str]], list[str]] = lambda prompts: []
+    seal: Seal = unsigned
     photos: PhotoReader = field(default_factory=PhotoReader)
+    replicas: Replicas | None = None
     metrics: Metrics = field(default_factory=Metrics)
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         self.engine.on_end = self.metrics.note
         self.metrics.watch(lambda: self.engine.waiting, lambda: self.engine.unfinished)
+        if self.replicas is not None:
+            self.metrics.watch_replicas(self.replicas)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken, and somebody is there to do them."""
+        there = self.replicas is None or self.replicas.live > 0
+        return there and self.engine.is_alive and self.engine.is_accepting
 
     def check_model(self, name: str | None) -> None:
         """Raises UnknownModelError unless the name is this model's, or none."""

@@ -16,6 +16,8 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
@@ -96,8 +98,6 @@ def check(recipe: EvaluationRecipe) -> None:
             finetuning.tuning_of(method)
         if isinstance(method, IPAdapterMethod):
             check_adapter(method.weights)
-    if recipe.masks == "found" and recipe.encoders.kind != "toybox":
-        judging.load_finder("found", recipe.encoders.kind, "cpu")
 
 
 def open_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
@@ -163,13 +163,21 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
         case "ip_adapter":
             from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
 
-            models.quiet_libraries()
-            dtype = models.pick_dtype(method.dtype, device)
-            adapted = load_ip_adapter(
-                method.model, method.weights, method.image_encoder, method.scale, dtype
-            ).to(device)
-            adapted.set_progress_bar_config(disable=True)
-            return IPAdapter(adapted, _call(method, method.size))
+            pipe = _through_diffusers(
+                lambda dtype: load_ip_adapter(
+                    method.model, method.weights, method.image_encoder, method.scale, dtype
+                ),
+                method,
+                device,
+            )
+            return IPAdapter(pipe, _call(method, method.size))
+        case "blip_diffusion":
+            from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion
+
+            pipe = _through_diffusers(
+                lambda dtype: load_blip_diffusion(method.model, method.vocabulary, dtype), method, device
+            )
+            return BlipDiffusion(pipe, _call(method, method.size))
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             from jedi_diffusion.cli import finetuning
 
@@ -194,6 +202,14 @@ def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]
     dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
     pipe = models.load_model(method.model, device, models.pick_dtype(dtype, device))
     return pipe, _call(method, method.size or models.own_size(pipe))
+
+
+def _through_diffusers(load: Callable[[torch.dtype], Any], method: Sampling, device: torch.device) -> Any:
+    """A pipeline that is not a joint one, in the method's number format on its device."""
+    models.quiet_libraries()
+    pipe = load(models.pick_dtype(method.dtype, device)).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _call(method: Sampling, size: int) -> dict[str, Any]:
@@ -232,14 +248,16 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     from jedi_diffusion.evaluation.scoring import Scorer
 
     judges = recipe.encoders
-    clip, dino = (judges.clip, judges.dino) if judges.kind == "pretrained" else ("", "")
+    clip = dino = detector = segmenter = ""
+    if judges.kind == "pretrained":
+        clip, dino, detector, segmenter = judges.clip, judges.dino, judges.detector, judges.segmenter
     scorer = Scorer(
         wanted,
         judging.load_encoders(judges.kind, clip, dino, device),
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, judges.kind, device),
+        judging.load_finder(recipe.masks, judges.kind, device, detector, segmenter),
     )
     scorer.read_set()
     return scorer

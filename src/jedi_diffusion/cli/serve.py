@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +19,14 @@ import tyro
 from jedi_diffusion.cli import models
 from jedi_diffusion.cli.generate import public_name
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.cli.options import CertificateAndKey, Repeated
+from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.limits import check_range
 
 if TYPE_CHECKING:
+    from jedi_diffusion.app.cluster import Cluster
+    from jedi_diffusion.app.jobs import Runner
     from jedi_diffusion.app.runner import ModelCard
 
 TOKENS = "JEDI_TOKENS"
@@ -57,6 +64,8 @@ class ServeOptions:
     """Pictures that may wait; beyond them clients are told to come back later."""
     deadline: float = 600.0
     """Seconds after which a request is given up."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     grace: float = 30.0
     """Seconds that work in hand gets when the server is stopped."""
     batch: int = 0
@@ -65,6 +74,12 @@ class ServeOptions:
     """Where to compute."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format; float32, on CUDA bfloat16, if not given."""
+    engine: Literal["local", "ray"] = "local"
+    """One worker in this process, or replicas of the model with Ray Serve, on this machine or a cluster."""
+    replicas: int = 0
+    """Replicas with --engine ray; one a graphics card, or one a core where there is none, if not given."""
+    ray_address: str | None = None
+    """A cluster that runs already: HOST:6379, or "auto" for that of this machine. Or set RAY_ADDRESS."""
 
 
 def run(arguments: list[str]) -> None:
@@ -74,28 +89,30 @@ def run(arguments: list[str]) -> None:
     tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     try:
-        from jedi_diffusion.app import gate, server
+        from jedi_diffusion.app import cluster, gate, server
     except ModuleNotFoundError as error:
         raise JeDiError(
             f"`jedi serve` needs the package {error.name}: pip install 'jedi-diffusion[app]'."
         ) from error
+    if given.engine == "ray":
+        cluster.check_installed()
     if not gate.is_loopback(given.host) and not tokens:
         warning = f"jedi: Anybody who reaches {given.host} can use this server: there is no token."
         print(f"{warning} Set {TOKENS} or --token-file.", file=sys.stderr)
     listening = server.open_socket(given.host, given.port)
-    try:
-        serving, card = prepare(given, tokens)
-        show_faults_only()
-        port = listening.getsockname()[1]
-        print(
-            f"{card.name} is served at {address(given.host, port)} (API: /docs). Ctrl-C ends it.", flush=True
-        )
-        serving.run(sockets=[listening])
-    except KeyboardInterrupt:
-        print("Stopped.")
-    finally:
-        listening.close()
+    port = listening.getsockname()[1]
+    with ExitStack() as stack:
+        stack.callback(listening.close)
+        try:
+            serving, card = prepare(given, tokens, port, seal, stack)
+            show_faults_only()
+            where = address(given.host, port)
+            print(f"{card.name} is served at {where} (API: /docs). Ctrl-C ends it.", flush=True)
+            serving.run(sockets=[listening])
+        except KeyboardInterrupt:
+            print("Stopped.")
 
 
 def check(given: ServeOptions) -> None:
@@ -104,6 +121,11 @@ def check(given: ServeOptions) -> None:
     check_range("--deadline", given.deadline, 1, 86_400)
     check_range("--grace", given.grace, 0, 3600)
     check_range("--batch", given.batch, 0, 256)
+    check_range("--replicas", given.replicas, 0, 1000)
+    if given.engine != "ray" and (given.replicas or given.ray_address is not None):
+        raise UsageError("--replicas and --ray-address go with --engine ray.")
+    if (given.ray_address or "").startswith("ray://"):
+        raise UsageError("--ray-address names a machine of the cluster (HOST:6379); ray:// is not supported.")
 
 
 def read_tokens(path: str | None, variable: str) -> list[str]:
@@ -123,30 +145,38 @@ def read_tokens(path: str | None, variable: str) -> list[str]:
     return tokens
 
 
-def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
-    """The server over a loaded model, not yet running. Raises ModelError, UsageError."""
+def prepare(
+    given: ServeOptions, tokens: list[str], port: int, seal: Seal, stack: ExitStack
+) -> tuple[Any, ModelCard]:
+    """The server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
+    ModelError, UsageError."""
     from jedi_diffusion.app.application import Access, make_application
     from jedi_diffusion.app.engine import Engine
     from jedi_diffusion.app.examples import ToyboxExamples
     from jedi_diffusion.app.fetch import Fetcher
     from jedi_diffusion.app.gate import is_loopback
     from jedi_diffusion.app.page import Page
-    from jedi_diffusion.app.runner import PipelineRunner, measured_batch, unknown_words
+    from jedi_diffusion.app.runner import measured_batch
     from jedi_diffusion.app.server import Server
     from jedi_diffusion.app.service import Service
     from jedi_diffusion.app.uploads import MAX_PHOTO, PhotoReader
 
-    device = models.pick_device(given.device)
-    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
-    card = card_of(pipe, given.model)
-    runner = PipelineRunner(pipe)
-    batch = given.batch or measured_batch(runner, card.size)
-    engine = Engine([runner], capacity=given.queue, batch=batch, deadline=given.deadline)
+    runners: Sequence[Runner]
+    cluster = start_cluster(given, port, stack) if given.engine == "ray" else None
+    if cluster is not None:
+        runners, card = cluster.runners(), cluster.card
+    else:
+        runner, card = load(given.model, given.device, given.dtype)
+        runners = [runner]
+    batch = given.batch or measured_batch(runners[0], card.size)
+    engine = Engine(runners, capacity=given.queue, batch=batch, deadline=given.deadline)
     service = Service(
         engine,
         card,
-        unknown_words=lambda prompts: unknown_words(pipe, prompts),
+        unknown_words=card.unknown_words,
+        seal=seal,
         photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
+        replicas=cluster,
     )
     # A server that other machines reach has names that it cannot know.
     hosts = (*LOOPBACK, *given.allow_host) if is_loopback(given.host) else None
@@ -154,6 +184,34 @@ def prepare(given: ServeOptions, tokens: list[str]) -> tuple[Any, ModelCard]:
     page = Page(service, ToyboxExamples(card.size) if given.model == "toybox" else None)
     app = make_application(service, access, page.mount)
     return Server(app, engine, given.grace), card
+
+
+def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
+    """The replicas, which end with the stack. Raises ModelError, UsageError."""
+    from jedi_diffusion.app.cluster import Cluster
+
+    # The machines of a cluster see the same folders, not the same working directory.
+    is_folder = given.model != "toybox" and Path(given.model).exists()
+    model = str(Path(given.model).resolve()) if is_folder else given.model
+    cluster = Cluster(
+        partial(load, model, given.device, given.dtype),
+        f"jedi-{socket.gethostname()}-{port}",
+        given.replicas,
+        given.ray_address,
+        given.device,
+        say=lambda text: print(f"jedi: {text}", file=sys.stderr),
+    )
+    stack.callback(cluster.close)
+    return cluster
+
+
+def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
+    """A model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
+    from jedi_diffusion.app.runner import PipelineRunner
+
+    device = models.pick_device(device_name)
+    pipe = models.load_model(name, device, models.pick_dtype(dtype, device))
+    return PipelineRunner(pipe), card_of(pipe, name)
 
 
 def card_of(pipe: Any, name: str) -> ModelCard:
@@ -168,6 +226,7 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         factor=pipe.vae_scale_factor,
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
         words=None if words is None else frozenset(words),
+        most_words=pipe.tokenizer.model_max_length,
     )
 
 

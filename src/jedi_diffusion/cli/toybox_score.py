@@ -48,8 +48,8 @@ class ScoreOptions:
     """Eq. 3 (joint), or eq. 4 in one of its orders."""
     image_guidance: float | None = None
     """Scale of the references in the staged modes; that of --guidance if not given."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: Literal["joint", "single"] = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
     size: int | None = None

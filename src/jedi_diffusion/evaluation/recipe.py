@@ -56,11 +56,16 @@ class ToyboxSection(SetSection):
 
 
 class PretrainedSection(Section):
-    """CLIP ViT-B/32 and DINO ViT-S/16: transformers folders of safetensors, or Hub ids."""
+    """CLIP ViT-B/32 and DINO ViT-S/16: transformers folders of safetensors, or Hub ids.
+
+    detector, segmenter: Grounding DINO and SAM, which find the subject for `masks: found`.
+    """
 
     kind: Literal["pretrained"]
     clip: str = CLIP_ID
     dino: str = DINO_ID
+    detector: str = "IDEA-Research/grounding-dino-base"
+    segmenter: str = "facebook/sam-vit-huge"
 
 
 class ToyboxEncoders(Section):
@@ -91,7 +96,7 @@ class ModelMethod(Sampling):
     kind: Literal["model"]
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
     image_guidance: Annotated[float | None, Field(ge=0, le=100)] = None
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
 
 
@@ -163,6 +168,15 @@ class IPAdapterMethod(Sampling):
     size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
 
 
+class BlipDiffusionMethod(Sampling):
+    """BLIP-Diffusion. `model`: its diffusers folder; `vocabulary`: the tokenizer of BERT, uncased."""
+
+    kind: Literal["blip_diffusion"]
+    model: str
+    vocabulary: str = "google-bert/bert-base-uncased"
+    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
+
+
 class CopyMethod(MethodSection):
     """Gives back a reference."""
 
@@ -176,8 +190,9 @@ class OracleMethod(MethodSection):
 
 
 Fitted = DreamBoothMethod | TextualInversionMethod | CustomDiffusionMethod | SVDiffMethod | DiffuseKronAMethod
+ThroughDiffusers = IPAdapterMethod | BlipDiffusionMethod
 Method = Annotated[
-    ModelMethod | TextOnlyMethod | TrainingFreeMethod | Fitted | IPAdapterMethod | CopyMethod | OracleMethod,
+    ModelMethod | TextOnlyMethod | TrainingFreeMethod | Fitted | ThroughDiffusers | CopyMethod | OracleMethod,
     Field(discriminator="kind"),
 ]
 

@@ -89,7 +89,8 @@ class TokenBaseline(_TokenReader):
     With `image_tokens.PictureTokens` over CLIP it is the CLIP-encoder baseline (Table 4); with
     `image_tokens.LearnedTokens`, trained along, the learned baseline "similar to SuTI" (Table 7). SuTI (Chen
     et al., NeurIPS 2023) encodes by the UNet's own half and learns from expert models; neither is done, as
-    the paper speaks of a learnable encoder only. text_tokens: K of the text encoder.
+    the paper speaks of a learnable encoder only. What is open in it: how a UNet reads the embedding; here as
+    IP-Adapter's does (Ye et al., 2023). text_tokens: K of the text encoder.
     """
 
     def forward(
@@ -109,6 +110,7 @@ class TokenBaseline(_TokenReader):
 class JointWithTokens(_TokenReader):
     """JeDi with the references' CLIP embeddings beside (Table 4, "+ CLIP emb"): both at once.
 
+    What is open in the paper: where the embedding enters; here by layers of its own beside the text's.
     encoder: `image_tokens.PictureTokens`; text_tokens: K of the text encoder.
     """
 
@@ -158,7 +160,7 @@ class Conditioned:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.settings.get("coupling", "joint") != "joint":
+        if self.settings.get("coupling") not in (None, "joint"):
             raise UsageError("This method reads references at every step; sample it with coupling 'joint'.")
 
     def __call__(
@@ -179,7 +181,7 @@ class Conditioned:
                     references=list(references),
                     reference_prompts=list(reference_prompts),
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    **self.settings,
+                    **self.settings | {"coupling": "joint"},
                 )
         finally:
             self.pipeline.make_denoiser = before

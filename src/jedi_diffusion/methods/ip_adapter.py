@@ -77,7 +77,7 @@ def load_ip_adapter(
         encoder = CLIPVisionModelWithProjection.from_pretrained(
             image_encoder, dtype=dtype, use_safetensors=True
         )
-    size = encoder.config.image_size
+    size: Any = encoder.config.image_size
     processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFreeJoint:
-    """Coupled self-attention (section 3.1) and the replacement trick (section 3.3), with nothing trained.
+    """Coupled self-attention (section 3.2) and the replacement trick (section 3.3), with nothing trained.
 
     Any SD-family model, by `JeDiPipeline.from_single_image_model`. What differs from JeDi: the network is
     never told which pictures are given (mask 1 and zero reference latents for all), so references reach the
@@ -32,7 +32,7 @@ class TrainingFreeJoint:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.settings.get("coupling", "joint") != "joint":
+        if self.settings.get("coupling") not in (None, "joint"):
             raise UsageError("The training-free variant needs coupling 'joint'; it re-noises its references.")
 
     def __call__(
@@ -50,7 +50,7 @@ class TrainingFreeJoint:
                 references=list(references),
                 reference_prompts=list(reference_prompts),
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **self.settings,
+                **self.settings | {"coupling": "joint"},
             )
         return out.images
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scoring_encoders import ColorEncoder
 from small_benchmarks import picture
 from synthesis_runs import write_run
@@ -14,7 +15,14 @@ from synthesis_runs import write_run
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.synthesis.report.facts import Facts, PhotoSubject, as_json, read_facts, read_sets, sample
 from jedi_diffusion.synthesis.report.page import report_page, write_report
-from jedi_diffusion.synthesis.report.sheets import COLLAGE_SIDE, Chosen, galleries, ranked, with_boxes
+from jedi_diffusion.synthesis.report.sheets import (
+    COLLAGE_SIDE,
+    Chosen,
+    galleries,
+    ranked,
+    surroundings,
+    with_boxes,
+)
 
 
 def report(folder: Path, **more: object) -> tuple[Facts, Chosen]:
@@ -218,3 +226,13 @@ def test_boxes_are_drawn_where_instances_are(tmp_path: Path) -> None:
         "cut_by_border": 5,
         "too_small": 5,
     }
+
+
+@pytest.mark.parametrize("box", [(0, 0, 6, 30), (40, 20, 60, 30), (70, 50, 90, 60), (0, 0, 90, 60)])
+def test_crops_are_squares_around_their_boxes(box: tuple[int, int, int, int]) -> None:
+    picture = Image.new("L", (90, 60))
+    picture.paste(255, box)
+    crop = surroundings(picture, box)
+    assert crop.width == crop.height <= 60
+    seen, drawn = (np.asarray(each).sum() / 255 for each in (crop, picture))
+    assert seen == drawn or crop.width == 60 < box[2] - box[0]
