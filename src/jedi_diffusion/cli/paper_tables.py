@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.paper.training import Trainings
     from jedi_diffusion.personalizer import Personalizer
 
-SHEET_SETS = 4
+SHEET_SETS = 2
 
 
 def run(raw: dict[str, Any], path: Path, out: str, device: torch.device, dry_run: bool) -> None:
