@@ -96,6 +96,34 @@ def test_rows_11_and_12_a_request_by_hand_names_no_file_and_no_address(path, ser
     assert running.runner.calls == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "file=http://example.org/a.png",
+        "file=HTTPS://example.org/a.png",
+        "file=//example.org/a.png",
+        "proxy=https://example.hf.space/",
+        "process_recording",
+        "vibe-code/",
+        "info",
+    ],
+)
+def test_row_12_gradio_fetches_nothing_for_a_visitor(name, served) -> None:
+    with served().client() as client:
+        for answer in (client.get(f"/gradio_api/{name}"), client.post(f"/gradio_api/{name}")):
+            assert answer.json()["error"]["message"] == "There is nothing here."
+
+
+def test_uploads_are_for_this_user_alone(served) -> None:
+    with served().client() as client:
+        (path,) = client.post("/gradio_api/upload", files={"files": ("a.png", b"photo")}).json()
+        folder = next(each for each in Path(path).parents if each.name.startswith("jedi-page-"))
+        assert folder.stat().st_mode & 0o077 == 0
+        assert client.get(f"/gradio_api/file={path}").content == b"photo"
+        outside = folder / "uploads" / ".." / ".." / Path(__file__).name
+        assert client.get(f"/gradio_api/file={outside}").status_code in (403, 404)
+
+
 # In a browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

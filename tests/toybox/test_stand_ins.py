@@ -135,3 +135,16 @@ def test_embeddings_tell_a_subject_from_its_lookalike() -> None:
         same.append(float(vectors[0] @ vectors[1]))
         other.append(float(vectors[0] @ vectors[2]))
     assert np.median(same) > 0.8 > np.median(other) + 0.1
+
+
+def test_outlines_take_the_color_of_what_they_enclose() -> None:
+    mask = np.zeros((12, 12), dtype=bool)
+    mask[3:9, 3:9] = mask[1, 1:11] = True  # the line has nothing further in
+    view = np.full((12, 12, 3), 40, dtype=np.uint8)
+    view[4:8, 4:8] = (200, 100, 50)
+    view[3, 3:9] = view[8, 3:9] = view[3:9, 3] = view[3:9, 8] = 255  # a fringe
+    view[1, 1:11] = 7
+    clean = collages.without_fringe(view, mask)
+    assert (clean[3:9, 3:9] == (200, 100, 50)).all()
+    assert (clean[1, 1:11] == 7).all()
+    assert (clean[~mask] == view[~mask]).all()

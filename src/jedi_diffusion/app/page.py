@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from jedi_diffusion.app.jobs import Job
+from jedi_diffusion.app.page_gate import PageGate
 from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.session import (
@@ -50,17 +51,21 @@ COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached",
 
 
 class Page:
-    """The page over one service. Its pictures live in a temporary folder that goes with the server."""
+    """The page over one service. Photos and pictures live in a temporary folder, which other users of the
+    machine cannot read, and which goes with the server."""
 
     def __init__(self, service: Service, examples: Examples | None = None) -> None:
         self.service, self.examples = service, examples
         self._folder = tempfile.TemporaryDirectory(prefix="jedi-page-")
         self.folder = Path(self._folder.name).resolve()
+        # Gradio's own place for uploads is one that every user of the machine can read.
+        os.environ["GRADIO_TEMP_DIR"] = str(self.folder / "uploads")
         self._fixed = list(examples.fixed()) if examples else []
         self.blocks = self._build()
 
     def mount(self, app: FastAPI) -> None:
         """Serve the page at /, below the routes that are there already."""
+        app.add_middleware(PageGate, folder=self.folder)
         gr.mount_gradio_app(
             app,
             self.blocks,

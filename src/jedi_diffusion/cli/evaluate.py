@@ -183,7 +183,7 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
 
             return finetuning.finetuned(method, *_loaded(method, device), fits_of(method, out))
         case "model":
-            from jedi_diffusion.cli.personalizers import PipelinePersonalizer
+            from jedi_diffusion.methods.joint import Joint
 
             pipe, settings = _loaded(method, device)
             settings |= {
@@ -192,7 +192,7 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, ou
                 "coupling": method.coupling,
                 "null_set": method.null_set,
             }
-            return PipelinePersonalizer(pipe, settings)
+            return Joint(pipe, settings)
 
 
 def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]]:

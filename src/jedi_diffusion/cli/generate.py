@@ -177,12 +177,13 @@ def load_pipe(given: GenerateOptions) -> Any:
 
 
 def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
-    """The options with what the pipeline decides filled in: device, dtype, size, second scale."""
+    """The options with what the pipeline decides filled in: device, dtype, size, coupling, second scale."""
     names: dict[str, Any] = {"device": pipe.device.type, "dtype": str(pipe.dtype).removeprefix("torch.")}
     return replace(
         given,
         **names,
         size=given.size or models.own_size(pipe),
+        coupling=given.coupling or ("joint" if given.joint_targets else pipe.config.coupling),
         image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
     )
 

@@ -149,8 +149,8 @@ class Work:
         return Scorer(wanted, encoders, features, "pairs", "found", finder)
 
     def _personalizer(self, cell: Cell) -> Personalizer:
-        from jedi_diffusion.cli.personalizers import PipelinePersonalizer
         from jedi_diffusion.methods.conditioned import Conditioned
+        from jedi_diffusion.methods.joint import Joint
 
         size = self.recipe.size
         settings = {
@@ -171,7 +171,7 @@ class Work:
         if cell.scheduler != "model":
             pipe = _with_scheduler(pipe, cell.scheduler)
         if training.design in ("joint", "cached"):
-            return PipelinePersonalizer(pipe, settings)
+            return Joint(pipe, settings)
         return Conditioned(pipe, network.denoiser, settings)
 
     def _network(self, training: Training) -> Network:

@@ -156,10 +156,10 @@ def _query_transformer(folder: Path, vocabulary: str | Path) -> Any:
     with load_errors(vocabulary):
         network: Any = Blip2QFormerModel(config)
     known, room = len(network.tokenizer), config.qformer_config.vocab_size
-    if known != room:
+    if known != room:  # transformers takes a folder that is not there for a tokenizer of marks alone
         raise ModelError(
-            f"The vocabulary {vocabulary} has {known} words with its mark, {folder} wants {room}; "
-            "BLIP-Diffusion takes that of BERT, uncased."
+            f"{vocabulary} holds no tokenizer of {room} words, marks included, but one of {known}; "
+            "BLIP-Diffusion takes that of BERT, uncased: a folder or a Hub id."
         )
     return _whole(network, folder)
 

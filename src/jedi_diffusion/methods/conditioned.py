@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from jedi_diffusion.diffusion import Coupling
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.image_tokens import add_image_layers, tokens_of_sets
+from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.model import JointDenoiser
 from jedi_diffusion.sets import SetBatch
 
@@ -170,19 +171,13 @@ class Conditioned:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
         before = self.pipeline.make_denoiser
         self.pipeline.make_denoiser = lambda _: self.denoiser
         reader = self.denoiser
         once = reader.remembering() if isinstance(reader, _TokenReader) else nullcontext()
         try:
             with once:
-                out: Any = self.pipeline(
-                    prompt=list(prompts),
-                    references=list(references),
-                    reference_prompts=list(reference_prompts),
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    **self.settings | {"coupling": "joint"},
-                )
+                return joint(references, reference_prompts, prompts, seeds)
         finally:
             self.pipeline.make_denoiser = before
-        return out.images

@@ -21,6 +21,7 @@ from jedi_diffusion.conditioning import to_pixels
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit, kept_flags
+from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.methods.naming import noun_of
 from jedi_diffusion.methods.oracle import oracle_key
 from jedi_diffusion.model.checkpoint import check_weights_file
@@ -97,13 +98,8 @@ class Finetuned:
         with self._installed(noun) as parameters:
             _fill(parameters, state, self._key(references, reference_prompts))
             with parametrize.cached():  # composed weights (SVDiff's) once, not at every step
-                out: Any = self.pipeline(
-                    prompt=[self.tuning.prompt(text, noun) for text in prompts],
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    **self.settings,
-                )
-        images: list[Image.Image] = out.images
-        return images
+                named = [self.tuning.prompt(text, noun) for text in prompts]
+                return Joint(self.pipeline, self.settings)([], [], named, seeds)
 
     def fitted(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> State:
         """What the method learns of the references: from memory, from the store, or by fitting now."""

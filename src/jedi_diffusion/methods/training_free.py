@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.methods.joint import Joint
 
 if TYPE_CHECKING:
     import torch
@@ -42,17 +43,9 @@ class TrainingFreeJoint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        import torch
-
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
         with hidden_references(self.pipeline.unet):
-            out: Any = self.pipeline(
-                prompt=list(prompts),
-                references=list(references),
-                reference_prompts=list(reference_prompts),
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **self.settings | {"coupling": "joint"},
-            )
-        return out.images
+            return joint(references, reference_prompts, prompts, seeds)
 
 
 @contextmanager

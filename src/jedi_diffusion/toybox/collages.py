@@ -100,9 +100,10 @@ def draw_collage(prompt: str, seed: int, size: int, rays: int = 2) -> DrawnColla
     windows = _windows(canvas, np.random.default_rng([subject.seed, seed, 1]))
     panels = []
     for number, (each, cell) in enumerate(zip(shown, cells, strict=True)):
-        view = drawn.pictures[number].permute(1, 2, 0).numpy()
+        mask = drawn.masks[number].numpy()
+        view = without_fringe(drawn.pictures[number].permute(1, 2, 0).numpy(), mask)
         center = _place(cell, size, windows[cell], number == cut, rng)
-        box, whole = _paste(canvas, windows[cell], view, drawn.masks[number].numpy(), center)
+        box, whole = _paste(canvas, windows[cell], view, mask, center)
         panels.append(Panel(each, box, whole))
     return DrawnCollage(Image.fromarray(canvas), tuple(panels))
 
@@ -145,6 +146,26 @@ def _place(cell: int, size: int, window: Window, cut: bool, rng: np.random.Gener
         middle[axis] = float(window[axis + 2] if rng.random() < 0.5 else window[axis])
     x, y = (round(place + rng.uniform(-0.03, 0.03) * size / CELLS) for place in middle)
     return x, y
+
+
+def without_fringe(view: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """(H, W, 3): what the mask holds, its outermost pixels in the mean color of their neighbours further in.
+
+    A pixel on the outline has some of what was behind it, which would be a bright fringe elsewhere.
+    """
+    height, width = mask.shape
+    near = [np.s_[down : down + height, over : over + width] for down, over in np.ndindex(3, 3)]
+    padded = np.pad(mask, 1)
+    inner = np.logical_and.reduce([padded[part] for part in near])
+    colors, there = (
+        np.pad(view * inner[..., None].astype(np.int64), ((1, 1), (1, 1), (0, 0))),
+        np.pad(inner, 1),
+    )
+    count = np.sum([there[part] for part in near], axis=0)
+    edge = mask & ~inner & (count > 0)
+    clean = view.copy()
+    clean[edge] = np.round(np.sum([colors[part] for part in near], axis=0)[edge] / count[edge, None])
+    return clean
 
 
 def _paste(
