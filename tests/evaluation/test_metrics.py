@@ -149,3 +149,9 @@ def test_threshold_is_below_every_distance_between_true_photos() -> None:
     assert threshold == pytest.approx(copy_distances(subjects[0][:1], subjects[0][1:])[0])
     assert threshold < COPY_DISTANCE
     assert copy_threshold(subjects[1:]) == COPY_DISTANCE
+
+
+def test_pictures_without_any_subject_have_no_width_and_score_nothing() -> None:
+    nothing, something = np.full((3, 1), np.nan), np.ones((2, 4))
+    assert np.array_equal(cosines(nothing, something), np.zeros((3, 2)))
+    assert np.array_equal(cosines(something, nothing), np.zeros((2, 3)))

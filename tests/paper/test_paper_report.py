@@ -16,7 +16,7 @@ from jedi_diffusion.paper.plan import Plan
 from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.paper.report import Report, write_report
 from jedi_diffusion.paper.tables import gather
-from jedi_diffusion.paper.timing import step_seconds
+from jedi_diffusion.paper.timing import large_unet, step_seconds
 
 PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
 RECIPE = PaperRecipe.model_validate(small_recipe(tables=PAPER_TABLES))
@@ -116,3 +116,9 @@ def test_steps_are_timed_and_the_network_is_left_as_it_was() -> None:
     assert unet.state_dict().keys() == before.keys()
     batch = random_batch(unet, (2,), references=(0,))
     assert JointDenoiser(unet)(batch.latents, 5, batch).shape == batch.latents.shape
+
+
+def test_the_large_network_has_the_size_of_stable_diffusion() -> None:
+    """859,520,964 weights, and 5 more input channels of 320 3x3 filters."""
+    unet = large_unet("meta")
+    assert sum(each.numel() for each in unet.parameters()) == 859_520_964 + 5 * 320 * 9

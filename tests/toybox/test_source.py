@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.source import ToyboxSource
+from jedi_diffusion.toybox.source import PLAIN_SCENES, ToyboxSource, ToyboxViews
 
 
 @pytest.fixture
@@ -57,3 +57,15 @@ def test_an_azimuth_changes_the_camera_and_nothing_else() -> None:
     )  # about the target, which is not quite the origin
     assert turned.caption == free.caption
     assert turned.camera.tangent == free.camera.tangent
+
+
+def test_views_show_a_subject_from_all_sides_in_one_scene_with_one_caption(
+    asked: list[world.PictureSpec],
+) -> None:
+    made = ToyboxViews(seed=5).sets(0, 30, 4, 16, "cpu")
+    sets = [asked[start : start + 4] for start in range(0, 120, 4)]
+    assert all(len({spec.scene for spec in specs}) == 1 for specs in sets)
+    assert {specs[0].scene for specs in sets} == set(PLAIN_SCENES)
+    assert not any(spec.style or spec.attribute for spec in asked)
+    assert max(map(spread, sets)) > 150
+    assert all(set(captions) == {name} for captions, name in zip(made.captions, made.names, strict=True))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.paper.training import Trainings
     from jedi_diffusion.personalizer import Personalizer
 
-SHEET_SETS = 4
+SHEET_SETS = 2
 
 
 def run(raw: dict[str, Any], path: Path, out: str, device: torch.device, dry_run: bool) -> None:
@@ -206,9 +206,14 @@ class Work:
         for large in (False, True)[: 1 + settings.large]:
             name = "the size of Stable Diffusion 1.4, random weights" if large else "the backbone's size"
             section = self.recipe.backbone.model
-            record = {"unet": "large" if large else section.unet, "repetitions": settings.repetitions}
-            record |= {"latents": section.autoencoder, "text": [section.text_width, section.text_length]}
-            home = open_piece(self.out / "timing" / ("large" if large else "own"), record | {"on": device})
+            record = {
+                "unet": timing.STABLE_DIFFUSION if large else section.unet,
+                "latents": section.autoencoder,
+                "text": [section.text_width, section.text_length],
+                "repetitions": settings.repetitions,
+                "on": device,
+            }
+            home = open_piece(self.out / "timing" / ("large" if large else "own"), record)
             if not (home / "seconds.json").exists():
                 unet = timing.large_unet(str(self.device)) if large else make_joint(self._own_unet())
                 tokens = timing.CLIP_TOKENS if large else section.text_length
@@ -253,7 +258,7 @@ class Work:
         from jedi_diffusion.paper.cells import PICTURES
         from jedi_diffusion.paper.plan import BACKBONE
         from jedi_diffusion.paper.report import Report, strips_of, write_report
-        from jedi_diffusion.paper.tables import gather
+        from jedi_diffusion.paper.tables import STAND_INS, gather
         from jedi_diffusion.paper.training import ENCODER, FACTS
 
         strategies = self.plan.strategies() if "6" in self.recipe.tables else {}
@@ -267,7 +272,9 @@ class Work:
         shown = self._usual_cells(done)
         strips = []
         if shown:
-            folders = {name: self.cells.folder(cell) / PICTURES for name, cell in shown.items()}
+            folders = {
+                STAND_INS.get(name, name): self.cells.folder(cell) / PICTURES for name, cell in shown.items()
+            }
             strips = strips_of(self.cells.wanted(next(iter(shown.values()))), folders)
         report = Report(
             recipe=self.recipe,

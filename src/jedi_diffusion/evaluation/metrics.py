@@ -41,9 +41,12 @@ class Sums(NamedTuple):
 def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
     """(I, P) cosines between the rows of (I, D) and (P, D).
 
-    A row of NaN stands for a picture on which no subject was found: all its cosines are 0.
+    A row of NaN stands for a picture on which no subject was found: all its cosines are 0. Rows that are all
+    such may be of any width.
     """
     one, two = (np.asarray(each, np.float64) for each in (first, second))
+    if np.isnan(one).all() or np.isnan(two).all():
+        return np.zeros((len(one), len(two)))
     lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(two, axis=1)
     return np.nan_to_num((one @ two.T) / lengths, nan=0.0)
 

@@ -46,8 +46,10 @@ class Agreement:
     @property
     def brief(self) -> str:
         """For a cell of a table."""
-        rank = "" if self.correlation is None else f", {self.correlation}"
-        return f"{self.kept} of {self.pairs}{rank}"
+        if self.correlation is None:
+            return f"{self.kept} of {self.pairs}"
+        mean, low, high = self.correlation
+        return f"{self.kept} of {self.pairs}, {mean:.2f} ({low:.2f} to {high:.2f})"
 
     def record(self) -> dict[str, Any]:
         found = asdict(self)

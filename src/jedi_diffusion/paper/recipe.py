@@ -23,7 +23,7 @@ class SetSection(Section):
     prompts: Annotated[int, Field(ge=1, le=20, description="prompts of each subject")] = 3
     samples: Annotated[int, Field(ge=1, le=100, description="pictures of each prompt")] = 2
     inputs: Annotated[int, Field(ge=3, le=12)] = 8
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class SamplingSection(Section):
@@ -31,7 +31,7 @@ class SamplingSection(Section):
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 25
     guidance: Scale = 3.0
-    batch: PositiveInt = Field(8, description="pictures computed at once")
+    batch: Annotated[int, Field(ge=1, description="pictures computed at once")] = 8
 
 
 class DataSection(Section):

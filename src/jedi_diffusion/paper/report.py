@@ -28,8 +28,8 @@ from jedi_diffusion.paper.tables import (
 )
 from jedi_diffusion.pictures import open_picture
 
-SIDE = 96
-"""Pixels of the pictures on the page."""
+SIDE = 136
+"""Pixels of the pictures on the page, at most."""
 SHOWN = 6
 """Subjects whose pictures are shown."""
 IDENTITY, PROMPT = "toy-ID, inputs", "toy-T"
@@ -215,15 +215,22 @@ def _trainings(report: Report) -> Table:
 def _data_table(data: Mapping[str, Any]) -> Table:
     """Table 8: the paper's, and what the synthesis report of the toybox's pipeline says."""
     paper = numbers.TABLES["8"]
-    lines = [[name, f"{paper.column(numbers.DINO)[name]:.3f}", NONE, NONE] for name in paper.rows]
+    lines = [
+        [label, *(f"{each:.3f}" for each in paper.rows[name]), NONE, NONE]
+        for name, label in (
+            ("S³ dataset", "S³ dataset: 1.6M subjects, ~2K categories"),
+            ("Real images", "Real images: 30 subjects, 15 categories"),
+        )
+    ]
     for column, each in data["similarity"].items():
         cells = [_range(each[name]) for name in ("inside", "between")]
-        lines.append([f"synthesised on the toybox: {column}", NONE, *cells])
+        label = f"toybox: {data['subjects']:,} subjects, {data['categories']} categories"
+        lines.append([f"{label} ({column})", NONE, NONE, *cells])
     note = (
-        f"Paper: {paper.source}; no ordering to compare. Here {data['sets']:,} sets of {data['categories']} "
-        "categories from `jedi synthesize`; whole page in the run's synthesis folder."
+        f"Paper: {paper.source}; no ordering to compare. Here mean cosines with 95% intervals over "
+        f"{data['sets']:,} sets that `jedi synthesize` made; its own report is in the folder synthesis."
     )
-    head = ["", "DINO inside sets, paper", "inside sets, here", "other subjects of one name, here"]
+    head = ["", "CLIP-I, paper", "DINO, paper", "inside sets, here", "other subjects of one name, here"]
     return Table(paper.title, head, lines, note)
 
 

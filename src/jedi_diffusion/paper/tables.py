@@ -23,7 +23,7 @@ HERE = {numbers.CLIP_T: "toy-T", numbers.DINO: "toy-ID", numbers.MDINO: "Mtoy-ID
 ORDER = (numbers.CLIP_T, numbers.DINO, numbers.MDINO, numbers.CLIP_I, numbers.MCLIP_I)
 COMPARED: dict[str, Comparison] = {"2": "all", "5": "all", "9": "all"}
 """Main tables compare with all photos, ablations with the input alone (section 6)."""
-OWN = "others"
+OWN: Comparison = "others"
 """What tables that the paper does not have compare with: photos that are no input."""
 STAND_INS = {numbers.BLIP_DIFFUSION: numbers.CLIP_BASELINE, numbers.ELITE: numbers.LEARNED}
 STANDING_IN = (
@@ -54,7 +54,9 @@ class TableResult:
 
     @property
     def comparison(self) -> Comparison:
-        return COMPARED.get(self.key, "inputs") if self.key in TABLES else OWN
+        if self.key not in TABLES:
+            return OWN
+        return COMPARED.get(self.key, "inputs")
 
     def column(self, score: str) -> str:
         """The column of a cell's scores that stands for one of the paper's."""
