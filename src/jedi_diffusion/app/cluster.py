@@ -186,6 +186,7 @@ def _connect(address: str | None, replicas: int) -> bool:
     own: dict[str, Any] = {}
     if address is None and "RAY_ADDRESS" not in os.environ:
         address = "local"
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves replicas on a busy machine
         own = {"num_cpus": max(replicas, os.cpu_count() or 1), "include_dashboard": False}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
