@@ -27,7 +27,8 @@ from jedi_diffusion.cli import models
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(words, said, jedi, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    for name in ("ray", "ray.serve"):  # as if they were not installed
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(models, "load_model", lambda *_: pytest.fail("the model was loaded first"))
     done = jedi("serve", "--port", 0, *words)
     assert done.status == 2
