@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import httpx
@@ -50,9 +51,9 @@ class Load:
 
 
 class Served:
-    """`jedi serve` in a process of its own, until `stop`."""
+    """`jedi serve` in a process of its own, which ends with the stack."""
 
-    def __init__(self, options: argparse.Namespace, batch: int) -> None:
+    def __init__(self, options: argparse.Namespace, batch: int, stack: ExitStack) -> None:
         words = ["serve", "--model", options.model, "--device", options.device, "--port", "0"]
         words += ["--queue", str(QUEUE), "--batch", str(batch), "--grace", "1"]
         self.process = subprocess.Popen(
@@ -61,6 +62,7 @@ class Served:
             text=True,
             env={name: value for name, value in os.environ.items() if name != "JEDI_TOKENS"},
         )
+        stack.callback(self.stop)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if " at " not in line:
@@ -85,8 +87,8 @@ class Served:
 
 def main() -> None:
     options = parse()
-    single, batched = (Served(options, batch) for batch in (1, 8))
-    try:
+    with ExitStack() as stack:
+        single, batched = (Served(options, batch, stack) for batch in (1, 8))
         for each in (single, batched):
             run(each, 1, seconds=0.0)
         print(f"{options.model} on {options.device}, {options.steps} steps, {options.seconds:g} s each")
@@ -103,9 +105,6 @@ def main() -> None:
         grown = single.megabytes() - before
         refused = crowd.others.pop("429", 0)
         print(f"overload: {len(crowd.seconds)} pictures, {refused} refused, others: {dict(crowd.others)}")
-    finally:
-        for each in (single, batched):
-            each.stop()
     result = {
         "overload_failures": sum(crowd.others.values()),
         "memory_growth_mb": round(grown, 1),

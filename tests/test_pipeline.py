@@ -204,6 +204,23 @@ def test_the_untrained_model_personalizes_by_coupling_and_replacement(tmp_path, 
     )
 
 
+def test_a_call_that_names_no_coupling_takes_the_models_own(tmp_path, photos):
+    pipe = build(sd_parts())
+    assert torch.equal(
+        latents(pipe, "a dog", photos[:1]), latents(pipe, "a dog", photos[:1], coupling="joint")
+    )
+    pipe.register_to_config(coupling="cached")
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    cached = latents(again, "a dog", photos[:1], coupling="cached")
+    assert torch.equal(latents(again, "a dog", photos[:1]), cached)
+    assert not torch.equal(latents(again, "a dog", photos[:1], coupling="joint"), cached)
+    latents(again, ["a dog", "a robot"], joint_targets=True)
+    with pytest.raises(UsageError, match="coupling"):
+        JeDiPipeline(**dict(again.components), coupling="loose")
+
+
 @pytest.mark.parametrize("make", [sd_parts, sdxl_parts])
 def test_a_saved_pipeline_gives_the_same_picture(make, tmp_path, photos):
     pipe = build(make())

@@ -24,6 +24,7 @@ LEVELS = {
     "limits": 1,
     "pictures": 1,
     "copies": 1,
+    "credentials": 1,
     "estimates": 1,
     "sets": 1,
     "personalizer": 1,
@@ -32,6 +33,7 @@ LEVELS = {
     "diffusion": 2,
     "data": 2,
     "page": 2,
+    "attention_figure": 3,
     "calls": 3,
     "conditioning": 3,
     "loading": 3,
@@ -43,6 +45,7 @@ LEVELS = {
     "evaluation": 4,
     "methods": 4,
     "app": 5,
+    "paper": 5,
     "cli": 6,
     "__main__": 7,
 }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from jedi_diffusion.errors import JeDiError
+
+if TYPE_CHECKING:
+    from jedi_diffusion.model import AttentionRecord
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Sampling:
     guidance: float = 3.0
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
     image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
     joint_targets: bool = False
 
@@ -41,10 +44,16 @@ class Call:
     previews: bool = False
 
 
-def run_call(pipe: Any, call: Call, after_step: Callable[[int, Any], None]) -> list[Image.Image]:
+def run_call(
+    pipe: Any,
+    call: Call,
+    after_step: Callable[[int, Any], None],
+    attention_record: AttentionRecord | None = None,
+) -> list[Image.Image]:
     """A picture for each prompt, from its own seed. after_step(step from 0, latents (T, C, H, W)).
 
-    What after_step raises ends the call. Raises JeDiError, also when memory runs out.
+    What after_step raises ends the call. attention_record: see `JeDiPipeline.__call__`.
+    Raises JeDiError, also when memory runs out.
     """
     import torch
 
@@ -71,6 +80,7 @@ def run_call(pipe: Any, call: Call, after_step: Callable[[int, Any], None]) -> l
             width=how.width,
             generator=[torch.Generator().manual_seed(seed) for seed in call.seeds],
             callback_on_step_end=callback,
+            attention_record=attention_record,
         ).images
     except torch.OutOfMemoryError as error:
         raise JeDiError(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,20 @@ class Text:
         pooled = [each.pooled for each in texts if each.pooled is not None]
         embeddings = torch.cat([each.embeddings for each in texts])
         return Text(embeddings, torch.cat(pooled) if pooled else None)
+
+
+@contextmanager
+def without_overflow(vae: Any) -> Iterator[None]:
+    """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        if upcast:
+            vae.to(dtype)
 
 
 def check_prompt(prompt: str) -> None:

@@ -4,8 +4,7 @@ Letters: R references; T targets; I pictures of all sets; C, H, W a latent's cha
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from jedi_diffusion.conditioning import (
     sizes_of_pictures,
     to_pixels,
     unknown_words,
+    without_overflow,
 )
 from jedi_diffusion.diffusion import (
     CachedReferences,
@@ -43,11 +43,12 @@ from jedi_diffusion.diffusion import (
 )
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.model import JointDenoiser, install_coupling, make_joint
+from jedi_diffusion.model import AttentionRecord, JointDenoiser, install_coupling, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.request import (
     Request,
     check_choice,
+    check_recordable,
     checked_count,
     fresh_scheduler,
     listed_references,
@@ -60,6 +61,7 @@ from jedi_diffusion.sets import SetBatch
 logger = logging.getLogger(__name__)
 
 UNET_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
+COUPLINGS = ("joint", "cached")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -79,6 +81,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only. Adapters trained on a base
     model are put on top of it with diffusers' `load_lora_weights`.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
+    coupling: what a call takes that names none: the one that most of the training used.
     Raises ModelError for a UNet that is not joint.
     """
 
@@ -89,6 +92,9 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     text_encoder: Any
     tokenizer_2: Any
     text_encoder_2: Any
+
+    make_denoiser: Any = JointDenoiser
+    """What turns the UNet into a `diffusion.Denoiser`; methods that condition it in other ways put theirs."""
 
     model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
@@ -104,6 +110,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         text_encoder_2: CLIPTextModelWithProjection | None = None,
         tokenizer_2: CLIPTokenizer | None = None,
         force_zeros_for_empty_prompt: bool = False,
+        coupling: str = "joint",
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -123,11 +130,17 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
         )
-        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
+        check_choice("coupling", coupling, COUPLINGS)
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, coupling=coupling)
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False
         self._num_timesteps = 0
+
+    @property
+    def _own_coupling(self) -> Coupling:
+        config: Any = self.config
+        return config.coupling
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
@@ -181,13 +194,14 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         guidance_scale: float = 3.0,
         guidance_mode: GuidanceMode = "joint",
         image_guidance_scale: float | None = None,
-        coupling: Coupling = "joint",
+        coupling: Coupling | None = None,
         null_set: NullSet = "joint",
         joint_targets: bool = False,
         height: int | None = None,
         width: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback_on_step_end: Callback | None = None,
+        attention_record: AttentionRecord | None = None,
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
         return_dict: bool = True,
     ) -> JeDiPipelineOutput | tuple[Any]:
@@ -197,7 +211,8 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same. guidance_mode: `diffusion.plan_guidance`.
-        coupling: "joint", the paper's; "cached": references run once, and every step and target reads them.
+        coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
+        None: the model's own (`config.coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
         target as a set of one; with coupling "cached" both are the same.
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
@@ -205,6 +220,8 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         generator: one a picture, or one for all: picture k then depends on its initial seed and k only, so a
         second call with the same object gives the same pictures. None draws a seed from torch's global state.
         callback_on_step_end(pipeline, step, timestep, {"latents": (T, C, H, W)}) may return other latents.
+        attention_record: takes down where the targets look (Figure 5), in the branch of guidance with most
+        conditions; references come first among the pictures of its maps. The pictures stay the same.
         Everything is checked before the first forward; raises UsageError.
         """
         self._interrupt = False
@@ -216,11 +233,12 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             images_per_prompt=num_images_per_prompt,
             steps=num_inference_steps,
             guidance=(guidance_mode, guidance_scale, image_guidance_scale),
-            coupling=coupling,
+            coupling=coupling or ("joint" if joint_targets else self._own_coupling),
             null_set=null_set,
             joint_targets=joint_targets,
             size=(height, width),
             generator=generator,
+            attention_record=attention_record,
         )
         self._num_timesteps = len(request.scheduler.timesteps)
         latents = self._sample(request, callback_on_step_end)
@@ -241,11 +259,12 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         joint_targets: bool,
         size: tuple[int | None, int | None],
         generator: torch.Generator | Sequence[torch.Generator] | None,
+        attention_record: AttentionRecord | None,
     ) -> Request:
         """All of a call's checks; nothing has run on a network yet."""
         if not prompts:
             raise UsageError("There is no prompt; give at least one.")
-        check_choice("coupling", coupling, ("joint", "cached"))
+        check_choice("coupling", coupling, COUPLINGS)
         check_choice("null_set", null_set, ("joint", "single"))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
@@ -257,6 +276,8 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         ]
         sets_differ = bool(references) or (null_set == "single" and joint_targets and len(targets) > 1)
         plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
+        if attention_record is not None:
+            check_recordable(len(references), plan)
         height, width = picture_size(*size, self.unet.config.sample_size, self.vae_scale_factor)
         request = Request(
             prompts=targets,
@@ -268,6 +289,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             coupling=coupling if references else "joint",
             null_set=null_set,
             joint_targets=joint_targets,
+            attention_record=attention_record,
         )
         self._report_unknown_words([*prompts, *captions])
         return request
@@ -281,11 +303,12 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _sample(self, request: Request, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
         sets = self._encode_sets(request)
-        denoiser = JointDenoiser(self.unet)
+        denoiser = self.make_denoiser(self.unet)
         null = self.encode_captions([""])
         plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
         if request.coupling == "cached":
             plan = self._run_references_once(denoiser, plan)
+        plan = replace(plan, attention_record=request.attention_record)
         noise = draw_noise(plan.batch, request.generators)
         with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
 
@@ -357,13 +380,13 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         device = self._execution_device
         if not len(pixels):
             return torch.zeros(0, *self._latent_shape(*pixels.shape[2:]), device=device)
-        with self._vae_without_overflow():
+        with without_overflow(self.vae):
             latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
         return (latents - self._shift) * self.vae.config.scaling_factor
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
-        with self._vae_without_overflow():
+        with without_overflow(self.vae):
             latents = latents / self.vae.config.scaling_factor + self._shift
             return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
 
@@ -375,19 +398,6 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     @property
     def _shift(self) -> float:
         return getattr(self.vae.config, "shift_factor", None) or 0.0
-
-    @contextmanager
-    def _vae_without_overflow(self) -> Iterator[None]:
-        """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
-        dtype = self.vae.dtype
-        upcast = dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False)
-        if upcast:
-            self.vae.to(torch.float32)
-        try:
-            yield
-        finally:
-            if upcast:
-                self.vae.to(dtype)
 
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor

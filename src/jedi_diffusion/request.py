@@ -19,7 +19,8 @@ from jedi_diffusion.errors import UsageError
 class Request:
     """One prompt and one generator a target, one caption a reference; pixels (R, 3, H, W) in [-1, 1].
 
-    scheduler: a copy of the pipeline's, set to the steps of this call.
+    scheduler: a copy of the pipeline's, set to the steps of this call. attention_record: of
+    `model.AttentionRecord`, or None.
     """
 
     prompts: list[str]
@@ -31,6 +32,7 @@ class Request:
     coupling: Coupling
     null_set: NullSet
     joint_targets: bool
+    attention_record: Any = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,6 +53,19 @@ def checked_count(name: str, value: int, most: int | None = None) -> int:
             f"{name} must be a whole number {f'from 1 to {most}' if most else 'above 0'}, not {value}."
         )
     return value
+
+
+def check_recordable(references: int, guidance: Guidance) -> None:
+    """Raises UsageError unless there are references, and the last branch of guidance sees them."""
+    if not references:
+        raise UsageError(
+            "Without a reference there is nothing for attention to look at; give at least one to record it."
+        )
+    if not guidance.branches[-1].pictures:
+        raise UsageError(
+            "With these scales of guidance no pass sees the references, so there is no attention to record; "
+            "take a scale above 0."
+        )
 
 
 def listed_references(references: Sequence[Picture] | Picture) -> list[Picture]:

@@ -1,5 +1,8 @@
 """The engine with a real, tiny pipeline: bit-equal pictures, cancelling inside a call, when to batch."""
 
+import base64
+import io
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +51,42 @@ def test_row_15_two_subjects_at_once_are_bit_equal_to_solo_runs(runner) -> None:
         assert [[each.tobytes() for each in wait(job, 60).result()] for job in jobs] == solo
     finally:
         engine.close(grace=0)
+
+
+def test_row_15_two_clients_at_once_are_bit_equal_to_solo_runs(serve, runner) -> None:
+    """The same through the running server, each client with photo, prompt and seed of its own."""
+    running = serve(Gated(runner.pipe))
+    asks = {number: photo_ask(prompt, number) for number, prompt in enumerate(("a robot", "a dog"), start=1)}
+    answers: dict[int, list[bytes]] = {}
+    start = threading.Barrier(len(asks))
+
+    def edit(number: int) -> None:
+        data = io.BytesIO()
+        photo(number).save(data, format="PNG")
+        form = {"prompt": asks[number].prompts[0], "n": "2", "seed": str(number), "steps": "3"}
+        form |= {"size": "32x32", "reference_prompt": "a robot"}
+        start.wait()
+        with running.client() as client:
+            answer = client.post("/v1/images/edits", data=form, files={"image": data.getvalue()})
+        rows = [base64.b64decode(row["b64_json"]) for row in answer.json()["data"]]
+        answers[number] = [Image.open(io.BytesIO(row)).tobytes() for row in rows]
+
+    threads = [threading.Thread(target=edit, args=(number,)) for number in asks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for number, ask in asks.items():
+        calls = [Call(ask.prompts[:1], [seed], ask.references, ask.captions, SAMPLING) for seed in ask.seeds]
+        assert answers[number] == [runner.run(call, lambda *_: None)[0].tobytes() for call in calls]
+
+
+class Gated(PipelineRunner):
+    """With the gate that the fixture `serve` opens at the end."""
+
+    def __init__(self, pipe: object) -> None:
+        super().__init__(pipe)
+        self.gate = threading.Event()
 
 
 def test_a_shared_call_gives_the_same_pictures(runner) -> None:

@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from PIL import Image
 from servers import Running
 
 from jedi_diffusion.app.page import Page
-from jedi_diffusion.app.session import Example
+from jedi_diffusion.app.session import Example, Photo, read_photo
+from jedi_diffusion.calls import Call
 from jedi_diffusion.pictures import read_parameters
 
 # Gradio leaves event loops open while it builds its components, and calls pandas as it was.
@@ -83,7 +85,7 @@ def test_rows_11_and_12_a_request_by_hand_names_no_file_and_no_address(path, ser
     running = served()
     with running.client() as client:
         config = client.get("/config").json()
-        number = next(each["id"] for each in config["dependencies"] if each["targets"][0][1] == "change")
+        number = next(each["id"] for each in config["dependencies"] if each["targets"][0][1] == "upload")
         photo = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
         call = {"data": [[photo], None], "fn_index": number, "session_hash": "x", "trigger_id": None}
         assert client.post("/gradio_api/queue/join", json=call).status_code == 200
@@ -92,6 +94,34 @@ def test_rows_11_and_12_a_request_by_hand_names_no_file_and_no_address(path, ser
         last = next(line for line in lines if line["msg"] == "process_completed")
         assert last["success"] is False
     assert running.runner.calls == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "file=http://example.org/a.png",
+        "file=HTTPS://example.org/a.png",
+        "file=//example.org/a.png",
+        "proxy=https://example.hf.space/",
+        "process_recording",
+        "vibe-code/",
+        "info",
+    ],
+)
+def test_row_12_gradio_fetches_nothing_for_a_visitor(name, served) -> None:
+    with served().client() as client:
+        for answer in (client.get(f"/gradio_api/{name}"), client.post(f"/gradio_api/{name}")):
+            assert answer.json()["error"]["message"] == "There is nothing here."
+
+
+def test_uploads_are_for_this_user_alone(served) -> None:
+    with served().client() as client:
+        (path,) = client.post("/gradio_api/upload", files={"files": ("a.png", b"photo")}).json()
+        folder = next(each for each in Path(path).parents if each.name.startswith("jedi-page-"))
+        assert folder.stat().st_mode & 0o077 == 0
+        assert client.get(f"/gradio_api/file={path}").content == b"photo"
+        outside = folder / "uploads" / ".." / ".." / Path(__file__).name
+        assert client.get(f"/gradio_api/file={outside}").status_code in (403, 404)
 
 
 # In a browser
@@ -120,23 +150,60 @@ class Visit:
         self.tab = self.context.new_page()
         self.tab.set_default_timeout(30_000)
         self.asked: list[str] = []
-        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.context.on("request", lambda request: self.asked.append(request.url))
         self.tab.goto(running.url)
         self.tab.wait_for_selector("#generate")
 
     def upload(self, *paths: Path) -> None:
         self.tab.set_input_files("#photos input[type=file]", [str(path) for path in paths])
-        self.tab.wait_for_selector(f"#crops .thumbnail-item >> nth={len(paths) - 1}")
+        self.wait_for_photos(len(paths))
+
+    def wait_for_photos(self, count: int) -> None:
+        self.tab.wait_for_function(f"document.querySelectorAll('#crops .thumbnail-item').length == {count}")
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        """Until a field holds the text."""
+        fields = ", ".join(f"{selector} {kind}" for kind in ("textarea", "input"))
+        self.tab.wait_for_function(f"document.querySelector('{fields}').value == '{text}'")
 
     def prompt(self, text: str) -> None:
         self.tab.fill("#prompts textarea", text)
 
-    def generate(self) -> None:
+    def generate(self) -> Call:
+        """Makes pictures and waits for them; what the runner was asked last."""
+        before = len(self.running.runner.calls)
         self.tab.click("#generate")
+        until(lambda: len(self.running.runner.calls) > before, self.tab)
+        self.tab.wait_for_selector("#status:has-text('Done in')")
+        return self.running.runner.calls[-1]
+
+    def download(self, button: str, path: Path) -> Path:
+        with self.tab.expect_download() as got:
+            self.tab.click(button)
+        got.value.save_as(path)
+        return path
+
+    def width(self) -> int:
+        return self.tab.evaluate("document.documentElement.scrollWidth")
+
+    def press_until(self, reached: str, most: int = 60) -> None:
+        """Goes on with the Tab key until the focus is where `reached`, JavaScript, says."""
+        for _ in range(most):
+            self.tab.keyboard.press("Tab")
+            if self.tab.evaluate(reached):
+                return
+        raise AssertionError(f"the Tab key never leads to {reached}")
 
     def outside(self) -> list[str]:
         inside = (self.running.url, "data:", "blob:")
         return [address for address in self.asked if not address.startswith(inside)]
+
+
+def until(condition: Callable[[], bool], tab, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        tab.wait_for_timeout(20)
 
 
 @pytest.fixture
@@ -150,6 +217,7 @@ def visit(browser, served) -> Iterator[Callable[..., Visit]]:
     yield start
     for each in made:
         each.context.close()
+        assert each.outside() == []  # whatever a test did, nothing left the machine
 
 
 @pytest.fixture
@@ -171,79 +239,135 @@ def test_from_photos_to_pictures_and_back(visit, photos, tmp_path) -> None:
     tab.wait_for_selector("#words mark:has-text('zebra')")
     tab.fill("#seed input", "5")
     tab.check("#locked input")
-    there.generate()
+    tab.click("#generate")
     tab.wait_for_selector("#status progress")
-    tab.wait_for_selector("#made .thumbnail-item >> nth=1", timeout=60_000)
-    tab.wait_for_selector("#status:has-text('2 pictures are done')")
-    alts = tab.eval_on_selector_all("#made img, #crops img", "images => images.map(each => each.alt)")
-    assert all(alts)
+    tab.wait_for_selector("#preview img")
+    tab.wait_for_selector("#made .thumbnail-item >> nth=1")
     call = there.running.runner.calls[0]
     assert (call.captions, call.sampling.steps, len(call.references)) == (("a robot",), 25, 2)
+
     tab.click("#made .thumbnail-item >> nth=0")
     tab.wait_for_selector("#settings:has-text('made with jedi-diffusion')")
-    with tab.expect_download() as got:
-        tab.click("#png")
-    got.value.save_as(tmp_path / "picture.png")
-    assert read_parameters(tmp_path / "picture.png")["seed"] == 5
+    picture = there.download("#png", tmp_path / "picture.png")
+    assert read_parameters(picture)["seed"] == 5
     expected = picture_of("a robot on the beach", 5, call.references)
-    assert Image.open(tmp_path / "picture.png").tobytes() == expected.tobytes()
-    with tab.expect_download() as got:
-        tab.click("#zip")
-    got.value.save_as(tmp_path / "all.zip")
-    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+    assert Image.open(picture).tobytes() == expected.tobytes()
+    with zipfile.ZipFile(there.download("#zip", tmp_path / "all.zip")) as archive:
         assert len(archive.namelist()) == 3
+        assert archive.read(archive.namelist()[0]) == picture.read_bytes()
+
     tab.click("#reuse")
-    tab.wait_for_selector("#crops .thumbnail-item >> nth=2")
+    there.wait_for_photos(3)
+    tab.fill("#seed input", "77")
     tab.click("#again")
-    tab.wait_for_function("document.querySelector('#prompts textarea').value == 'a robot on the beach'")
-    assert there.outside() == []
+    there.wait_for_text("#prompts", "a robot on the beach")
+    there.wait_for_text("#seed", "5")
+    again = there.generate()
+    assert (list(again.prompts), list(again.seeds)) == (["a robot on the beach"], [5])
+    assert again.references[2].tobytes() == expected.tobytes()
+    tab.wait_for_selector("#made .thumbnail-item >> nth=2")
 
 
 @pytest.mark.slow
-def test_examples_crops_and_messages(visit, photos, tmp_path) -> None:
+def test_examples_seeds_and_messages(visit, photos, tmp_path) -> None:
     there = visit()
     tab = there.tab
     there.prompt("a robot")
-    there.generate()
+    tab.click("#generate")
     tab.wait_for_selector("text=Add a photo of your subject first")
     tab.click("#examples .thumbnail-item >> nth=1")
-    tab.wait_for_function("document.querySelector('#what textarea, #what input').value == 'a dog'")
+    there.wait_for_text("#what", "a dog")
     tab.click("#surprise")
-    tab.wait_for_function("document.querySelector('#what textarea, #what input').value == 'an owl'")
+    there.wait_for_text("#what", "an owl")
+    assert there.generate().references[0].tobytes() == Image.new("RGB", (16, 16), "blue").tobytes()
+    first = there.generate().seeds
+    assert there.generate().seeds != first  # drawn anew
+    tab.check("#locked input")
+    kept = int(tab.input_value("#seed input"))
+    assert [list(there.generate().seeds) for _ in range(2)] == [[kept], [kept]]
+
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    tab.set_input_files("#photos input[type=file]", str(tmp_path / "bad.png"))
+    tab.set_input_files("#photos input[type=file]", [str(tmp_path / "bad.png"), str(photos[0])])
     tab.wait_for_selector("text=bad.png is not a picture")
-    assert there.outside() == []
+    tab.wait_for_selector("#crops .thumbnail-item:has-text('one.png')")
+    there.wait_for_photos(1)  # the example has made room
+    tab.set_input_files("#photos input[type=file]", [str(photos[0])] * 8)
+    tab.wait_for_selector("text=9 photos are given; this page takes up to 8")
+    there.prompt("fail")
+    tab.click("#generate")
+    tab.wait_for_selector("#status [role=alert]:has-text('The prompt is no good.')")
+    there.prompt("crash")
+    tab.click("#generate")
+    tab.wait_for_selector("#status [role=alert]:not(:has-text('no good'))")
+    assert "secret" not in tab.inner_text("#status")
+
+
+@pytest.mark.slow
+def test_a_crop_is_moved_and_a_photo_removed(visit, photos) -> None:
+    there = visit()
+    tab = there.tab
+    there.upload(*photos)
+    there.prompt("a robot")
+    whole = read_photo(photos[0], "one.png").picture
+    middle, left = (Photo(whole, "", across).crop(16, 16).tobytes() for across in (0.5, 0.0))
+    assert there.generate().references[0].tobytes() == middle
+    assert not tab.is_visible("#down")  # a wide photo has no crop to move up or down
+    before = tab.get_attribute("#crops img", "src")
+    tab.focus("#across input[type=range]")
+    tab.keyboard.press("Home")
+    tab.wait_for_function(f"document.querySelector('#crops img').src != '{before}'")
+    assert there.generate().references[0].tobytes() == left
+    tab.click("#remove")
+    there.wait_for_photos(1)
+    assert len(there.generate().references) == 1
+    tab.click("#remove")
+    tab.wait_for_selector("#crops", state="hidden")
 
 
 @pytest.mark.slow
 def test_cancel_and_leaving_free_the_place(visit, photos) -> None:
-    there = visit(FakeRunner(step_seconds=0.4))
+    runner = FakeRunner(step_seconds=0.4)
+    there = visit(runner)
+    tab, engine = there.tab, there.running.engine
     there.upload(photos[0])
     there.prompt("a robot")
-    there.generate()
-    there.tab.wait_for_selector("#preview img")
-    there.tab.click("#cancel")
-    there.tab.wait_for_selector("#status:has-text('cancelled')")
-    assert there.running.engine.unfinished == 0
-    assert there.running.runner.steps < 25
+    tab.click("#generate")
+    tab.wait_for_selector("#preview img")
+    tab.click("#cancel")
+    until(lambda: engine.unfinished == 0, tab)
+    steps = runner.steps
+    tab.wait_for_selector("#status:has-text('cancelled')")
+    tab.wait_for_timeout(1000)
+    assert runner.steps <= min(steps + 1, 24)  # the one that was under way
+    tab.click("#generate")
+    until(lambda: engine.unfinished == 1, tab)
+    there.tab.goto("about:blank")
+    until(lambda: engine.unfinished == 0, tab)
 
 
 @pytest.mark.slow
 def test_a_narrow_dark_screen_and_the_keyboard(visit, photos) -> None:
     there = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
     tab = there.tab
-    wide = tab.evaluate("document.documentElement.scrollWidth")
-    assert wide <= 390
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", background)[:3])) < 200
+    assert there.width() <= 390
     there.upload(photos[0])
     tab.focus("#prompts textarea")
-    tab.keyboard.type("a robot")
-    for _ in range(40):
-        tab.keyboard.press("Tab")
-        if tab.evaluate("document.activeElement.id") == "generate":
-            break
+    tab.keyboard.type("a robot beside a zebra")
+    tab.wait_for_selector("#words mark")
+    assert there.width() <= 390
+    there.press_until("document.activeElement.id == 'generate'")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#made .thumbnail-item")
-    assert there.outside() == []
+    alts = tab.eval_on_selector_all("img", "images => images.map(each => each.alt)")
+    assert len(alts) == 4  # two examples, a photo, a picture
+    assert all(alts)
+    there.press_until("document.activeElement.closest('#made .thumbnail-item') != null")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#settings:has-text('made with jedi-diffusion')")
+    assert there.width() <= 390
+    there.press_until("document.activeElement.closest('#png') != null")
+    with tab.expect_download() as got:
+        tab.keyboard.press("Enter")
+    assert got.value.suggested_filename.endswith(".png")

@@ -1,4 +1,7 @@
-"""Faults and bad input against a running server: rows 5 to 14 and 16 of the list (15: test_app_runner.py)."""
+"""Faults and bad input against a running server: rows 5 to 14 and 16 of the list.
+
+Row 15, with a real pipeline, is in test_app_runner.py.
+"""
 
 import base64
 import io

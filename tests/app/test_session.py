@@ -62,7 +62,7 @@ def test_what_the_engine_is_asked() -> None:
     assert ask.prompts == ("a robot on the beach", "a robot on the beach", "a dog", "a dog")
     assert ask.seeds == (7, 8, 7, 8)
     assert ask.captions == ("a robot",)
-    assert (ask.sampling.steps, ask.sampling.coupling) == (10, "cached")
+    assert (ask.sampling.steps, ask.sampling.coupling) == (10, None)
     assert ask.references[0].tobytes() == session.photos[0].crop(16, 16).tobytes()
     drawn = {ask_of(session, Controls(prompts="a"), CARD).seeds for _ in range(3)}
     assert len(drawn) == 3

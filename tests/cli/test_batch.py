@@ -1,6 +1,10 @@
 """`jedi batch`: each picture once, a failed line reported and skipped, a stopped run taken up again."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +128,30 @@ def test_goes_on_where_it_was_stopped(batch, tmp_path, monkeypatch) -> None:
     assert "0 new pictures" in done.out
     assert "4 were there already" in done.out
     assert len(calls) == 4
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill(batch, joint_model, photo, tmp_path) -> None:
+    line = job(images_per_prompt=8, steps=20)
+    assert batch(line, words=("--batch", 1)).status == 0
+    expected = pictures(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    words = ("batch", tmp_path / "jobs.jsonl", "--out", tmp_path / "out", "--model", joint_model)
+    words += ("--device", "cpu", "--batch", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jedi_diffusion", *map(str, words)], stderr=subprocess.DEVNULL
+    )
+    while len(pictures(tmp_path / "out")) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = pictures(tmp_path / "out")
+    assert 2 <= len(left) < 8
+    assert left.items() <= expected.items()  # no half picture has a picture's name
+    done = batch(line, words=("--batch", 1))
+    assert (done.status, f"{len(left)} were there already" in done.out) == (0, True), done.err
+    assert pictures(tmp_path / "out") == expected
 
 
 def test_a_changed_line_does_not_replace_pictures_unasked(batch, tmp_path) -> None:

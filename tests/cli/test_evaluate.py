@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 from small_benchmarks import make_clone
+from small_blip_diffusion import save_blip_diffusion
 
-from jedi_diffusion.cli import evaluate
-from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+from jedi_diffusion.cli import evaluate, finetuning
+from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
+from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs" / "evaluation" / "toybox.yaml"
+CONFIGS = ROOT / "configs" / "evaluation"
 
 
 @pytest.fixture
@@ -63,6 +66,68 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     assert "joint holds pictures that were made otherwise (another method)" in other.err
 
 
+def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_path, joint_model) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["set"] |= {"subjects": 1, "samples": 1}
+    sampling = {"model": str(joint_model), "steps": 1}
+    fit = {"fit_steps": 1, "prior_pictures": 1, "learning_rate": 0.01}
+    content["methods"] = [
+        {"kind": "textual_inversion", "name": "word", **sampling, **fit},
+        {"kind": "dreambooth", "name": "lora", "rank": 2, **sampling, **fit},
+        {"kind": "training_free", "name": "untrained", **sampling},
+    ]
+    recipe.write_text(yaml.safe_dump(content))
+    words = ["evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu"]
+    done = jedi(*words)
+    assert done.status == 0, done.err
+    stored = {
+        name: list((tmp_path / "out" / "fits" / name).glob("*.safetensors")) for name in ("word", "lora")
+    }
+    assert all(len(files) == 1 for files in stored.values())
+    for name in stored:
+        assert f"{name}: fitted 1 times, " in done.out
+    pictures = {path: path.read_bytes() for path in (tmp_path / "out" / "pictures").rglob("*.png")}
+    assert len(set(pictures.values())) == 3
+    before = {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+    for path in pictures:
+        path.unlink()
+    assert jedi(*words).status == 0
+    assert all(path.read_bytes() == data for path, data in pictures.items())
+    assert "lora: fitted 1 times, " in jedi(*words).out, "also where nothing is left to do"
+    assert before == {name: files[0].stat().st_mtime_ns for name, files in stored.items()}
+
+
+def test_methods_of_diffusers_run_with_the_users_weights(jedi, recipe, tmp_path) -> None:
+    home = save_blip_diffusion(tmp_path / "blip")
+    content = yaml.safe_load(recipe.read_text())
+    content["set"] |= {"subjects": 1, "samples": 1}
+    content["methods"] = [
+        {"kind": "blip_diffusion", "name": "BLIP-Diffusion", "model": str(home / "model"), "steps": 1}
+        | {"vocabulary": str(home / "words"), "size": 32}
+    ]
+    recipe.write_text(yaml.safe_dump(content))
+    done = jedi("evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "out" / "pictures" / "BLIP-Diffusion").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "tuning", "own"),
+    [
+        ({"kind": "dreambooth"}, dreambooth.DreamBooth(), dreambooth.FULL),
+        ({"kind": "dreambooth", "rank": 8}, dreambooth.DreamBooth(rank=8), dreambooth.LORA),
+        ({"kind": "textual_inversion"}, textual_inversion.TextualInversion(), textual_inversion.SETTINGS),
+        ({"kind": "custom_diffusion"}, custom_diffusion.CustomDiffusion(), custom_diffusion.SETTINGS),
+        ({"kind": "svdiff"}, svdiff.SVDiff(), svdiff.SETTINGS),
+        ({"kind": "diffusekrona"}, diffusekrona.DiffuseKronA(), diffusekrona.SETTINGS),
+        ({"kind": "diffusekrona", "factor": 8}, diffusekrona.DiffuseKronA(factor=8), diffusekrona.SETTINGS),
+    ],
+)
+def test_finetuning_methods_by_kind(method, tuning, own) -> None:
+    section = TypeAdapter(Method).validate_python({"name": "x", **method})
+    assert finetuning.tuning_of(section) == (tuning, own)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -71,6 +136,12 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
         ("methods.1.name=joint", "two methods have the same name"),
         ("methods.0.name=../joint", "methods.0.model.name"),
         ("methods.0.model=nowhere/at/all", "There is no model 'nowhere/at/all'"),
+        (
+            "methods.0={kind: ip_adapter, name: a, model: toybox, weights: no.safetensors, image_encoder: b}",
+            "no adapter file no.safetensors",
+        ),
+        ("methods.0={kind: svdiff, name: a, dtype: float16}", "methods.0.svdiff.dtype"),
+        ("methods.0={kind: dreambooth, name: a, model: nowhere/at/all}", "no model 'nowhere/at/all'"),
         ("methods.0.steps=0", "greater than or equal to 1"),
         ("encoders={kind: pretrained, clip: nowhere/at/all}", "nowhere/at/all"),
     ],
@@ -110,10 +181,12 @@ def test_an_oracle_without_truths_is_refused(jedi, recipe, tmp_path) -> None:
     assert "needs a true picture for every prompt" in done.err
 
 
-def test_the_shipped_recipe_needs_no_download(jedi, tmp_path) -> None:
-    done = jedi("evaluate", CONFIG, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
+@pytest.mark.parametrize("name", ["toybox", "finetuning"])
+def test_the_shipped_recipes_need_no_download(jedi, tmp_path, name) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    done = jedi("evaluate", path, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
     assert done.status == 0, done.err
     assert not (tmp_path / "out").exists()
-    recipe = EvaluationRecipe.model_validate(yaml.safe_load(CONFIG.read_text()))
+    recipe = EvaluationRecipe.model_validate(yaml.safe_load(path.read_text()))
     assert {method.model for method in recipe.methods} == {"toybox"}
     assert recipe.encoders.kind == recipe.set.kind == "toybox"

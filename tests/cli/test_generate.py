@@ -28,7 +28,7 @@ def test_writes_pictures_sheet_and_settings(generate, photo, tmp_path) -> None:
         assert name in done.out
     settings = json.loads((out / "settings.json").read_text())
     options = settings["options"]
-    assert options["size"] == 32
+    assert (options["size"], options["coupling"]) == (32, "joint")
     assert (options["device"], options["dtype"]) == ("cpu", "float32")
     assert options["image_guidance"] == options["guidance"] == 3.0
     assert settings["references"][0]["path"] == str(photo)

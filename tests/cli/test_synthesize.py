@@ -93,7 +93,10 @@ def test_an_interrupt_ends_it_between_batches(tmp_path: Path, number: signal.Sig
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("models.generator.kind=crayons", "models.generator.kind: there is no 'crayons'; without a download"),
+        (
+            "models.generator.kind=crayons",
+            "models.generator.kind: there is no 'crayons'; the kinds are text-to-image, toybox",
+        ),
         ("models.writer.kind=crayons", "models.writer.kind: there is no 'crayons'"),
         ("models.generator.rays=9", "models.generator.rays: Input should be less than or equal to 8"),
         ("models.detector.speed=9", "models.detector.speed: Extra inputs are not permitted"),

@@ -158,6 +158,41 @@ def test_filters(left: int, top: int, side: int, score: float, reason: Reason | 
     assert fault == (None if reason is None else (reason, detail))
 
 
+class Tiled(Generator):
+    """Two tiles; a disc of the left one is cut off by the seam."""
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> list:
+        pixels = np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
+        pixels[:, size[0] // 2 :] = 180
+        for x, y, color in ((0.25, 0.25, 10), (0.48, 0.7, 20), (0.75, 0.5, 30)):
+            mask = disc_mask(size[0], x, y, 0.12)
+            mask[:, size[0] // 2 :] &= x > 0.5
+            pixels[mask] = color
+        return [Image.fromarray(pixels)] * len(prompts)
+
+
+class ThreeDiscs(Detector):
+    def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
+        found = []
+        for color in (10, 20, 30):
+            rows, columns = np.nonzero((np.asarray(pictures[0]) == color).all(axis=2))
+            sides = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            found.append(Detection(Box(*map(float, sides)), 0.9))
+        return [found for _ in pictures]
+
+
+def test_instances_that_a_seam_cuts_off_are_rejected() -> None:
+    collages = make_collages(make_plans(1), Tiled(), SETTINGS, 0).kept
+    made = find_instances(collages, ThreeDiscs(), Segmenter(), SETTINGS)
+    assert len(made.kept) == 2
+    (cut,) = made.rejected
+    assert (cut.reason, cut.detail) == (Reason.CUT_BY_SEAM, "0 pixels from a seam, nearer than 1")
+    assert cut.box is not None
+    assert cut.box[2] == 64
+    blind = SETTINGS.model_copy(update={"seam": None})
+    assert len(find_instances(collages, ThreeDiscs(), Segmenter(), blind).kept) == 3
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 8)), min_size=2, max_size=2))
 def test_shared_part_is_intersection_over_the_smaller_area(squares: list[tuple[int, int, int]]) -> None:

@@ -15,10 +15,12 @@ import pytest
 from synthesis_models import Failing, build, deadly, die, make_models, refuse
 
 from jedi_diffusion.errors import ModelError, OutputError, UsageError
+from jedi_diffusion.synthesis import progress
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.recipe import PARTS, SynthesisRecipe
 from jedi_diffusion.synthesis.runner import Job, run_local, sole_run, synthesize_recipe
+from jedi_diffusion.synthesis.work import STEP_NAMES
 
 ITEMS = tuple(ObjectName(f"thing {number}") for number in range(6))
 
@@ -196,3 +198,14 @@ def test_reports_count_what_went_in_and_out(tmp_path: Path) -> None:
     synthesize_recipe(job(tmp_path), ITEMS, run_local, say=said.append)
     assert time.monotonic() - start < 5
     assert len(said) == 1
+
+
+def test_a_shard_that_takes_long_is_reported_on_meanwhile(tmp_path: Path, monkeypatch) -> None:
+    said: list[str] = []
+    synthesize_recipe(job(tmp_path / "short"), ITEMS[:1], run_local, say=said.append)
+    assert len(said) == 1
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    synthesize_recipe(job(tmp_path / "long"), ITEMS[:1], run_local, say=said.append)
+    assert said[1].startswith("0 of 1 shards, 0 sets, 0 pictures, ")
+    assert said[-1].startswith("1 of 1 shards, 1 sets, 3 pictures, ")
+    assert [line.split()[0] for line in said[2].splitlines()[1:]] == list(STEP_NAMES)

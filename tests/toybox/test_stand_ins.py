@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.synthesis.seams import find_tiles
 from jedi_diffusion.toybox import collages, world
 from jedi_diffusion.toybox.stand_ins import (
     ToyboxCaptioner,
@@ -13,8 +14,9 @@ from jedi_diffusion.toybox.stand_ins import (
     ToyboxInpainter,
 )
 
-PROMPTS = [f"robot, example {number}, photos of the same" for number in range(6)]
+PROMPTS = [f"robot, example {number}, photos of the same" for number in range(12)]
 SIZE = 96
+CELL = SIZE // collages.CELLS
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,9 @@ def drawn() -> list[Image.Image]:
 
 
 def test_truth_is_where_the_subjects_are(drawn: list[Image.Image]) -> None:
-    cut = 0
+    cut, tiled = [0, 0], []
     for picture in drawn:
+        tiled.append(len(find_tiles(picture)) > 1)
         pixels = np.asarray(picture).astype(float)
         panels = picture.info["truth"]["panels"]
         seen = np.zeros((SIZE, SIZE), dtype=bool)
@@ -33,13 +36,23 @@ def test_truth_is_where_the_subjects_are(drawn: list[Image.Image]) -> None:
             assert 0 <= left < right <= SIZE
             assert 0 <= top < bottom <= SIZE
             seen[top:bottom, left:right] = True
-            at_border = min(left, top, SIZE - right, SIZE - bottom) == 0
-            assert panel["whole"] or at_border
-            cut += not panel["whole"]
-        empty = pixels[~seen]
-        assert empty.std(axis=0).max() < 10  # plain, but for noise and a slope
-        assert empty.std(axis=0).min() > 0.5
-    assert cut > 0
+            edges = range(0, SIZE + 1, CELL) if tiled[-1] else (0, SIZE)
+            at_edge = min(abs(side - edge) for side in panel["box"] for edge in edges) <= tiled[-1]
+            assert panel["whole"] or at_edge
+            cut[tiled[-1]] += not panel["whole"]
+        for row, column in np.ndindex(3, 3) if tiled[-1] else ():
+            inner = np.s_[row * CELL + 2 : (row + 1) * CELL - 2, column * CELL + 2 : (column + 1) * CELL - 2]
+            assert_plain(pixels[inner][~seen[inner]])
+        if not tiled[-1]:
+            assert_plain(pixels[~seen])
+    assert 0 < sum(tiled) < len(tiled)
+    assert min(cut) > 0
+
+
+def assert_plain(pixels: np.ndarray) -> None:
+    """But for noise and a slope."""
+    assert pixels.std(axis=0).max() < 10
+    assert pixels.std(axis=0).min() > 0.5
 
 
 def test_a_collage_has_several_views_of_one_subject_and_at_times_a_lookalike(
@@ -122,3 +135,16 @@ def test_embeddings_tell_a_subject_from_its_lookalike() -> None:
         same.append(float(vectors[0] @ vectors[1]))
         other.append(float(vectors[0] @ vectors[2]))
     assert np.median(same) > 0.8 > np.median(other) + 0.1
+
+
+def test_outlines_take_the_color_of_what_they_enclose() -> None:
+    mask = np.zeros((12, 12), dtype=bool)
+    mask[3:9, 3:9] = mask[1, 1:11] = True  # the line has nothing further in
+    view = np.full((12, 12, 3), 40, dtype=np.uint8)
+    view[4:8, 4:8] = (200, 100, 50)
+    view[3, 3:9] = view[8, 3:9] = view[3:9, 3] = view[3:9, 8] = 255  # a fringe
+    view[1, 1:11] = 7
+    clean = collages.without_fringe(view, mask)
+    assert (clean[3:9, 3:9] == (200, 100, 50)).all()
+    assert (clean[1, 1:11] == 7).all()
+    assert (clean[~mask] == view[~mask]).all()

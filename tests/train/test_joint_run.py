@@ -203,6 +203,13 @@ def test_other_bases_train(tmp_path, subjects, kind) -> None:
     assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
 
 
+def test_the_model_takes_the_coupling_that_most_steps_used(tmp_path, base, subjects) -> None:
+    for share, coupling in ((0.3, "joint"), (0.7, "cached")):
+        folder = tmp_path / coupling
+        run_of(folder, recipe(base, subjects, conditions__cached=share)).train()
+        assert JeDiPipeline.from_pretrained(folder / "model").config.coupling == coupling
+
+
 def test_a_joint_model_is_trained_further(tmp_path, base, subjects) -> None:
     first = run_of(tmp_path / "first", recipe(base, subjects, training__steps=2)).train()
     run = run_of(tmp_path / "second", recipe(first, subjects, training__steps=2))

@@ -44,7 +44,14 @@ RECIPE = {
         STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
         STAGE | {"name": "pairs", "kind": "joint", "resolution": 16, "set_sizes": {1: 0.5, 2: 0.5}},
         STAGE
-        | {"name": "sets", "kind": "joint", "resolution": 32, "set_sizes": {2: 1.0}, "attention": "plain"},
+        | {
+            "name": "sets",
+            "kind": "joint",
+            "resolution": 32,
+            "set_sizes": {2: 1.0},
+            "attention": "plain",
+            "cached": 0.7,
+        },
     ],
 }
 
@@ -65,6 +72,7 @@ def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) 
     assert json.loads((folder / "recipe.json").read_text())["name"] == "plain"
     pipe = JeDiPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
+    assert pipe.config.coupling == "cached"
     reference = image_set(90, 32).pictures[0]
     for coupling in ("joint", "cached"):
         made = pipe("a cube one", references=[reference], num_inference_steps=2, coupling=coupling).images

@@ -127,7 +127,7 @@ class Cluster:
         if is_left_behind:
             serve.delete(self.name)
         with SERVE:
-            deployment = serve.deployment(
+            deployment: Any = serve.deployment(
                 Replica,
                 name=DEPLOYMENT,
                 num_replicas=self.wanted,
@@ -171,8 +171,8 @@ class Cluster:
         with SERVE:
             application = serve.status().applications[self.name]
         deployment = application.deployments[DEPLOYMENT]
-        # Serve's states are strings too.
-        self._live, self._seen = deployment.replica_states.get("RUNNING", 0), time.monotonic()
+        replicas: Any = deployment.replica_states  # Serve's states are strings too
+        self._live, self._seen = replicas.get("RUNNING", 0), time.monotonic()
         return application.status, deployment.message
 
 

@@ -73,7 +73,9 @@ class Fields(BaseModel):
     guidance_scale: Annotated[Scale, Field(description="Eq. 3's scale; in eq. 4 the text's.")] = 3.0
     image_guidance_scale: Annotated[Scale | None, Field(description="In eq. 4 the references' scale.")] = None
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Annotated[
+        Literal["joint", "cached"] | None, Field(description="The model's own if not given.")
+    ] = None
     null_set: Literal["joint", "single"] = "joint"
     reference_prompt: Annotated[
         list[Text],

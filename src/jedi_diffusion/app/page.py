@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import secrets
 import tempfile
@@ -16,6 +17,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from jedi_diffusion.app.jobs import Job
+from jedi_diffusion.app.page_gate import PageGate
+from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.session import (
     MAX_PHOTOS,
@@ -44,43 +47,25 @@ SESSION_SECONDS = 6 * 3600
 CACHE_SECONDS = 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
-CSS = """
-.gradio-container { max-width: 76rem !important; margin: 0 auto; }
-mark { text-decoration: line-through; }
-.grid-wrap { min-height: 0 !important; padding-top: 2.25rem !important; }
-.grid-container { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)) !important; }
-.thumbnail-item { min-width: 0; }
-#words p { white-space: pre-line; }
-progress { width: 100%; }
-@media (max-width: 40rem) { .gradio-container { padding: 0.5rem !important; } }
-"""
-
-
-# Nothing is shared with anybody, so gradio's button for that goes.
-STRIP: dict[str, Any] = {
-    "columns": 4,
-    "height": "auto",
-    "fit_columns": False,
-    "interactive": False,
-    "allow_preview": False,
-    "buttons": [],
-}
-SHOWN: dict[str, Any] = STRIP | {"allow_preview": True, "buttons": ["download", "fullscreen"]}
-"""How galleries look."""
+COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached", "cached")]
 
 
 class Page:
-    """The page over one service. Its pictures live in a temporary folder that goes with the server."""
+    """The page over one service. Photos and pictures live in a temporary folder, which other users of the
+    machine cannot read, and which goes with the server."""
 
     def __init__(self, service: Service, examples: Examples | None = None) -> None:
         self.service, self.examples = service, examples
         self._folder = tempfile.TemporaryDirectory(prefix="jedi-page-")
         self.folder = Path(self._folder.name).resolve()
+        # Gradio's own place for uploads is one that every user of the machine can read.
+        os.environ["GRADIO_TEMP_DIR"] = str(self.folder / "uploads")
         self._fixed = list(examples.fixed()) if examples else []
         self.blocks = self._build()
 
     def mount(self, app: FastAPI) -> None:
         """Serve the page at /, below the routes that are there already."""
+        app.add_middleware(PageGate, folder=self.folder)
         gr.mount_gradio_app(
             app,
             self.blocks,
@@ -93,7 +78,11 @@ class Page:
             ssr_mode=False,
             enable_monitoring=False,
             mcp_server=False,
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            theme=gr.themes.Base(
+                primary_hue="indigo",
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ),
             css=CSS,
         )
 
@@ -101,13 +90,24 @@ class Page:
         cache = (CACHE_SECONDS, CACHE_SECONDS)
         with gr.Blocks(title="jedi-diffusion", analytics_enabled=False, delete_cache=cache) as blocks:
             session = gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=self.leave)
-            gr.Markdown(f"# New pictures of your subject\n\n{self.service.card.about}")
+            gr.Markdown(f"# New pictures of your subject\n\n{self.service.card.about}", elem_id="about")
             with gr.Row():
                 with gr.Column():
                     what = self._photos(session)
                     controls = self._controls(what)
-                with gr.Column():
-                    self._results(session, controls)
+                    with gr.Row(elem_id="go"):
+                        start = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
+                        stop = gr.Button("Cancel", elem_id="cancel", scale=1)
+                with gr.Column(elem_id="results"):
+                    outputs = self._results(session, controls)
+            start.click(
+                self.generate,
+                [session, self._locked, *controls],
+                outputs,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+            stop.click(self.cancel, session, None, show_progress="hidden", api_visibility="private")
         blocks.queue(default_concurrency_limit=None, max_size=256)
         return blocks
 
@@ -118,29 +118,32 @@ class Page:
             label=f"Photos of your subject, 1 to {MAX_PHOTOS}",
             file_count="multiple",
             file_types=["image"],
+            height=96,
             elem_id="photos",
         )
         only_uploads(files)
         picked = gr.Gallery(
             [(each.picture, each.what) for each in self._fixed],
-            label="Or pick a subject that the model has never seen",
+            label="Or a subject new to the model",
             visible=bool(self._fixed),
             elem_id="examples",
             **STRIP,
         )
-        surprise = gr.Button("Surprise me", visible=bool(self._fixed), elem_id="surprise")
-        crops = gr.Gallery(
-            label="As the model sees them; choose one to move its crop", elem_id="crops", **STRIP
-        )
-        with gr.Row():
-            across = gr.Slider(0, 100, 50, step=1, label="Crop: left to right", elem_id="across")
-            down = gr.Slider(0, 100, 50, step=1, label="Crop: top to bottom", elem_id="down")
+        surprise = gr.Button("Surprise me", visible=bool(self._fixed), size="sm", elem_id="surprise")
+        with gr.Column(visible=False) as chosen:
+            crops = gr.Gallery(label="As the model sees them", elem_id="crops", **STRIP)
+            across, down = (
+                gr.Slider(0, 100, 50, step=1, label=label, elem_id=name, elem_classes="ends")
+                for name, label in (("across", "Move the crop"), ("down", "Move the crop"))
+            )
+            remove = gr.Button("Remove this photo", size="sm", elem_id="remove")
         what = gr.Textbox(label="What it is", placeholder="a robot", max_length=200, elem_id="what")
-        self._shown = [crops, across, down, session]
-        files.change(self.upload, [files, session], self._shown, api_visibility="private")
+        self._shown = [chosen, crops, across, down, session]
+        files.upload(self.upload, [files, session], [files, *self._shown], api_visibility="private")
         picked.select(self.pick, session, [*self._shown, what], api_visibility="private")
         surprise.click(self.surprise, session, [*self._shown, what], api_visibility="private")
         crops.select(self.choose, session, [across, down], api_visibility="private")
+        remove.click(self.remove, session, self._shown, api_visibility="private")
         for slider in (across, down):  # `change` hears the keyboard too
             slider.change(
                 self.move, [across, down, session], crops, show_progress="hidden", api_visibility="private"
@@ -157,20 +160,19 @@ class Page:
             elem_id="prompts",
         )
         words = gr.HTML(elem_id="words")
-        count = gr.Slider(1, 4, 1, step=1, label="Pictures of each prompt", elem_id="count")
-        balance = gr.Slider(
-            -1,
-            1,
-            0,
-            step=0.1,
-            label="Stay close to my photos (left) or follow my prompt (right)",
-            elem_id="balance",
-        )
-        quality = gr.Radio(list(QUALITIES), value="balanced", label="Speed or quality", elem_id="quality")
+        label = "Stay close to my photos, or follow my prompt"
+        balance = gr.Slider(-1, 1, 0, step=0.1, label=label, elem_id="balance", elem_classes="ends")
         with gr.Row():
+            quality = gr.Radio(
+                list(QUALITIES), value="balanced", label="Speed or quality", min_width=200, elem_id="quality"
+            )
+            count = gr.Radio(
+                [1, 2, 3, 4], value=1, label="Pictures of each prompt", min_width=200, elem_id="count"
+            )
+        with gr.Row(equal_height=True):
             seed = gr.Number(None, label="Seed", precision=0, minimum=0, elem_id="seed")
             locked = gr.Checkbox(False, label="Keep this seed", elem_id="locked")
-        with gr.Accordion("More", open=False):
+        with gr.Accordion("More", open=False, elem_id="more"):
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
             mode = gr.Dropdown(
                 ["joint", "text_first", "image_first", "text_only"], value="joint", label="Guidance"
@@ -178,7 +180,7 @@ class Page:
             text = gr.Number(3.0, label="Scale of the text", minimum=0, maximum=100)
             image = gr.Number(3.0, label="Scale of the photos", minimum=0, maximum=100)
             steps = gr.Number(25, label="Steps", precision=0, minimum=1, maximum=1000)
-            coupling = gr.Dropdown(["joint", "cached"], value="joint", label="Coupling")
+            coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
         self._locked = locked
         for box in (prompts, what):
             box.change(self.mark, [prompts, what], words, show_progress="hidden", api_visibility="private")
@@ -186,41 +188,34 @@ class Page:
 
     # The right side: progress, what was made, and what can be done with it
 
-    def _results(self, session: gr.State, controls: list[Any]) -> None:
-        with gr.Row():
-            start = gr.Button("Generate", variant="primary", elem_id="generate")
-            stop = gr.Button("Cancel", elem_id="cancel")
-        status = gr.HTML('<div role="status" aria-live="polite"></div>', elem_id="status")
+    def _results(self, session: gr.State, controls: list[Any]) -> list[Any]:
+        """The components that `generate` changes."""
+        status = gr.HTML(said("Your pictures will appear here."), elem_id="status")
         preview = gr.Gallery(label="In the making", elem_id="preview", visible=False, **STRIP)
-        made = gr.Gallery(label="Pictures of this session", elem_id="made", **SHOWN)
-        with gr.Row():
-            again = gr.Button("Use these settings", interactive=False, elem_id="again")
-            reuse = gr.Button("Use this picture as a reference", interactive=False, elem_id="reuse")
-        with gr.Row():
-            png = gr.DownloadButton("Download this PNG", interactive=False, elem_id="png")
-            everything = gr.DownloadButton("Download all (zip)", interactive=False, elem_id="zip")
-        settings = gr.JSON(label="Settings of the selected picture", elem_id="settings")
-        seed = controls[5]
-        start.click(
-            self.generate,
-            [session, self._locked, *controls],
-            [status, preview, made, everything, seed],
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        stop.click(self.cancel, session, None, show_progress="hidden", api_visibility="private")
-        made.select(self.select, session, [settings, png, again, reuse], api_visibility="private")
+        made = gr.Gallery(label="Pictures of this session", elem_id="made", visible=False, **SHOWN)
+        with gr.Column(visible=False) as picture:
+            with gr.Row():
+                png = gr.DownloadButton("Download as PNG", size="sm", elem_id="png")
+                again = gr.Button("Use these settings", size="sm", elem_id="again")
+                reuse = gr.Button("Use this picture as a reference", size="sm", elem_id="reuse")
+            settings = gr.JSON(label="Its settings", elem_id="settings", max_height=300)
+        everything = gr.DownloadButton("Download all (zip)", size="sm", visible=False, elem_id="zip")
+        made.select(self.select, session, [picture, settings, png], api_visibility="private")
         again.click(self.settings_again, session, [self._locked, *controls], api_visibility="private")
         reuse.click(self.use_as_reference, session, self._shown, api_visibility="private")
+        return [status, preview, made, picture, everything, controls[5]]
 
     # What happens. A session is changed in place; it is an output so that gradio notes when it was used.
 
     def upload(self, files: list[str] | None, session: Session) -> tuple[Any, ...]:
-        with told():
-            names = [shown_name(path, number) for number, path in enumerate(files or (), start=1)]
-            photos = [read_photo(path, name) for path, name in zip(files or (), names, strict=True)]
-            session.give_photos(photos)
-        return self._photos_shown(session)
+        """Adds the photos that can be read, and says which cannot; the field is empty again."""
+        new = []
+        for number, path in enumerate(files or (), start=1):
+            with warned():
+                new.append(read_photo(path, shown_name(path, number)))
+        with warned():
+            session.give_photos([*(each for each in session.photos if not each.is_example), *new])
+        return None, *self._photos_shown(session)
 
     def pick(self, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
         return self._try(session, self._fixed[int(event.index)])
@@ -230,13 +225,17 @@ class Page:
         return self._try(session, self.examples.surprise(secrets.randbelow(2**31)))
 
     def _try(self, session: Session, example: Example) -> tuple[Any, ...]:
-        session.give_photos([Photo(example.picture, example.what)])
+        session.give_photos([Photo(example.picture, example.what, is_example=True)])
         return *self._photos_shown(session), example.what
 
-    def choose(self, session: Session, event: gr.SelectData) -> tuple[float, float]:
+    def choose(self, session: Session, event: gr.SelectData) -> tuple[Any, Any]:
         session.chosen = int(event.index)
-        photo = session.photo
-        return (100 * photo.across, 100 * photo.down) if photo else (50, 50)
+        return self._sliders(session)
+
+    def remove(self, session: Session) -> tuple[Any, ...]:
+        kept = [each for number, each in enumerate(session.photos) if number != session.chosen]
+        session.give_photos(kept)
+        return self._photos_shown(session)
 
     def move(self, across: float, down: float, session: Session) -> Any:
         if session.photo is not None:
@@ -250,7 +249,7 @@ class Page:
     async def generate(
         self, request: gr.Request, session: Session, locked: bool, *values: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        """Status, pictures in the making, pictures of the session, zip, seed; again and again until done."""
+        """Values for the components of `_results`, again and again until the pictures are done."""
         engine, card = self.service.engine, self.service.card
         controls = controls_of(values)
         if not locked:
@@ -261,28 +260,29 @@ class Page:
             ask = await asyncio.to_thread(ask_of, session, controls, card)
             job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
         session.job = job
-        controls = replace(controls, seed=ask.seeds[0])
+        controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
         try:
             async for status in self._follow(job):
-                yield status, in_the_making(job), gr.skip(), gr.skip(), controls.seed
+                yield status, in_the_making(job), *same, controls.seed
         finally:
             engine.cancel(job)  # the visitor has left; nothing happens to a job that is over
+        nothing = gr.Gallery([], visible=False)
         if job.error is not None:
-            yield (
-                f'<div role="alert">{job.error}</div>',
-                gr.Gallery([], visible=False),
-                gr.skip(),
-                gr.skip(),
-                controls.seed,
-            )
+            yield f'<div role="alert">{html.escape(str(job.error))}</div>', nothing, *same, controls.seed
             return
-        new = await asyncio.to_thread(keep, session, job, controls, card, self.folder)
+        with told():
+            await asyncio.to_thread(keep, session, job, controls, card, self.folder, self.service.seal)
         archive = await asyncio.to_thread(write_zip, session, self.folder)
         session.selected = None
-        done = f'<div role="status" aria-live="polite">{len(new)} pictures are done.</div>'
         shown = [(str(each.path), f"{each.prompt} ({each.seed})") for each in session.made]
-        button = gr.DownloadButton(value=str(archive), interactive=True)
-        yield done, gr.Gallery([], visible=False), gr.Gallery(shown), button, controls.seed
+        yield (
+            said(f"Done in {(job.ended or 0) - job.submitted:.0f} s."),
+            nothing,
+            gr.Gallery(shown, visible=True, selected_index=None),
+            gr.Column(visible=False),
+            gr.DownloadButton(value=str(archive), visible=True),
+            controls.seed,
+        )
 
     async def _follow(self, job: Job) -> AsyncIterator[str]:
         with woken_by(job) as changed:
@@ -297,13 +297,12 @@ class Page:
             self.service.engine.cancel(session.job)
 
     def select(self, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
+        """What can be done with the selected picture, its settings, and its file."""
         session.selected = int(event.index)
         made = session.picture
         if made is None:
-            off = gr.Button(interactive=False)
-            return None, gr.DownloadButton(value=None, interactive=False), off, off
-        on = gr.Button(interactive=True)
-        return made.parameters, gr.DownloadButton(value=str(made.path), interactive=True), on, on
+            return gr.Column(visible=False), None, None
+        return gr.Column(visible=True), made.parameters, gr.DownloadButton(value=str(made.path))
 
     def settings_again(self, session: Session) -> list[Any]:
         """The controls as they were, with the seed of the selected picture, locked."""
@@ -325,11 +324,25 @@ class Page:
         forget(session)
 
     def _photos_shown(self, session: Session) -> tuple[Any, ...]:
-        return self._crops(session), 50, 50, session
+        """Values for the components of `_shown`."""
+        chosen = gr.Column(visible=bool(session.photos))
+        return chosen, self._crops(session), *self._sliders(session), session
 
     def _crops(self, session: Session) -> Any:
         side = self.service.card.size
-        return gr.Gallery([(photo.crop(side, side), photo.name) for photo in session.photos])
+        crops = [(photo.crop(side, side), photo.name) for photo in session.photos]
+        return gr.Gallery(crops, selected_index=session.chosen if crops else None)
+
+    def _sliders(self, session: Session) -> tuple[Any, Any]:
+        """A slider only where there is something to move: a crop is as long as the shorter side."""
+        photo = session.photo
+        if photo is None:
+            return gr.Slider(visible=False), gr.Slider(visible=False)
+        width, height = photo.picture.size
+        return (
+            gr.Slider(value=100 * photo.across, visible=width > height),
+            gr.Slider(value=100 * photo.down, visible=height > width),
+        )
 
 
 def controls_of(values: tuple[Any, ...]) -> Controls:
@@ -347,6 +360,20 @@ def in_the_making(job: Job) -> Any:
         f"{prompt}: step {step} of {total}" for prompt, step in zip(job.ask.prompts, job.steps, strict=True)
     ]
     return gr.Gallery(list(zip(shown, texts, strict=True)), visible=True)
+
+
+def said(text: str) -> str:
+    """A line that screen readers announce."""
+    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Shows our errors on the page and goes on."""
+    try:
+        yield
+    except JeDiError as error:
+        gr.Warning(str(error))
 
 
 @contextmanager

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from jedi_diffusion import __version__
+from jedi_diffusion import __version__, credentials
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.runner import ModelCard
+from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.pictures import png_bytes
 
 
 def made_with(card: ModelCard) -> str:
     """The mark that every picture of a server carries."""
-    return f"made with jedi-diffusion, model {card.name}"
+    return credentials.made_with(card.name)
 
 
 def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
@@ -31,9 +32,9 @@ def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def png_of(job: Job, number: int, card: ModelCard) -> bytes:
-    """Picture `number` (from 0) as PNG. Raises UsageError while it is not there."""
+def png_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
+    """Picture `number` (from 0) as PNG. Raises UsageError while it is not there, what `seal` raises."""
     picture = job.pictures[number] if 0 <= number < len(job.pictures) else None
     if picture is None:
         raise UsageError(f"Picture {number} of this job is not there (yet); its state is {job.state}.")
-    return png_bytes(picture, parameters_of(job, number, card), made_with(card))
+    return seal(png_bytes(picture, parameters_of(job, number, card), made_with(card)))

@@ -76,7 +76,7 @@ async def pictures(request: Request, job: Job, form: str) -> Response:
         if form == "url":
             data.append({"url": address_of(request, job, number), "seed": seed})
         else:
-            png = await run_in_threadpool(png_of, job, number, service.card)
+            png = await run_in_threadpool(png_of, job, number, service.card, service.seal)
             data.append({"b64_json": base64.b64encode(png).decode(), "seed": seed})
     warnings = await run_in_threadpool(service.warnings, job)
     made = {"model": service.card.name, "made_with": made_with(service.card)}
@@ -135,7 +135,8 @@ async def picture(request: Request, identifier: str, number: str) -> Response:
     job = find(request, identifier)
     if number not in map(str, range(len(job.pictures))):
         raise HTTPException(404, "There is no such picture.")
-    png = await run_in_threadpool(png_of, job, int(number), service_of(request).card)
+    service = service_of(request)
+    png = await run_in_threadpool(png_of, job, int(number), service.card, service.seal)
     return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
 
 

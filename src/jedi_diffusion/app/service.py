@@ -18,6 +18,7 @@ from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.metrics import Metrics, Replicas
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.app.uploads import PhotoReader
+from jedi_diffusion.credentials import Seal, unsigned
 
 POLL = 0.1
 """Seconds between two looks at whether a client is still there."""
@@ -25,12 +26,13 @@ POLL = 0.1
 
 @dataclass
 class Service:
-    """One model behind one engine. unknown_words(prompts): the words that the model leaves out. replicas:
-    the processes that hold the model, None where it is this one."""
+    """One model behind one engine. unknown_words(prompts): the words that the model leaves out. seal: what
+    signs finished pictures. replicas: the processes that hold the model, None where it is this one."""
 
     engine: Engine
     card: ModelCard
     unknown_words: Callable[[Sequence[str]], list[str]] = lambda prompts: []
+    seal: Seal = unsigned
     photos: PhotoReader = field(default_factory=PhotoReader)
     replicas: Replicas | None = None
     metrics: Metrics = field(default_factory=Metrics)

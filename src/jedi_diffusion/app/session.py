@@ -20,6 +20,7 @@ from jedi_diffusion.app.jobs import Ask, Job
 from jedi_diffusion.app.results import parameters_of, png_of
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Sampling
+from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_range, check_text
 from jedi_diffusion.pictures import open_picture
@@ -31,24 +32,24 @@ MAX_MADE = 100
 """Pictures that a session keeps; the oldest go first."""
 PHOTO_SIDE = 1024
 """Photos are kept no larger than this, in pixels of the longer side."""
+SEEDS = 10**6
+"""Seeds are drawn below this: people can read them out."""
 SCALE = 3.0
 """Guidance in the middle between photos and prompt."""
-QUALITIES: dict[str, tuple[int, Literal["joint", "cached"]]] = {
-    "fast": (10, "cached"),
-    "balanced": (25, "joint"),
-    "best": (50, "joint"),
-}
-"""Steps and coupling."""
+QUALITIES = {"fast": 10, "balanced": 25, "best": 50}
+"""Steps."""
 
 
 @dataclass
 class Photo:
-    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre."""
+    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre. Examples make
+    room for a visitor's own photos."""
 
     picture: Image.Image
     name: str
     across: float = 0.5
     down: float = 0.5
+    is_example: bool = False
 
     def crop(self, width: int, height: int) -> Image.Image:
         centre = (self.across, self.down)
@@ -86,7 +87,7 @@ class Controls:
     guidance: float = SCALE
     image_guidance: float = SCALE
     steps: int = 25
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["own", "joint", "cached"] = "own"
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,11 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     pictures = [prompt for prompt in prompts for _ in range(controls.count)]
     if len(pictures) > MAX_PICTURES:
         raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
-    seed = secrets.randbelow(2**31) if controls.seed is None else controls.seed
+    seed = secrets.randbelow(SEEDS) if controls.seed is None else controls.seed
     check_range("The seed", seed, 0, MAX_SEED)
-    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"])
+    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"]), None
     if controls.by_hand:
-        steps, coupling = controls.steps, controls.coupling
+        steps, coupling = controls.steps, None if controls.coupling == "own" else controls.coupling
     mode, text, photos = guidance_of(controls)
     check_range("Steps", steps, 1, MAX_STEPS)
     for name, scale in (("The text's scale", text), ("The photos' scale", photos)):
@@ -181,19 +182,20 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     )
 
 
-def keep(session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path) -> list[Made]:
+def keep(
+    session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path, seal: Seal = unsigned
+) -> None:
     """Write the pictures of a finished job into the folder and add them to the session. Files of pictures
-    that the session no longer has are deleted."""
+    that the session no longer has are deleted. Raises what `seal` raises."""
     new = []
     for number, (prompt, seed) in enumerate(zip(job.ask.prompts, job.ask.seeds, strict=True)):
         words = "-".join(re.findall(r"\w+", prompt.lower()))[:48].strip("-") or "picture"
         path = folder / job.id / f"{words}_{seed}_{number}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png_of(job, number, card))
+        path.write_bytes(png_of(job, number, card, seal))
         new.append(Made(path, prompt, seed, controls, parameters_of(job, number, card)))
     session.made = [*new, *session.made]
     forget(session, MAX_MADE)
-    return new
 
 
 def forget(session: Session, most: int = 0) -> None:
@@ -215,17 +217,16 @@ def write_zip(session: Session, folder: Path) -> Path:
 
 
 def marked(prompts: str, unknown: Sequence[str]) -> str:
-    """The prompts as HTML with the words that the model leaves out marked; empty where there are none."""
-    if not unknown:
-        return ""
+    """The prompts with words that the model leaves out, as HTML with these marked; empty without any."""
     words = set(unknown)
 
     def mark(piece: str) -> str:
         shown = html.escape(piece)
         return f"<mark>{shown}</mark>" if piece.lower() in words else shown
 
-    text = "".join(map(mark, re.split(r"([^\W_]+)", prompts)))
-    return f"<p>The model does not know the marked words and leaves them out:</p><p>{text}</p>"
+    lines = ["".join(map(mark, re.split(r"([^\W_]+)", line))) for line in prompts.splitlines()]
+    text = "\n".join(line for line in lines if "<mark>" in line)
+    return f"<p>The model does not know the marked words and leaves them out:\n{text}</p>" if text else ""
 
 
 def status_of(job: Job, seconds_left: float | None) -> str:

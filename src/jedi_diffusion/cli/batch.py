@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from jedi_diffusion.cli import generate, models, options
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import GenerateOptions
+from jedi_diffusion.cli.options import CertificateAndKey, GenerateOptions
+from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import read_parameters
@@ -57,6 +58,8 @@ class BatchOptions:
     """Number format; float32, on CUDA bfloat16, if not given."""
     overwrite: bool = False
     """Replace pictures that an earlier run made with other settings."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
 
 
 class JobLine(BaseModel):
@@ -73,7 +76,7 @@ class JobLine(BaseModel):
     guidance: float = DEFAULTS.guidance
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = DEFAULTS.guidance_mode
     image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] = DEFAULTS.coupling
+    coupling: Literal["joint", "cached"] | None = DEFAULTS.coupling
     null_set: Literal["joint", "single"] = DEFAULTS.null_set
     joint_targets: bool = False
     size: int | None = None
@@ -97,6 +100,7 @@ def run(arguments: list[str]) -> None:
     given = tyro.cli(BatchOptions, args=arguments, prog="jedi batch")
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, generate.public_name(given.model))
     lines = read_lines(given)
     good = [line for line in lines if line.given is not None]
     for line in lines:
@@ -110,7 +114,7 @@ def run(arguments: list[str]) -> None:
     try:
         with generate.progress(sum(map(steps_of, good))) as bar:
             for line in good:
-                do(line, pipe, fingerprint, bar)
+                do(line, pipe, fingerprint, bar, seal)
     except KeyboardInterrupt:
         made = sum(line.made for line in lines)
         stop = f"Interrupted: {made} new pictures are in {out}; the same command goes on."
@@ -173,7 +177,7 @@ def steps_of(line: Line) -> int:
     return line.given.steps * len(line.given.prompt) * line.given.images_per_prompt
 
 
-def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm) -> None:
+def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
     """Make what is missing of a job. Notes in the line what fails; raises OutputError, which ends the run."""
     given = line.given
     assert given is not None
@@ -181,7 +185,7 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm) -> None:
     try:
         # Names are never taken by others here: each job has a folder of its own.
         job = generate.plan(replace(given, overwrite=True), generate.read_references(given.reference))
-        job = replace(job, options=generate.resolved(given, pipe))
+        job = replace(job, options=generate.resolved(given, pipe), seal=seal)
         settings = generate.describe(job, pipe, fingerprint)
         missing = [item for item in job.items if not is_made(job, item, settings)]
         if missing and given.joint_targets:  # its pictures come as one set or not at all

@@ -19,6 +19,9 @@ COMMANDS = {
     "synthesize": Command(
         "synthesize", "Make same-subject training sets by a recipe; goes on where it stopped."
     ),
+    "synthesize stages": Command(
+        "synthesize_stages", "What each stage does to an object or two, in pictures; before a long run."
+    ),
     "synthesize report": Command(
         "synthesize_report", "What a synthesis made and how good it is, as one page; Table 8."
     ),

@@ -42,8 +42,8 @@ class DemoOptions:
     """Denoising steps."""
     guidance: float = 3.0
     """Scale of eq. 3."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     seed: int = 0
     """Other seeds show other subjects."""
     model: str = "toybox"

@@ -16,10 +16,12 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
-    from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method, ModelMethod, TextOnlyMethod
+    from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method, Sampling
     from jedi_diffusion.evaluation.scoring import Scorer
     from jedi_diffusion.personalizer import Personalizer
 
@@ -29,8 +31,9 @@ class EvaluateOptions:
     """Compare methods by a recipe: pictures of every method for every case, scores, and one page.
 
     Started again with the same folder, it goes on where it stopped; each picture is made once. Writes
-    scores.json, scores.csv, scores.md, scores.tex and report.html. To score pictures that exist, see
-    `jedi evaluate score --help`.
+    scores.json, scores.csv, scores.md, scores.tex and report.html. A recipe with `tables` trains the compared
+    methods first and writes the paper's tables: tables.html, tables.json and tables.md. To score pictures
+    that exist, see `jedi evaluate score --help`.
     """
 
     recipe: tyro.conf.Positional[str]
@@ -57,6 +60,11 @@ def run(arguments: list[str]) -> None:
     device = models.pick_device(given.device)
     path = Path(given.recipe)
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
+    if "tables" in raw:
+        from jedi_diffusion.cli import paper_tables
+
+        paper_tables.run(raw, path, given.out, device, given.dry_run)
+        return
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
@@ -79,11 +87,17 @@ def run(arguments: list[str]) -> None:
 
 def check(recipe: EvaluationRecipe) -> None:
     """What can be judged before anything is rendered or loaded. Raises UsageError, ModelError."""
+    from jedi_diffusion.cli import finetuning
+    from jedi_diffusion.evaluation.recipe import CopyMethod, FinetunedMethod, IPAdapterMethod, OracleMethod
+    from jedi_diffusion.methods.ip_adapter import check_adapter
+
     for method in recipe.methods:
-        if method.kind in ("model", "text_only"):
+        if not isinstance(method, CopyMethod | OracleMethod):
             models.check_model_name(method.model)
-    if recipe.masks == "found" and recipe.encoders.kind != "toybox":
-        judging.load_finder("found", recipe.encoders.kind, "cpu")
+        if isinstance(method, FinetunedMethod):
+            finetuning.tuning_of(method)
+        if isinstance(method, IPAdapterMethod):
+            check_adapter(method.weights)
 
 
 def open_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
@@ -108,20 +122,28 @@ def generate_with(
     method: Method, recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: torch.device
 ) -> None:
     """The method's pictures that are missing; its model is loaded only where there are any."""
+    from jedi_diffusion.cli import finetuning
     from jedi_diffusion.evaluation.generate import generate, open_method_folder, pending
+    from jedi_diffusion.evaluation.recipe import FinetunedMethod
 
     record = {"method": method.model_dump(mode="json"), "set": wanted.settings}
     folder = open_method_folder(pictures_of(method, out), record)
     if pending(wanted, folder):
-        generate(wanted, personalizer(method, wanted, device), folder, recipe.batch)
+        generate(wanted, personalizer(method, wanted, device, out), folder, recipe.batch)
+    if isinstance(method, FinetunedMethod):
+        print(finetuning.describe(method.name, fits_of(method, out)))
 
 
 def pictures_of(method: Method, out: Path) -> Path:
     return out / "pictures" / method.name
 
 
-def personalizer(method: Method, wanted: EvaluationSet, device: torch.device) -> Personalizer:
-    """The method, ready to make pictures. Raises ModelError, UsageError."""
+def fits_of(method: Method, out: Path) -> Path:
+    return out / "fits" / method.name
+
+
+def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, out: Path) -> Personalizer:
+    """The method, ready to make pictures; what it fits goes to OUT/fits. Raises ModelError, UsageError."""
     match method.kind:
         case "copy":
             from jedi_diffusion.methods.copy_input import CopyInput
@@ -133,8 +155,35 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device) ->
             from jedi_diffusion.methods.text_only import TextOnly
 
             return TextOnly(*_loaded(method, device))
+        case "training_free":
+            from jedi_diffusion.methods.training_free import TrainingFreeJoint
+
+            pipe, settings = _loaded(method, device)
+            return TrainingFreeJoint(pipe, settings | {"null_set": method.null_set})
+        case "ip_adapter":
+            from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
+
+            pipe = _through_diffusers(
+                lambda dtype: load_ip_adapter(
+                    method.model, method.weights, method.image_encoder, method.scale, dtype
+                ),
+                method,
+                device,
+            )
+            return IPAdapter(pipe, _call(method, method.size))
+        case "blip_diffusion":
+            from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion
+
+            pipe = _through_diffusers(
+                lambda dtype: load_blip_diffusion(method.model, method.vocabulary, dtype), method, device
+            )
+            return BlipDiffusion(pipe, _call(method, method.size))
+        case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
+            from jedi_diffusion.cli import finetuning
+
+            return finetuning.finetuned(method, *_loaded(method, device), fits_of(method, out))
         case "model":
-            from jedi_diffusion.cli.personalizers import PipelinePersonalizer
+            from jedi_diffusion.methods.joint import Joint
 
             pipe, settings = _loaded(method, device)
             settings |= {
@@ -143,20 +192,34 @@ def personalizer(method: Method, wanted: EvaluationSet, device: torch.device) ->
                 "coupling": method.coupling,
                 "null_set": method.null_set,
             }
-            return PipelinePersonalizer(pipe, settings)
+            return Joint(pipe, settings)
 
 
-def _loaded(method: ModelMethod | TextOnlyMethod, device: torch.device) -> tuple[Any, dict[str, Any]]:
+def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]]:
     """The pipeline of a method, and the settings that all such methods have."""
-    pipe = models.load_model(method.model, device, models.pick_dtype(method.dtype, device))
-    size = method.size or models.own_size(pipe)
-    settings = {
+    from jedi_diffusion.evaluation.recipe import FinetunedMethod
+
+    dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
+    pipe = models.load_model(method.model, device, models.pick_dtype(dtype, device))
+    return pipe, _call(method, method.size or models.own_size(pipe))
+
+
+def _through_diffusers(load: Callable[[torch.dtype], Any], method: Sampling, device: torch.device) -> Any:
+    """A pipeline that is not a joint one, in the method's number format on its device."""
+    models.quiet_libraries()
+    pipe = load(models.pick_dtype(method.dtype, device)).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _call(method: Sampling, size: int) -> dict[str, Any]:
+    """Arguments that every pipeline's call takes."""
+    return {
         "num_inference_steps": method.steps,
         "guidance_scale": method.guidance,
         "height": size,
         "width": size,
     }
-    return pipe, settings
 
 
 def _oracle(wanted: EvaluationSet) -> Personalizer:
@@ -185,14 +248,16 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     from jedi_diffusion.evaluation.scoring import Scorer
 
     judges = recipe.encoders
-    clip, dino = (judges.clip, judges.dino) if judges.kind == "pretrained" else ("", "")
+    clip = dino = detector = segmenter = ""
+    if judges.kind == "pretrained":
+        clip, dino, detector, segmenter = judges.clip, judges.dino, judges.detector, judges.segmenter
     scorer = Scorer(
         wanted,
         judging.load_encoders(judges.kind, clip, dino, device),
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, judges.kind, device),
+        judging.load_finder(recipe.masks, judges.kind, device, detector, segmenter),
     )
     scorer.read_set()
     return scorer

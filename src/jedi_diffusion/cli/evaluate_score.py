@@ -58,6 +58,10 @@ class ScoreOptions:
     """DINO ViT-S/16: a transformers folder of safetensors, or a Hub id."""
     masks: Masking = "no"
     """MCLIP-I and MDINO on cut-outs: by x.mask.png beside every picture and photo (given), or found."""
+    detector: str = judging.DETECTOR_ID
+    """Finds the subject by its class, for --masks found: Grounding DINO, a folder or a Hub id."""
+    segmenter: str = judging.SEGMENTER_ID
+    """Segments what the detector found: SAM, a folder or a Hub id."""
     average: Averaging = "pairs"
     """Over all pairs of picture and photo (JeDi's), or by subject first (UNO's)."""
     cache: str | None = None
@@ -99,7 +103,7 @@ def run(arguments: list[str]) -> None:
         make_folder(given.cache or out / "features"),
         given.average,
         given.masks,
-        judging.load_finder(given.masks, given.encoders, device),
+        judging.load_finder(given.masks, given.encoders, device, given.detector, given.segmenter),
     )
     results = scorer.score(found)
     files = write_results(out, results, asdict(given))

@@ -10,19 +10,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__
 from jedi_diffusion.calls import Call, Sampling, run_call
-from jedi_diffusion.cli import models, naming, options
+from jedi_diffusion.cli import attention_map, models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
+from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+
+if TYPE_CHECKING:
+    from jedi_diffusion.model import AttentionRecord
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,10 @@ class Item:
     prompt: str
     seed: int
     file: str
+
+    @property
+    def map_file(self) -> str:
+        return attention_map.map_file(self.file)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Run:
     items: list[Item]
     references: list[Reference]
     suffix: str
+    seal: Seal = unsigned
     made: int = 0
     shown: list[Image.Image] = field(default_factory=list)
 
@@ -74,11 +83,12 @@ def run(arguments: list[str]) -> None:
     options.check(given)
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     recorded = options.read_settings(given.from_) if given.from_ else None
     references = read_references(given.reference)
     if recorded:
         check_same_references(recorded, references)
-    job = plan(given, references)
+    job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
@@ -93,6 +103,8 @@ def run(arguments: list[str]) -> None:
     save_png(job.path(SHEET), sheet(job))
     for item in job.items:
         print(job.path(item.file))
+        if job.options.attention_map is not None:
+            print(f"Attention:     {job.path(item.map_file)}")
     print(f"Contact sheet: {job.path(SHEET)}")
     print(f"Settings:      {job.path(SETTINGS)}")
 
@@ -138,6 +150,8 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
         items += [Item(prompt, seed, f"{name}_{seed}.png") for seed in seeds]
     folder = make_folder(given.out or ".")
     names = [SHEET, SETTINGS, *(item.file for item in items)]
+    if given.attention_map is not None:
+        names += [item.map_file for item in items]
     suffix = "" if given.overwrite else naming.free_suffix(folder, names)
     return Run(given, folder, items, references, suffix)
 
@@ -149,7 +163,9 @@ def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
         import torch
 
         torch.set_num_threads(recorded.threads)  # sums over another number of threads round differently
-    return pipe, replace(job, options=resolved(job.options, pipe))
+    job = replace(job, options=resolved(job.options, pipe))
+    attention_map.new_record(job.options)  # a point in pixels is held against the model's own size
+    return pipe, job
 
 
 def load_pipe(given: GenerateOptions) -> Any:
@@ -161,12 +177,13 @@ def load_pipe(given: GenerateOptions) -> Any:
 
 
 def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
-    """The options with what the pipeline decides filled in: device, dtype, size, second scale."""
+    """The options with what the pipeline decides filled in: device, dtype, size, coupling, second scale."""
     names: dict[str, Any] = {"device": pipe.device.type, "dtype": str(pipe.dtype).removeprefix("torch.")}
     return replace(
         given,
         **names,
         size=given.size or models.own_size(pipe),
+        coupling=given.coupling or ("joint" if given.joint_targets else pipe.config.coupling),
         image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
     )
 
@@ -187,12 +204,18 @@ def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
         "references": [
             {"path": str(Path(each.path).resolve()), "sha256": each.sha256} for each in job.references
         ],
-        "pictures": [
-            {"file": job.path(item.file).name, "prompt": item.prompt, "seed": item.seed} for item in job.items
-        ],
+        "pictures": [recorded_picture(job, item) for item in job.items],
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
+
+
+def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
+    """A picture in the settings file: its file, prompt and seed, and the file of its attention map."""
+    row = {"file": job.path(item.file).name, "prompt": item.prompt, "seed": item.seed}
+    if job.options.attention_map is not None:
+        row["attention_map"] = job.path(item.map_file).name
+    return row
 
 
 def progress(steps: int) -> tqdm:
@@ -201,13 +224,21 @@ def progress(steps: int) -> tqdm:
 
 
 def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
-    """Make the pictures, batch after batch, and write each as soon as it is there."""
+    """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given = job.options
     references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
-        for item, picture in zip(batch, sample(pipe, given, references, batch, bar), strict=True):
-            save_png(job.path(item.file), picture, parameters_of(item, settings))
+        record = attention_map.new_record(given)
+        pictures = sample(pipe, given, references, batch, bar, record)
+        for number, (item, picture) in enumerate(zip(batch, pictures, strict=True)):
+            png = png_bytes(picture, parameters_of(item, settings))
+            write_file(job.path(item.file), job.seal(png))
+            if record is not None:
+                name = f"{item.prompt} (seed {item.seed})"
+                figure = attention_map.draw(given, record, number, picture, references, name)
+                parameters = {**parameters_of(item, settings), "attention_map": given.attention_map}
+                save_png(job.path(item.map_file), figure, parameters)
             job.made += 1
             if job.made <= SHEET_PICTURES:
                 job.shown.append(picture)
@@ -221,7 +252,12 @@ def batches(job: Run) -> Iterator[list[Item]]:
 
 
 def sample(
-    pipe: Any, given: GenerateOptions, references: list[Image.Image], batch: list[Item], bar: tqdm
+    pipe: Any,
+    given: GenerateOptions,
+    references: list[Image.Image],
+    batch: list[Item],
+    bar: tqdm,
+    record: AttentionRecord | None = None,
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
     sampling = Sampling(
@@ -237,7 +273,7 @@ def sample(
     )
     prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
     call = Call(prompts, seeds, references, given.reference_prompt, sampling)
-    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)))
+    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record)
 
 
 def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
@@ -246,8 +282,11 @@ def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a picture carries of the settings: all but folders, which are nobody else's business."""
-    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt")
+    """What a picture carries of the settings: all but folders, which are nobody else's business.
+
+    An attention map leaves no trace either: the picture is the same without it.
+    """
+    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt", "attention_map")
     kept = {name: value for name, value in settings["options"].items() if name not in dropped}
     kept["model"] = public_name(kept["model"])
     return {

@@ -20,6 +20,8 @@ Inputs = Literal["picks", "all"]
 Averaging = Literal["pairs", "subjects"]
 Masking = Literal["no", "given", "found"]
 
+DETECTOR_ID = "IDEA-Research/grounding-dino-base"
+SEGMENTER_ID = "facebook/sam-vit-huge"
 MAX_SAMPLES = 1000
 MAX_REFERENCES = 16
 
@@ -57,15 +59,28 @@ def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list
     return [ClipEncoder(clip, device), DinoEncoder(dino, device)]
 
 
-def load_finder(masks: Masking, encoders: EncodersName, device: str) -> SubjectFinder | None:
-    """What finds subjects where masks are to be found. Raises UsageError where there is nothing that can."""
+def load_finder(
+    masks: Masking,
+    encoders: EncodersName,
+    device: str,
+    detector: str = DETECTOR_ID,
+    segmenter: str = SEGMENTER_ID,
+) -> SubjectFinder | None:
+    """What finds subjects where masks are to be found: the toybox's own with its encoders, else the models.
+
+    Raises ModelError.
+    """
     if masks != "found":
         return None
-    if encoders != "toybox":
-        raise UsageError("Only toybox subjects are found so far; give masks of others (--masks given).")
-    from jedi_diffusion.toybox.judges import ToyboxFinder
+    if encoders == "toybox":
+        from jedi_diffusion.toybox.judges import ToyboxFinder
 
-    return ToyboxFinder(device=device)
+        return ToyboxFinder(device=device)
+    from jedi_diffusion.cli.finders import load_detected_subject
+    from jedi_diffusion.cli.models import quiet_libraries
+
+    quiet_libraries()
+    return load_detected_subject(detector, segmenter, device)
 
 
 def check_numbers(given: Any, limits: dict[str, tuple[int, int]]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.limits import (
     MAX_GUIDANCE,
@@ -24,6 +25,7 @@ from jedi_diffusion.limits import (
 )
 
 Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+CertificateAndKey = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="CERT KEY")]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class GenerateOptions:
     """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
     image_guidance: float | None = None
     """Scale of the references in the staged modes; that of --guidance if not given."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: Literal["joint", "single"] = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
     joint_targets: bool = False
@@ -74,8 +76,12 @@ class GenerateOptions:
     """Where to compute."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format; float32, on CUDA bfloat16, if not given."""
+    attention_map: str | None = None
+    """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
     overwrite: bool = False
     """Replace files of earlier runs."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """A settings.json of an earlier run to repeat; options given beside it change it."""
 
@@ -151,7 +157,7 @@ def from_settings(settings: Settings) -> GenerateOptions:
 def to_record(options: GenerateOptions) -> dict[str, Any]:
     """Everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
     record = asdict(options)
-    del record["from_"], record["overwrite"]
+    del record["from_"], record["overwrite"], record["content_credentials"]
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
     if options.out:
@@ -178,6 +184,12 @@ def check(options: GenerateOptions) -> None:
             "0 references are given; at least 1 is needed: --reference photo.jpg. (Without one, "
             "--joint-targets and 2 or more pictures make a set of one new subject.)"
         )
+    if options.attention_map is not None:
+        read_point(options.attention_map, options.size)
+        if references == 0:
+            raise UsageError(
+                "--attention-map shows where pictures look in the references: give one with --reference."
+            )
     if references > MAX_REFERENCES:
         raise UsageError(f"{references} references are given; at most {MAX_REFERENCES} are used at once.")
     if options.joint_targets and pictures + references > MAX_SET:

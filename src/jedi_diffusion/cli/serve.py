@@ -19,7 +19,8 @@ import tyro
 from jedi_diffusion.cli import models
 from jedi_diffusion.cli.generate import public_name
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.cli.options import CertificateAndKey, Repeated
+from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.limits import check_range
 
@@ -63,6 +64,8 @@ class ServeOptions:
     """Pictures that may wait; beyond them clients are told to come back later."""
     deadline: float = 600.0
     """Seconds after which a request is given up."""
+    content_credentials: CertificateAndKey = None
+    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     grace: float = 30.0
     """Seconds that work in hand gets when the server is stopped."""
     batch: int = 0
@@ -86,6 +89,7 @@ def run(arguments: list[str]) -> None:
     tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
     show_notices()
     models.check_model_name(given.model)
+    seal = seal_of(given.content_credentials, public_name(given.model))
     try:
         from jedi_diffusion.app import cluster, gate, server
     except ModuleNotFoundError as error:
@@ -102,7 +106,7 @@ def run(arguments: list[str]) -> None:
     with ExitStack() as stack:
         stack.callback(listening.close)
         try:
-            serving, card = prepare(given, tokens, port, stack)
+            serving, card = prepare(given, tokens, port, seal, stack)
             show_faults_only()
             where = address(given.host, port)
             print(f"{card.name} is served at {where} (API: /docs). Ctrl-C ends it.", flush=True)
@@ -141,7 +145,9 @@ def read_tokens(path: str | None, variable: str) -> list[str]:
     return tokens
 
 
-def prepare(given: ServeOptions, tokens: list[str], port: int, stack: ExitStack) -> tuple[Any, ModelCard]:
+def prepare(
+    given: ServeOptions, tokens: list[str], port: int, seal: Seal, stack: ExitStack
+) -> tuple[Any, ModelCard]:
     """The server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
     ModelError, UsageError."""
     from jedi_diffusion.app.application import Access, make_application
@@ -168,6 +174,7 @@ def prepare(given: ServeOptions, tokens: list[str], port: int, stack: ExitStack)
         engine,
         card,
         unknown_words=card.unknown_words,
+        seal=seal,
         photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
         replicas=cluster,
     )

@@ -11,9 +11,9 @@ import tyro
 from jedi_diffusion.cli import models, naming
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
-from jedi_diffusion.cli.personalizers import PipelinePersonalizer
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.pictures import save_png
 
 SHEET, FIGURES = "photos.png", "photos.json"
@@ -38,8 +38,8 @@ class PhotosOptions:
     """Denoising steps."""
     guidance: float = 3.0
     """Scale of eq. 3."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     seed: int = 0
     """The same noise for every photo."""
     size: int | None = None
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
         "height": size,
         "width": size,
     }
-    personalizer = PipelinePersonalizer(pipe, settings)
+    personalizer = Joint(pipe, settings)
     made = photos.photo_sheet(found, personalizer, pipe.vae, given.prompt or photos.PROMPTS, given.seed)
     sheet = folder / naming.with_suffix(SHEET, suffix)
     save_png(sheet, made.sheet)

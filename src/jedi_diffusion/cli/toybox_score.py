@@ -11,9 +11,9 @@ import tyro
 from jedi_diffusion import __version__
 from jedi_diffusion.cli import models
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.personalizers import PipelinePersonalizer
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.pictures import save_png
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class ScoreOptions:
     """Eq. 3 (joint), or eq. 4 in one of its orders."""
     image_guidance: float | None = None
     """Scale of the references in the staged modes; that of --guidance if not given."""
-    coupling: Literal["joint", "cached"] = "joint"
-    """The paper's form, or references computed once and reused."""
+    coupling: Literal["joint", "cached"] | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: Literal["joint", "single"] = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
     size: int | None = None
@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
     size = given.size or models.own_size(pipe)
     pairs = [draw_pair(number, given.references, given.seed, given.classes) for number in range(given.pairs)]
     benchmark = Benchmark.render(pairs, encoders, size, str(device))
-    outputs = benchmark.run(PipelinePersonalizer(pipe, call_settings(given, size)), given.seed)
+    outputs = benchmark.run(Joint(pipe, call_settings(given, size)), given.seed)
     scores, baselines = benchmark.score(outputs), benchmark.baselines()
     print(table({given.model: scores, **baselines}))
     print(f"A copy is a picture within {benchmark.copy_threshold:.4f} of a reference.")

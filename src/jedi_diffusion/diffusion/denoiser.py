@@ -16,7 +16,8 @@ class Denoiser(Protocol):
 
     noisy (I, C, H, W); timestep () or (I,), in the scheduler's units; batch: the conditions of the pictures.
     Returns the prediction (I, C, H, W): the noise, or v, as the network was trained.
-    With `reference_cache` the batch holds targets only and reads the references from it.
+    With `reference_cache` the batch holds targets only and reads the references from it. `attention_record`,
+    passed only where one is asked for, takes down where the targets look.
     """
 
     def __call__(
@@ -26,4 +27,5 @@ class Denoiser(Protocol):
         batch: SetBatch,
         coupling: Coupling = "joint",
         reference_cache: Any = None,
+        attention_record: Any = None,
     ) -> Tensor: ...

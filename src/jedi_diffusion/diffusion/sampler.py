@@ -45,6 +45,8 @@ class SamplingPlan:
     null_set: what a branch without references keeps: "joint" the whole set, its references re-noised but not
     shown as references; "single" each target as a set of one. Cached references are never noised, so there is
     nothing to keep and both are the same.
+    attention_record: a `model.AttentionRecord` that takes down where targets look, in the branch with most
+    conditions.
     """
 
     batch: SetBatch
@@ -52,6 +54,7 @@ class SamplingPlan:
     guidance: Guidance
     null_set: NullSet = "joint"
     cached: CachedReferences | None = None
+    attention_record: Any = None
 
 
 def sample(
@@ -84,9 +87,8 @@ def sample(
         pictures[~given] = latents
         pictures[given] = renoise(scheduler, references, reference_noise, timestep)
         noisy = scheduler.scale_model_input(pictures[layout.rows], timestep)
-        predictions = denoiser(
-            noisy, timestep, layout.batch, coupling=coupling, reference_cache=layout.reference_cache
-        )
+        more = {"reference_cache": layout.reference_cache, **_recording(plan, layout, step)}
+        predictions = denoiser(noisy, timestep, layout.batch, coupling=coupling, **more)
         guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         changed = callback(step, timestep, latents) if callback else None
@@ -162,6 +164,14 @@ def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool)
         latents, mask = torch.zeros_like(chosen.latents), torch.ones_like(chosen.mask)
         chosen = replace(chosen, latents=latents, mask=mask)
     return chosen
+
+
+def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> dict[str, Any]:
+    """The last branch of guidance has all conditions that count: its targets are recorded."""
+    if plan.attention_record is None:
+        return {}
+    size = tuple(plan.batch.latents.shape[-2:])
+    return {"attention_record": plan.attention_record.writer(step, layout.targets[-1].tolist(), size)}
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:

@@ -56,11 +56,16 @@ class ToyboxSection(SetSection):
 
 
 class PretrainedSection(Section):
-    """CLIP ViT-B/32 and DINO ViT-S/16: transformers folders of safetensors, or Hub ids."""
+    """CLIP ViT-B/32 and DINO ViT-S/16: transformers folders of safetensors, or Hub ids.
+
+    detector, segmenter: Grounding DINO and SAM, which find the subject for `masks: found`.
+    """
 
     kind: Literal["pretrained"]
     clip: str = CLIP_ID
     dino: str = DINO_ID
+    detector: str = "IDEA-Research/grounding-dino-base"
+    segmenter: str = "facebook/sam-vit-huge"
 
 
 class ToyboxEncoders(Section):
@@ -91,7 +96,7 @@ class ModelMethod(Sampling):
     kind: Literal["model"]
     guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
     image_guidance: Annotated[float | None, Field(ge=0, le=100)] = None
-    coupling: Literal["joint", "cached"] = "joint"
+    coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
 
 
@@ -99,6 +104,77 @@ class TextOnlyMethod(Sampling):
     """The same model without the references."""
 
     kind: Literal["text_only"]
+
+
+class TrainingFreeMethod(Sampling):
+    """Coupled attention and replacement on any model, untrained, its input withheld."""
+
+    kind: Literal["training_free"]
+    null_set: Literal["joint", "single"] = "joint"
+
+
+class FinetunedMethod(Sampling):
+    """What finetuning methods share: how each subject is fitted. What is not given is the method's own."""
+
+    fit_steps: Annotated[int | None, Field(ge=0, description="0: nothing is fitted")] = None
+    learning_rate: Annotated[float | None, Field(gt=0, le=10)] = None
+    fit_batch: Annotated[int | None, Field(ge=1, le=1024, description="references a step")] = None
+    prior_pictures: Annotated[int | None, Field(ge=0, le=10_000, description="0: no preservation")] = None
+    prior_weight: Annotated[float | None, Field(ge=0, le=1000)] = None
+    fit_seed: int = Field(0, ge=0, lt=2**31)
+    dtype: Literal["auto", "float32"] = "auto"
+
+
+class DreamBoothMethod(FinetunedMethod):
+    """DreamBooth with prior preservation: all weights, or LoRA of a rank."""
+
+    kind: Literal["dreambooth"]
+    rank: Annotated[int | None, Field(ge=1, le=1024)] = None
+
+
+class TextualInversionMethod(FinetunedMethod):
+    """Textual Inversion: one new word."""
+
+    kind: Literal["textual_inversion"]
+
+
+class CustomDiffusionMethod(FinetunedMethod):
+    """Custom Diffusion: keys and values of the cross-attention, and one new word."""
+
+    kind: Literal["custom_diffusion"]
+
+
+class SVDiffMethod(FinetunedMethod):
+    """SVDiff: singular values of the weights."""
+
+    kind: Literal["svdiff"]
+
+
+class DiffuseKronAMethod(FinetunedMethod):
+    """DiffuseKronA: Kronecker products on the attention layers. `factor`: near A's sides; none: roots."""
+
+    kind: Literal["diffusekrona"]
+    factor: Annotated[int | None, Field(ge=1, le=1024)] = None
+
+
+class IPAdapterMethod(Sampling):
+    """IP-Adapter on a single-image model. `weights`: a safetensors file; `image_encoder`: a CLIP folder."""
+
+    kind: Literal["ip_adapter"]
+    model: str
+    weights: str
+    image_encoder: str
+    scale: Annotated[float, Field(ge=0, le=10)] = 1.0
+    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
+
+
+class BlipDiffusionMethod(Sampling):
+    """BLIP-Diffusion. `model`: its diffusers folder; `vocabulary`: the tokenizer of BERT, uncased."""
+
+    kind: Literal["blip_diffusion"]
+    model: str
+    vocabulary: str = "google-bert/bert-base-uncased"
+    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
 
 
 class CopyMethod(MethodSection):
@@ -113,7 +189,12 @@ class OracleMethod(MethodSection):
     kind: Literal["oracle"]
 
 
-Method = Annotated[ModelMethod | TextOnlyMethod | CopyMethod | OracleMethod, Field(discriminator="kind")]
+Fitted = DreamBoothMethod | TextualInversionMethod | CustomDiffusionMethod | SVDiffMethod | DiffuseKronAMethod
+ThroughDiffusers = IPAdapterMethod | BlipDiffusionMethod
+Method = Annotated[
+    ModelMethod | TextOnlyMethod | TrainingFreeMethod | Fitted | ThroughDiffusers | CopyMethod | OracleMethod,
+    Field(discriminator="kind"),
+]
 
 
 class EvaluationRecipe(Section):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jedi_diffusion.methods.joint import Joint
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -26,8 +28,4 @@ class TextOnly:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        import torch
-
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        out: Any = self.pipeline(prompt=list(prompts), generator=generators, **self.settings)
-        return out.images
+        return Joint(self.pipeline, self.settings)([], [], prompts, seeds)

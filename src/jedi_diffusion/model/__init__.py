@@ -1,5 +1,9 @@
-"""The joint model: coupled self-attention on a diffusers UNet, its widened input, the reference cache."""
+"""The joint model: coupled self-attention on a diffusers UNet, its widened input, the reference cache.
 
+Also the record of where its attention looks.
+"""
+
+from jedi_diffusion.model.attention_record import AttentionMap, AttentionRecord, Correspondence
 from jedi_diffusion.model.joint_unet import (
     JointDenoiser,
     install_coupling,
@@ -12,7 +16,10 @@ from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, 
 
 __all__ = [
     "REFERENCE_TIMESTEP",
+    "AttentionMap",
+    "AttentionRecord",
     "CacheView",
+    "Correspondence",
     "JointDenoiser",
     "ReferenceCache",
     "install_coupling",

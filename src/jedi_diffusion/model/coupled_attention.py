@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.model.attention_record import AttentionWriter
 from jedi_diffusion.model.reference_cache import CacheView, CacheWriter, Pair
 
 
@@ -40,12 +41,14 @@ class CoupledSelfAttnProcessor:
         set_sizes: Sequence[int] | None = None,
         reference_cache: CacheWriter | CacheView | None = None,
         is_reference: torch.Tensor | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C).
 
         set_sizes: N of every set, in order. reference_cache: a writer keeps this pass's keys and values, a
         view adds those of references to what each set sees. is_reference (I,) bool: see `coupled_attention`.
-        Raises UsageError for sizes that do not add up to I, an attention mask, or a cache that does not fit.
+        attention_record: takes down where targets look; the result is the same. Raises UsageError for sizes
+        that do not add up to I, an attention mask, or a cache that does not fit.
         """
         if attention_mask is not None:
             raise UsageError(
@@ -59,6 +62,8 @@ class CoupledSelfAttnProcessor:
             reference_cache.store(self.layer, key, value)
         elif reference_cache is not None:
             references = reference_cache.read(self.layer, like=key)
+        if attention_record is not None:
+            attention_record.store(self.layer, query, key, sizes, references)
         mixed = coupled_attention(query, key, value, sizes, references, is_reference)
         output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
         return attn.to_out[1](output)
@@ -84,6 +89,7 @@ class PerPictureProcessor:
         set_sizes: Sequence[int] | None = None,
         reference_cache: CacheWriter | CacheView | None = None,
         is_reference: torch.Tensor | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C), each picture with its own text."""
         return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)

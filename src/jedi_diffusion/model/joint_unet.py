@@ -22,6 +22,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.model.attention_record import AttentionWriter
 from jedi_diffusion.model.coupled_attention import CoupledSelfAttnProcessor, PerPictureProcessor
 from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.sets import SetBatch
@@ -159,23 +160,27 @@ class JointDenoiser(nn.Module):
         batch: SetBatch,
         coupling: Coupling = "joint",
         reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> torch.Tensor:
         """noisy (I, C, H, W) and a timestep, scalar or (I,), to the prediction (I, C, H, W) in noisy's dtype.
 
         coupling "joint": all pictures of a set attend to each other. "cached" without a cache (training): the
         references of each set run first, on clean latents at REFERENCE_TIMESTEP whatever `noisy` holds for
         them, and each target reads them and itself; gradients flow through both. "cached" with a view of a
-        filled cache (sampling): `batch` holds targets only, whose sets read what the view gives them. Raises
-        UsageError for an unknown coupling or conditions that the UNet lacks.
+        filled cache (sampling): `batch` holds targets only, whose sets read what the view gives them.
+        attention_record: takes down where targets look, while sampling only. Raises UsageError for an unknown
+        coupling or conditions that the UNet lacks.
         """
         if coupling not in ("joint", "cached"):
             raise UsageError(f"Unknown coupling {coupling!r}; it is 'joint' or 'cached'.")
         if coupling == "joint":
             if reference_cache is not None:
                 raise UsageError("A reference cache needs coupling 'cached'.")
-            return self._run(noisy, timestep, batch)
+            return self._run(noisy, timestep, batch, None, attention_record)
         if reference_cache is not None:
-            return self._run(noisy, timestep, batch, reference_cache)
+            return self._run(noisy, timestep, batch, reference_cache, attention_record)
+        if attention_record is not None:
+            raise UsageError("With coupling 'cached', attention is recorded where a filled cache is read.")
         return self._run_both(noisy, timestep, batch)
 
     def fill_cache(self, references: SetBatch) -> ReferenceCache:
@@ -219,6 +224,7 @@ class JointDenoiser(nn.Module):
         timestep: torch.Tensor | float,
         batch: SetBatch,
         reference_cache: CacheWriter | CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> torch.Tensor:
         mask = batch.mask.to(noisy.dtype).expand(-1, 1, *noisy.shape[-2:])
         inputs = torch.cat([noisy, mask, batch.reference_latents.to(noisy.dtype)], dim=1)
@@ -228,7 +234,11 @@ class JointDenoiser(nn.Module):
             timestep,
             encoder_hidden_states=batch.text.to(dtype),
             added_cond_kwargs=self._added_conditions(batch),
-            cross_attention_kwargs={"set_sizes": batch.set_sizes, "reference_cache": reference_cache},
+            cross_attention_kwargs={
+                "set_sizes": batch.set_sizes,
+                "reference_cache": reference_cache,
+                "attention_record": attention_record,
+            },
             return_dict=False,
         )[0]
         return prediction.to(noisy.dtype)

@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 class Lines:
     """Numbers in 0..1 over a range: {name: [(x, y), ...]}; points whose y is NaN are left out.
 
-    along: what x is. marks: upright lines, (x, label).
+    along: what x is. marks: upright lines, (x, label). ticks: where x is labelled, fifths if not given.
     """
 
     title: str
@@ -57,6 +57,7 @@ class Lines:
     along: str
     marks: Sequence[tuple[float, str]] = field(default=())
     note: str = ""
+    ticks: Sequence[float] = ()
 
     def frame(self) -> Frame:
         """Where everything is drawn."""
@@ -71,8 +72,9 @@ class Lines:
             return round(BOTTOM - y * (BOTTOM - TOP), 1)
 
         steps = [number / 5 for number in range(6)]
+        columns = [(across(low + span * step), f"{low + span * step:.2f}") for step in steps]
         return Frame(
-            columns=[(across(low + span * step), f"{low + span * step:.2f}") for step in steps],
+            columns=[(across(x), f"{x:g}") for x in self.ticks] or columns,
             rows=[(up(step), f"{step:.1f}") for step in steps],
             marks=[(across(x), label) for x, label in self.marks],
             lines=[

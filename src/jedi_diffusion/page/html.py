@@ -28,11 +28,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures side by side, each with what stands below it; `title` and `note` stand above."""
+    """Pictures side by side, each with what stands below it; `title` and `note` stand above.
+
+    side: pixels of the longer side of embedded pictures, at most; None is the gallery's.
+    """
 
     title: str
     pictures: Sequence[tuple[Image.Image, str]]
     note: str = ""
+    side: int | None = None
 
 
 @dataclass(frozen=True)

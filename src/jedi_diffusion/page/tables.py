@@ -15,7 +15,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the rows."""
+    """Cells as text; the first column names the rows. note: a paragraph a line."""
 
     title: str
     head: Sequence[str]
@@ -31,7 +31,7 @@ def markdown(table: Table) -> str:
     """The table with its title and note, ending in a line break."""
     lines = [_cells(table.head), "|---" + "|---:" * (len(table.head) - 1) + "|"]
     lines += [_cells(row) for row in table.rows]
-    parts = [f"**{table.title}**", "\n".join(lines), *([table.note] if table.note else [])]
+    parts = [f"**{table.title}**", "\n".join(lines), *table.note.splitlines()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -39,6 +39,7 @@ from jedi_diffusion.synthesis.records import (
     Stage,
     Step,
 )
+from jedi_diffusion.synthesis.seams import Tile, find_tiles, seam_gap
 from jedi_diffusion.synthesis.seeds import derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 
@@ -142,10 +143,15 @@ def _judge(
     settings: StageSettings,
 ) -> Iterator[Instance | Rejection]:
     kept: list[Found] = []
+    tiles = find_tiles(collage.picture, settings.seam)
     for number, (detection, mask) in enumerate(zip(detections, masks, strict=True)):
         key = replace(collage.key, instance=number)
         found = measure(detection, mask)
-        fault = instance_fault(found, settings) or overlap_fault(found, kept, settings)
+        fault = (
+            instance_fault(found, settings)
+            or seam_fault(found, tiles, settings)
+            or overlap_fault(found, kept, settings)
+        )
         if fault:
             yield Rejection(key, Stage.INSTANCE, *fault, box=found.place)
         else:
@@ -175,10 +181,22 @@ def instance_fault(found: Found, settings: StageSettings) -> tuple[Reason, str] 
         return Reason.TOO_SMALL, f"covers {part:.4f} of the collage, less than {settings.min_area}"
     if part > settings.max_area:
         return Reason.TOO_LARGE, f"covers {part:.4f} of the collage, more than {settings.max_area}"
-    margin = max(1, round(settings.border * max(width, height)))
-    gap = min(left, top, width - right, height - bottom)
+    gap, margin = min(left, top, width - right, height - bottom), _margin(found, settings)
     if gap < margin:
         return Reason.CUT_BY_BORDER, f"{gap} pixels from the border, nearer than {margin}"
+    return None
+
+
+def _margin(found: Found, settings: StageSettings) -> int:
+    return max(1, round(settings.border * max(found.mask.shape)))
+
+
+def seam_fault(found: Found, tiles: Sequence[Tile], settings: StageSettings) -> tuple[Reason, str] | None:
+    """Whether an instance is at, or reaches over, an edge of the tile that it lies in."""
+    height, width = found.mask.shape
+    gap, margin = seam_gap(found.span, tiles, (width, height)), _margin(found, settings)
+    if gap is not None and gap < margin:
+        return Reason.CUT_BY_SEAM, f"{gap} pixels from a seam, nearer than {margin}"
     return None
 
 

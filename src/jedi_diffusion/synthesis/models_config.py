@@ -1,16 +1,16 @@
 """Which model does which part: the `models` section of a recipe, checked without loading anything.
 
-Every part has a `kind`, which names an adapter, and the adapter's settings. To add a kind, put its settings
-class into the part's field of `ModelsConfig`, and into `BUILDERS` where the adapter is.
+Every part has a `kind`, which names an adapter, and the adapter's settings. To add a kind, add a line to
+`KINDS`, or give a table of one's own: the command line adds the toybox's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.synthesis.adapters.endpoint import EndpointSettings
@@ -21,61 +21,94 @@ from jedi_diffusion.synthesis.adapters.settings import (
     InpaintingSettings,
     InstructPix2PixSettings,
     InstructSettings,
+    PlainSettings,
     SamSettings,
+    TemplateSettings,
     TextToImageSettings,
 )
 from jedi_diffusion.synthesis.protocols import Models
+from jedi_diffusion.synthesis.recipe import PARTS
 
+
+class Kind(NamedTuple):
+    """A kind of model. settings: its class, with a field `kind`. make: what makes the model from (settings,
+    device), or its "module:name", which is imported when the model is made.
+    """
+
+    settings: type[BaseModel]
+    make: str | Callable[[Any, str], Any]
+
+
+Kinds = Mapping[tuple[str, str], Kind]
+"""By part and kind."""
 ADAPTERS = "jedi_diffusion.synthesis.adapters"
-BUILDERS = {
-    ("writer", "instruct"): f"{ADAPTERS}.instruct:InstructPromptWriter",
-    ("writer", "endpoint"): f"{ADAPTERS}.endpoint:connect",
-    ("generator", "text-to-image"): f"{ADAPTERS}.pipelines:TextToImageGenerator",
-    ("detector", "grounding-dino"): f"{ADAPTERS}.grounding_dino:GroundingDinoDetector",
-    ("segmenter", "sam"): f"{ADAPTERS}.sam:SamSegmenter",
-    ("embedder", "clip"): f"{ADAPTERS}.clip:ClipEmbedder",
-    ("inpainter", "inpainting"): f"{ADAPTERS}.pipelines:PipelineInpainter",
-    ("stylizer", "instruct-pix2pix"): f"{ADAPTERS}.pipelines:InstructPix2PixStylizer",
-    ("captioner", "blip-2"): f"{ADAPTERS}.blip2:Blip2Captioner",
+KINDS: Final[Kinds] = {
+    ("writer", "instruct"): Kind(InstructSettings, f"{ADAPTERS}.instruct:InstructPromptWriter"),
+    ("writer", "endpoint"): Kind(EndpointSettings, f"{ADAPTERS}.endpoint:connect"),
+    ("writer", "templates"): Kind(TemplateSettings, f"{ADAPTERS}.templates:make_writer"),
+    ("generator", "text-to-image"): Kind(TextToImageSettings, f"{ADAPTERS}.pipelines:TextToImageGenerator"),
+    ("detector", "grounding-dino"): Kind(
+        GroundingDinoSettings, f"{ADAPTERS}.grounding_dino:GroundingDinoDetector"
+    ),
+    ("detector", "plain-background"): Kind(PlainSettings, f"{ADAPTERS}.plain_background:make_detector"),
+    ("segmenter", "sam"): Kind(SamSettings, f"{ADAPTERS}.sam:SamSegmenter"),
+    ("segmenter", "plain-background"): Kind(PlainSettings, f"{ADAPTERS}.plain_background:make_segmenter"),
+    ("embedder", "clip"): Kind(ClipSettings, f"{ADAPTERS}.clip:ClipEmbedder"),
+    ("inpainter", "inpainting"): Kind(InpaintingSettings, f"{ADAPTERS}.pipelines:PipelineInpainter"),
+    ("stylizer", "instruct-pix2pix"): Kind(
+        InstructPix2PixSettings, f"{ADAPTERS}.pipelines:InstructPix2PixStylizer"
+    ),
+    ("stylizer", "filters"): Kind(PlainSettings, f"{ADAPTERS}.filters:make_stylizer"),
+    ("captioner", "blip-2"): Kind(Blip2Settings, f"{ADAPTERS}.blip2:Blip2Captioner"),
 }
-"""(part, kind) -> "module:name" of what makes the model from (settings, device); imported when it is made."""
 
 
-class ModelsConfig(BaseModel):
-    """A model for every part. `kind` may be left out where a part has one kind only."""
+def check_models(choices: Mapping[str, Any], kinds: Kinds = KINDS) -> dict[str, BaseModel]:
+    """{part: {"kind": ..., settings}} of a recipe -> {part: its settings}.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Raises RecipeError naming every fault.
+    """
+    faults = [f"models.{part}: there is no such part" for part in choices if part not in PARTS]
+    checked: dict[str, BaseModel] = {}
+    for part in PARTS:
+        kind = choices[part].get("kind") if part in choices else None
+        own = [name for owner, name in kinds if owner == part]
+        if part not in choices:
+            faults.append(f"models.{part}: a model is missing")
+        elif kind not in own:
+            given = "a kind is missing" if kind is None else f"there is no {kind!r}"
+            faults.append(f"models.{part}.kind: {given}; the kinds are {', '.join(own)}")
+        else:
+            try:
+                checked[part] = kinds[part, kind].settings.model_validate(dict(choices[part]))
+            except ValidationError as error:
+                found = [(".".join(map(str, (part, *each["loc"]))), each["msg"]) for each in error.errors()]
+                faults += [f"models.{place}: {message}" for place, message in found]
+    if faults:
+        raise RecipeError(f"The models of the recipe do not fit: {'; '.join(faults)}.")
+    return checked
 
-    writer: Annotated[InstructSettings | EndpointSettings, Field(discriminator="kind")]
-    generator: TextToImageSettings
-    detector: GroundingDinoSettings
-    segmenter: SamSettings
-    embedder: ClipSettings
-    inpainter: InpaintingSettings
-    stylizer: InstructPix2PixSettings
-    captioner: Blip2Settings
 
-
-def check_models(choices: Mapping[str, Any]) -> ModelsConfig:
-    """{part: {"kind": ..., settings}} of a recipe, checked. Raises RecipeError naming every fault."""
-    try:
-        return ModelsConfig.model_validate(dict(choices))
-    except ValidationError as error:
-        faults = "; ".join(f"models.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"The models of the recipe do not fit: {faults}.") from error
-
-
-def build_model(part: str, settings: BaseModel, device: str) -> Any:
+def build_model(part: str, settings: BaseModel, device: str, kinds: Kinds = KINDS) -> Any:
     """The model of one part on `device` ("cpu", "cuda", "cuda:1"), loaded; its own `device` comes first.
 
     Raises ModelError or UsageError where it cannot be used.
     """
-    module, name = BUILDERS[part, getattr(settings, "kind")].split(":")  # noqa: B009 - the union has no base
-    return getattr(import_module(module), name)(settings, device)
+    make = kinds[part, getattr(settings, "kind")].make  # noqa: B009 - the settings have no common base
+    if isinstance(make, str):
+        module, name = make.split(":")
+        make = getattr(import_module(module), name)
+    return make(settings, device)
 
 
-def build_models(config: ModelsConfig, device: str) -> Models:
-    """All models, loaded one after the other. Raises ModelError or UsageError for the first that fails."""
-    return Models(
-        **{part: build_model(part, getattr(config, part), device) for part in ModelsConfig.model_fields}
-    )
+def build_models(
+    checked: Mapping[str, BaseModel], device: str, kinds: Kinds = KINDS, parts: Collection[str] = PARTS
+) -> Models:
+    """The models of some parts, loaded one after the other; None for the others.
+
+    Raises ModelError or UsageError for the first that cannot be used.
+    """
+    made: dict[str, Any] = dict.fromkeys(PARTS)
+    for part in parts:
+        made[part] = build_model(part, checked[part], device, kinds)
+    return Models(**made)

@@ -11,7 +11,9 @@ from jedi_diffusion.synthesis.records import Reason, Rejection
 from jedi_diffusion.synthesis.work import STEP_NAMES, StageCount, StepDone, check_failures
 
 EVERY = 15.0
-"""Seconds between two reports, at least."""
+"""Seconds between the reports on two shards, at least."""
+SILENCE = 60.0
+"""Seconds after which a report comes in the middle of a shard: with large models one takes long."""
 
 
 class Watch:
@@ -48,6 +50,7 @@ class Watch:
         self._failed += [each for each in rejected if each.reason is Reason.MODEL_FAILED]
         check_failures(self._failed, self._failures)
         self.check()
+        self._report_after(SILENCE)
 
     def check(self) -> None:
         """Raises KeyboardInterrupt where the run was asked to stop."""
@@ -59,7 +62,10 @@ class Watch:
     def shard(self) -> None:
         """A shard is whole."""
         self.done += 1
-        if time.monotonic() - self._said >= EVERY or self.done == self.shards:
+        self._report_after(0 if self.done == self.shards else EVERY)
+
+    def _report_after(self, seconds: float) -> None:
+        if time.monotonic() - self._said >= seconds:
             self._said = time.monotonic()
             self._say(self.describe())
 

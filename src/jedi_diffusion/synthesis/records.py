@@ -49,6 +49,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too small"
     TOO_LARGE = "too large"
     CUT_BY_BORDER = "cut off by the border"
+    CUT_BY_SEAM = "cut off by a seam inside the collage"
     OVERLAPPING = "overlaps a surer instance"
     ALONE = "no other instance shows the same subject"
     EMPTY_CAPTION = "the caption is empty"

@@ -6,6 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from jedi_diffusion.synthesis.seams import SEAM
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=16, le=4096, multiple_of=8, description="pixels of a side")]
 Text = Annotated[str, Field(min_length=1, max_length=300)]
@@ -54,7 +56,10 @@ class StageSettings(BaseModel):
     min_area: Fraction = Field(0.01, description="least part of the collage that an instance covers")
     max_area: Fraction = Field(0.5, description="largest part; above it is the collage as a whole")
     border: Fraction = Field(
-        0.004, description="an instance this near to the border (part of a side) is cut off"
+        0.004, description="an instance this near to the border or a seam (part of a side) is cut off"
+    )
+    seam: Fraction | None = Field(
+        SEAM, description="part of a line over which colors step, for it to be a seam; none looks for none"
     )
     max_overlap: Fraction = Field(0.2, description="largest part of an instance that another may cover")
     # 4: affinity graph

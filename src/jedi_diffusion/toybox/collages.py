@@ -1,7 +1,8 @@
 """Collages of one subject, and scenes with nobody in them: what single-image models are stood in for by.
 
-A collage holds views of one subject on a plain background, and, as those of real models do, some of a
-look-alike and some that the border cuts off. Letters: I pictures; H, W pixels.
+A collage holds views of one subject on a plain background or on tiles of different colors, and, as those of
+real models do, some of a look-alike and some that the border or a tile's edge cuts off. Letters: I pictures;
+H, W pixels.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from jedi_diffusion.toybox.parts import Material, Part
 
 CELLS = 3
 """Cells of a side; a view stands in each of some of them."""
+VIEW = 0.92
+"""Side of a view, part of its cell's."""
 VIEWS = (3, 5)
 """Least and most views of the collage's subject."""
 LOOKALIKES = (0.4, 0.4, 0.2)
 """Probabilities of 0, 1 and 2 views of the look-alike, another individual of the same class."""
 CUT_SHARE = 0.4
-"""Of the collages, those with a view that the border cuts off."""
+"""Of the collages, those with a view that the border or a tile's edge cuts off."""
+TILED_SHARE = 0.3
+"""Of the collages, those in which every cell is a tile with a background of its own."""
+FRAME = (0, 4)
+"""Least and most pixels between tiles and around them, at 240 pixels a side."""
 LIGHTS = ("on a wooden floor", "on a tiled floor", "on the grass", "in a kitchen")
 """Scenes whose light falls on the views of a collage."""
 NOISE = 1.5
@@ -41,13 +48,15 @@ _FAR = np.array([50.0, 0.0, 50.0], dtype=np.float32)
 _NOBODY = Part("ellipsoid", (0.0, -3.0, 0.0), (0.01, 0.01, 0.01), Material())
 
 Pixels = NDArray[np.uint8]
+Window = tuple[int, int, int, int]
+"""left, top, right, bottom, in pixels of the collage."""
 
 
 class Panel(NamedTuple):
     """A view in a collage: whom it shows, where (left, top, right, bottom), and whether it is whole."""
 
     subject: world.Subject
-    box: tuple[int, int, int, int]
+    box: Window
     whole: bool
 
 
@@ -84,17 +93,35 @@ def draw_collage(prompt: str, seed: int, size: int, rays: int = 2) -> DrawnColla
         world.sample_picture(each, int(rng.integers(1 << 40)), light, style="", attribute="")
         for each in shown
     ]
-    drawn = world.render(specs, size // CELLS, rays)
+    drawn = world.render(specs, round(VIEW * size / CELLS), rays)
     canvas = _background(size, rng)
-    cells = rng.permutation(CELLS * CELLS)[: len(shown)]
+    cells = rng.permutation(CELLS * CELLS)[: len(shown)].tolist()
     cut = int(rng.integers(len(shown))) if rng.random() < CUT_SHARE else None
+    windows = _windows(canvas, np.random.default_rng([subject.seed, seed, 1]))
     panels = []
     for number, (each, cell) in enumerate(zip(shown, cells, strict=True)):
-        view = drawn.pictures[number].permute(1, 2, 0).numpy()
-        center = _place(int(cell), size, number == cut, rng)
-        box, whole = _paste(canvas, view, drawn.masks[number].numpy(), center)
+        mask = drawn.masks[number].numpy()
+        view = without_fringe(drawn.pictures[number].permute(1, 2, 0).numpy(), mask)
+        center = _place(cell, size, windows[cell], number == cut, rng)
+        box, whole = _paste(canvas, windows[cell], view, mask, center)
         panels.append(Panel(each, box, whole))
     return DrawnCollage(Image.fromarray(canvas), tuple(panels))
+
+
+def _windows(canvas: Pixels, rng: np.random.Generator) -> list[Window]:
+    """Where a view of each cell is seen: on the whole canvas, or on the cell's tile, which is drawn here."""
+    size = len(canvas)
+    if rng.random() >= TILED_SHARE:
+        return [(0, 0, size, size)] * CELLS**2
+    frame = round(rng.integers(FRAME[0], FRAME[1] + 1) * size / 240)
+    canvas[:] = rng.choice((255, 20))
+    windows = []
+    for row, column in np.ndindex(CELLS, CELLS):
+        left, top = column * size // CELLS + frame // 2, row * size // CELLS + frame // 2
+        side = size // CELLS - frame
+        canvas[top : top + side, left : left + side] = _background(side, rng)
+        windows.append((left, top, left + side, top + side))
+    return windows
 
 
 def _background(size: int, rng: np.random.Generator) -> Pixels:
@@ -110,26 +137,49 @@ def _background(size: int, rng: np.random.Generator) -> Pixels:
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
-def _place(cell: int, size: int, cut: bool, rng: np.random.Generator) -> tuple[int, int]:
-    """The middle (column, row) of a view: in its cell, or on the border beside it."""
+def _place(cell: int, size: int, window: Window, cut: bool, rng: np.random.Generator) -> tuple[int, int]:
+    """The middle (column, row) of a view: in its cell, or on an edge of the window beside it."""
     row, column = divmod(cell, CELLS)
     middle = [(place + 0.5) * size / CELLS for place in (column, row)]
     if cut:
         axis = int(rng.integers(2))
-        middle[axis] = float(size if rng.random() < 0.5 else 0)
+        middle[axis] = float(window[axis + 2] if rng.random() < 0.5 else window[axis])
     x, y = (round(place + rng.uniform(-0.03, 0.03) * size / CELLS) for place in middle)
     return x, y
 
 
+def without_fringe(view: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """(H, W, 3): what the mask holds, its outermost pixels in the mean color of their neighbours further in.
+
+    A pixel on the outline has some of what was behind it, which would be a bright fringe elsewhere.
+    """
+    height, width = mask.shape
+    near = [np.s_[down : down + height, over : over + width] for down, over in np.ndindex(3, 3)]
+    padded = np.pad(mask, 1)
+    inner = np.logical_and.reduce([padded[part] for part in near])
+    colors, there = (
+        np.pad(view * inner[..., None].astype(np.int64), ((1, 1), (1, 1), (0, 0))),
+        np.pad(inner, 1),
+    )
+    count = np.sum([there[part] for part in near], axis=0)
+    edge = mask & ~inner & (count > 0)
+    clean = view.copy()
+    clean[edge] = np.round(np.sum([colors[part] for part in near], axis=0)[edge] / count[edge, None])
+    return clean
+
+
 def _paste(
-    canvas: Pixels, view: Pixels, mask: NDArray[np.bool_], center: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], bool]:
-    """Put what the mask spans onto the canvas, its middle at `center`; where it is then, whether whole."""
+    canvas: Pixels, window: Window, view: Pixels, mask: NDArray[np.bool_], center: tuple[int, int]
+) -> tuple[Window, bool]:
+    """Put what the mask spans onto the canvas, its middle at `center`, as far as it is in the window.
+
+    Gives where it is seen then, and whether all of it.
+    """
     rows, columns = np.nonzero(mask)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     down, over = center[1] - (top + bottom) // 2, center[0] - (left + right) // 2
     rows, columns = rows + down, columns + over
-    inside = (rows >= 0) & (rows < len(canvas)) & (columns >= 0) & (columns < len(canvas))
+    inside = (rows >= window[1]) & (rows < window[3]) & (columns >= window[0]) & (columns < window[2])
     canvas[rows[inside], columns[inside]] = view[rows[inside] - down, columns[inside] - over]
     seen_rows, seen_columns = rows[inside], columns[inside]
     box = (seen_columns.min(), seen_rows.min(), seen_columns.max() + 1, seen_rows.max() + 1)

@@ -34,25 +34,26 @@ def write_evaluation_data(
     classes: Classes = "known",
     seed: int = 0,
     device: str = "cpu",
+    inputs: int = MAX_REFERENCES,
 ) -> Path:
     """Render the subjects that are not there yet and return the folder. Raises OutputError.
 
     classes: unseen subjects of the classes trained on, or of classes never seen; prompts: at most
-    MAX_PROMPTS, each with a scene of its own.
+    MAX_PROMPTS, each with a scene of its own; inputs: photos that references are taken from, one scene each.
     """
     home = make_folder(folder)
     for number in tqdm(range(subjects), desc="true pictures", unit="subject", leave=False):
-        photos, truths = draw_subject(number, prompts, classes, seed)
+        photos, truths = draw_subject(number, prompts, classes, seed, inputs)
         subject = photos[0].subject
         place = home / f"{number:03d}-{subject.noun.replace(' ', '-')}"
         if not (place / RECORD).exists():
             shutil.rmtree(place, ignore_errors=True)  # what a killed run began
-            _write(place, photos, truths, size, device)
+            _write(place, photos, truths, size, device, inputs)
     return home
 
 
 def draw_subject(
-    number: int, prompts: int, classes: Classes, seed: int
+    number: int, prompts: int, classes: Classes, seed: int, inputs: int = MAX_REFERENCES
 ) -> tuple[list[world.PictureSpec], list[world.PictureSpec]]:
     """The photos of subject `number`, plain and each in a scene of its own, and the truths of its prompts in
     other scenes.
@@ -60,12 +61,13 @@ def draw_subject(
     split: world.Split = "held_out" if classes == "known" else "held_out_classes"
     subject = world.sample_subject((seed << 40) + 4 * number, split)
     order = np.random.default_rng([seed, number, 1]).permutation(len(world.SCENES))
-    scenes = [world.SCENES[place] for place in order[: PHOTOS + prompts]]
+    count = inputs + GALLERY
+    scenes = [world.SCENES[place] for place in order[: count + prompts]]
     photos = [
         world.sample_picture(subject, 100 + place, scene, style="", attribute="")
-        for place, scene in enumerate(scenes[:PHOTOS])
+        for place, scene in enumerate(scenes[:count])
     ]
-    truths = [world.sample_picture(subject, 200 + k, scene) for k, scene in enumerate(scenes[PHOTOS:])]
+    truths = [world.sample_picture(subject, 200 + k, scene) for k, scene in enumerate(scenes[count:])]
     return photos, truths
 
 
@@ -75,6 +77,7 @@ def _write(
     truths: list[world.PictureSpec],
     size: int,
     device: str,
+    inputs: int,
 ) -> None:
     out = world.render([*photos, *truths], size, 2, device)
     make_folder(place / "truth")
@@ -88,6 +91,6 @@ def _write(
         "class": subject.noun,
         "kind": "nameless" if subject.noun in world.THING_NOUNS else "named",
         "prompts": [spec.caption for spec in truths],
-        "inputs": [f"{k:02d}" for k in range(MAX_REFERENCES)],
+        "inputs": [f"{k:02d}" for k in range(inputs)],
     }
     write_file(place / RECORD, json.dumps(record, indent=1).encode())

@@ -10,15 +10,21 @@ _JITTER = np.radians(12)
 """Standard deviation of the cameras' azimuths, in radians, where pictures are alike."""
 
 
+PLAIN_SCENES = ("in front of a blue wall", "on a wooden floor", "on a tiled floor", "on a red carpet")
+"""Scenes of a studio, for views of a subject."""
+
+
 class ToyboxSource:
     """Training sets of the toybox, numbered. `seed` gives other subjects and pictures of the same world;
     `supersample` squared rays are averaged for a pixel. `alike` is the share of subjects that all pictures
     show from about the same side and in no style: what a reference shows is copied there as it is, which is
-    learned first.
+    learned first. `compiled`: many times as fast, after a minute or two at the first call of a size.
     """
 
-    def __init__(self, seed: int = 0, supersample: int = 1, alike: float = 0.0) -> None:
-        self.seed, self.supersample, self.alike = seed, supersample, alike
+    def __init__(
+        self, seed: int = 0, supersample: int = 1, alike: float = 0.0, compiled: bool = True
+    ) -> None:
+        self.seed, self.supersample, self.alike, self.compiled = seed, supersample, alike, compiled
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -29,12 +35,12 @@ class ToyboxSource:
         return tuple(word for word in world.vocabulary() if word in seen or word not in unseen)
 
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
-        """Sets number `first` and up; compiled, so that the first call of a size takes a minute or two."""
+        """Sets number `first` and up."""
         numbers = range(first, first + count)
         subjects = [world.sample_subject((self.seed << 40) + number) for number in numbers]
         specs = [spec for subject in subjects for spec in self._pictures(subject, pictures)]
-        out = world.render(specs, size, self.supersample, device, compiled=True)
-        captions = [spec.caption for spec in specs]
+        out = world.render(specs, size, self.supersample, device, compiled=self.compiled)
+        captions = [self._caption(spec) for spec in specs]
         return RenderedSets(
             pictures=out.pictures.unflatten(0, (count, pictures)),
             masks=out.masks.unflatten(0, (count, pictures)),
@@ -51,3 +57,25 @@ class ToyboxSource:
             world.sample_picture(subject, number, style="", azimuth=float(azimuth))
             for number, azimuth in enumerate(azimuths)
         ]
+
+    def _caption(self, spec: world.PictureSpec) -> str:
+        return spec.caption
+
+
+class ToyboxViews(ToyboxSource):
+    """Subjects rendered from all sides in one plain scene, all pictures with one caption, the subject's
+    alone: as renders of Objaverse are trained on (section 4).
+    """
+
+    def _pictures(self, subject: world.Subject, count: int) -> list[world.PictureSpec]:
+        rng = np.random.default_rng([self.seed, subject.seed, 1])
+        scene = PLAIN_SCENES[int(rng.integers(len(PLAIN_SCENES)))]
+        return [
+            world.sample_picture(
+                subject, number, scene, style="", attribute="", azimuth=float(rng.uniform(-np.pi, np.pi))
+            )
+            for number in range(count)
+        ]
+
+    def _caption(self, spec: world.PictureSpec) -> str:
+        return spec.subject.phrase

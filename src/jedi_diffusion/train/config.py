@@ -54,6 +54,11 @@ class AutoencoderStage(Stage):
     latent_noise: float = Field(0.05, ge=0)
 
 
+def main_coupling(cached: float) -> Literal["joint", "cached"]:
+    """The coupling that most steps used, where `cached` is the share of "cached"; "joint" if half each."""
+    return "cached" if cached > 0.5 else "joint"
+
+
 class JointStage(Stage):
     """The joint-image model on latents of the finished autoencoder.
 

@@ -19,6 +19,7 @@ from jedi_diffusion.loading import load_errors
 from jedi_diffusion.model.joint_unet import make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
+from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
 from jedi_diffusion.train.interrupts import stop_requests
 from jedi_diffusion.train.joint_recipe import JointRecipe
@@ -120,6 +121,7 @@ class JointRun:
                 f"Stopped after step {self.trainer.step}; the same command goes on from there."
             )
         self.trainer.load_average()
+        self.pipeline.register_to_config(coupling=main_coupling(self.recipe.conditions.cached))
         return self._save()
 
     def _save(self) -> Path:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.train.config import Recipe, Stage
+from jedi_diffusion.train.interrupts import stop_requests
 from jedi_diffusion.train.state import load_state, save_state
 from jedi_diffusion.train.tasks import Task
 
@@ -80,12 +81,20 @@ class StageLoop:
     def train(self, every_sample: Callable[[int], None]) -> None:
         """Run to the end; `every_sample(step)` is called now and then, and at the end, with averaged weights
         in place.
+
+        Raises KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked the run to stop.
         """
         saved = sampled = started = time.monotonic()
         before = self.spent
         bar = tqdm(total=1.0, initial=self.progress, desc=self.stage.name, bar_format=BAR)
-        with (self.folder.parent / "log.jsonl").open("a") as log:
+        with stop_requests() as asked, (self.folder.parent / "log.jsonl").open("a") as log:
             while self.progress < 1:
+                if asked():
+                    bar.close()
+                    self.save()
+                    raise KeyboardInterrupt(
+                        f"Stopped after step {self.step} of {self.stage.name}; the same command goes on."
+                    )
                 loss, norm = self._advance()
                 now = time.monotonic()
                 self.spent = before + now - started

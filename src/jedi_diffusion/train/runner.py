@@ -24,7 +24,7 @@ from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
 from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
-from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, Stage
+from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, Stage, main_coupling
 from jedi_diffusion.train.loop import Run, StageLoop
 from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
 from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
@@ -68,6 +68,8 @@ class Models:
         for module in modules:
             module.to(device)
         self.scheduler = DDIMScheduler(**section.scheduler)
+        joint = [stage for stage in recipe.stages if isinstance(stage, JointStage)]
+        self.coupling = main_coupling(joint[-1].cached if joint else 0.0)
 
     def _load(self, trained: JeDiPipeline) -> None:
         """Take the weights of a trained model of the same architectures. Raises ModelError."""
@@ -87,6 +89,7 @@ class Models:
             tokenizer=self.tokenizer,
             unet=unet,  # type: ignore[arg-type]
             scheduler=self.scheduler,
+            coupling=self.coupling,
         )
 
 

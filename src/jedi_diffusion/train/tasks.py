@@ -2,7 +2,7 @@
 rest.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from transformers import CLIPTextModel
 
 from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.config import AutoencoderStage, JointStage
 from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
@@ -47,18 +46,21 @@ class AutoencoderTask:
 
 class JointTask:
     """Equation 2 over sets drawn from a pool; both couplings are drawn at random, so one network serves
-    both.
+    both. modules: what is trained, the denoiser's UNet and the text encoder if not given.
     """
 
     def __init__(
         self,
-        denoiser: JointDenoiser,
+        denoiser: Any,
         text_encoder: CLIPTextModel,
         pool: LatentPool,
         loss: JointLoss,
         stage: JointStage,
+        modules: nn.ModuleDict | None = None,
     ) -> None:
-        self.modules = nn.ModuleDict({"unet": denoiser.unet, "text_encoder": text_encoder})
+        if modules is None:
+            modules = nn.ModuleDict({"unet": denoiser.unet, "text_encoder": text_encoder})
+        self.modules = modules
         self.denoiser, self.text_encoder = denoiser, text_encoder
         self.pool, self.joint_loss, self.stage = pool, loss, stage
         self.set_sizes = compose(stage.set_sizes, stage.batch)

@@ -24,11 +24,13 @@ FOLDERS = {
 }
 SMALL = {
     "writer": {"kind": "instruct", "max_new_tokens": 8},
-    "generator": {"steps": 1},
-    "detector": {"box_threshold": 0.0, "text_threshold": 0.0},
-    "inpainter": {"steps": 1},
-    "stylizer": {"steps": 1},
-    "captioner": {"beams": 1, "max_new_tokens": 5},
+    "generator": {"kind": "text-to-image", "steps": 1},
+    "detector": {"kind": "grounding-dino", "box_threshold": 0.0, "text_threshold": 0.0},
+    "segmenter": {"kind": "sam"},
+    "embedder": {"kind": "clip"},
+    "inpainter": {"kind": "inpainting", "steps": 1},
+    "stylizer": {"kind": "instruct-pix2pix", "steps": 1},
+    "captioner": {"kind": "blip-2", "beams": 1, "max_new_tokens": 5},
 }
 SETTINGS = StageSettings(
     collages=2,
@@ -46,9 +48,7 @@ SETTINGS = StageSettings(
 
 @pytest.fixture(scope="module")
 def models(checkpoint) -> Models:
-    section = {
-        part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()
-    }
+    section = {part: {"model": str(checkpoint(name)), **SMALL[part]} for part, name in FOLDERS.items()}
     return build_models(check_models(section), "cpu")
 
 
@@ -83,11 +83,9 @@ def test_every_stage_runs_on_the_adapters(models):
 
 
 def test_a_models_own_device_comes_before_the_runs(checkpoint):
-    section = {
-        part: {"model": str(checkpoint(name)), **SMALL.get(part, {})} for part, name in FOLDERS.items()
-    }
+    section = {part: {"model": str(checkpoint(name)), **SMALL[part]} for part, name in FOLDERS.items()}
     section["embedder"]["device"] = "cpu"
     config = check_models(section)
-    assert build_model("embedder", config.embedder, "cuda:99").device.type == "cpu"
+    assert build_model("embedder", config["embedder"], "cuda:99").device.type == "cpu"
     with pytest.raises(UsageError, match="cuda:99"):
-        build_model("segmenter", config.segmenter, "cuda:99")
+        build_model("segmenter", config["segmenter"], "cuda:99")

@@ -43,6 +43,23 @@ def test_finds_and_outlines_what_is_there(background: int) -> None:
     assert all(0.5 < each.score < 1 for each in found)
 
 
+def test_every_tile_has_a_background_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    pixels = 220 + rng.normal(0, 1.5, (SIZE, SIZE, 3))
+    pixels[:, 60:] -= (170, 160, 170)
+    pixels[64:, :] *= 0.8
+    pixels[60:64, :] = 255  # a frame between two rows
+    masks = [disc_mask(SIZE, x, y, 0.12) for x, y in ((0.25, 0.25), (0.75, 0.2), (0.3, 0.8), (0.75, 0.75))]
+    for mask in masks:
+        pixels[mask] = (200, 40, 40)
+    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    (found,) = PlainBackgroundDetector().detect([picture], ["disc"])
+    (outlines,) = PlainBackgroundSegmenter().segment([picture], [[each.box for each in found]])
+    assert len(outlines) == 4
+    for outline in outlines:
+        assert max((mask & outline).sum() / (mask | outline).sum() for mask in masks) > 0.97
+
+
 def test_an_empty_picture_holds_nothing() -> None:
     noise = np.random.default_rng(0).normal(200, 1.5, (64, 64, 3)).astype(np.uint8)
     picture = Image.fromarray(noise)

@@ -49,3 +49,9 @@ def test_every_filter_is_a_style_of_the_settings_and_changes_the_picture() -> No
     assert len({each.tobytes() for each in made} | {picture.tobytes()}) == len(FILTERS) + 1
     with pytest.raises(ModelError, match="No filter follows 'make it rain'"):
         PillowStylizer().stylize([picture], ["make it rain"], [0])
+
+
+def test_a_plain_picture_stays_plain_in_every_style() -> None:
+    picture = Image.new("RGB", (64, 64), (120, 160, 90))
+    for made in PillowStylizer().stylize([picture] * len(FILTERS), list(FILTERS), [0] * len(FILTERS)):
+        assert len(made.getcolors()) == 1  # no frame

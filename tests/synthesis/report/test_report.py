@@ -7,14 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scoring_encoders import ColorEncoder
 from small_benchmarks import picture
 from synthesis_runs import write_run
 
 from jedi_diffusion.errors import DataError
+from jedi_diffusion.synthesis.report import page
 from jedi_diffusion.synthesis.report.facts import Facts, PhotoSubject, as_json, read_facts, read_sets, sample
 from jedi_diffusion.synthesis.report.page import report_page, write_report
-from jedi_diffusion.synthesis.report.sheets import COLLAGE_SIDE, Chosen, galleries, ranked, with_boxes
+from jedi_diffusion.synthesis.report.sheets import (
+    COLLAGE_SIDE,
+    Chosen,
+    galleries,
+    ranked,
+    surroundings,
+    with_boxes,
+)
 
 
 def report(folder: Path, **more: object) -> tuple[Facts, Chosen]:
@@ -84,10 +93,10 @@ def test_nothing_is_said_of_filters_where_nothing_is_known(tmp_path: Path) -> No
     found = as_json(facts)
     assert found["filters"] is None
     assert list(found["thresholds"]["choices"]) == ["this run's"]
-    page = report_page(facts, [])
-    assert "Filters against the truth" not in page
-    assert "Affinity thresholds" in page
-    assert "precision of joined pairs" not in page
+    shown = report_page(facts, [])
+    assert "Filters against the truth" not in shown
+    assert "Affinity thresholds" in shown
+    assert "precision of joined pairs" not in shown
 
 
 def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
@@ -99,8 +108,8 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
             picture(10 * number + each).save(file)
         photos.append(PhotoSubject(name, "cup", files))
     facts, chosen = report(tmp_path / "run", encoders=[ColorEncoder(column="CLIP-I")], photos=photos)
-    page, record = write_report(facts, galleries(facts, chosen), tmp_path / "out", ["A <remark>."])
-    html = page.read_text(encoding="utf-8")
+    written, record = write_report(facts, galleries(facts, chosen), tmp_path / "out", ["A <remark>."])
+    html = written.read_text(encoding="utf-8")
     reader = Addresses()
     reader.feed(html)
     assert all(each.startswith(("data:image/jpeg;base64,", "#part-")) for each in reader.found)
@@ -129,6 +138,16 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
     rows = [ColorEncoder().images([picture(10 * number + each) for each in range(3)]) for number in (0, 1)]
     expected = np.mean([(each @ each.T)[np.triu_indices(3, 1)].mean() for each in rows])
     assert found["real_photos"]["similarity"]["CLIP-I"]["inside"]["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_many_objects_the_commonest_are_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path)
+    facts, _ = report(tmp_path)
+    assert "others have" not in report_page(facts, [])
+    monkeypatch.setattr(page, "BARS", 1)
+    shown = report_page(facts, [])
+    assert "Sets of each object. 2 others have 4 together (66.7%)." in shown
+    assert "<td>2 (33.3%)</td>" in shown
 
 
 def test_only_some_sets_are_read_but_all_are_counted(tmp_path: Path) -> None:
@@ -218,3 +237,13 @@ def test_boxes_are_drawn_where_instances_are(tmp_path: Path) -> None:
         "cut_by_border": 5,
         "too_small": 5,
     }
+
+
+@pytest.mark.parametrize("box", [(0, 0, 6, 30), (40, 20, 60, 30), (70, 50, 90, 60), (0, 0, 90, 60)])
+def test_crops_are_squares_around_their_boxes(box: tuple[int, int, int, int]) -> None:
+    picture = Image.new("L", (90, 60))
+    picture.paste(255, box)
+    crop = surroundings(picture, box)
+    assert crop.width == crop.height <= 60
+    seen, drawn = (np.asarray(each).sum() / 255 for each in (crop, picture))
+    assert seen == drawn or crop.width == 60 < box[2] - box[0]

@@ -112,6 +112,19 @@ def test_filters_are_counted_as_by_hand() -> None:
     assert FilterScores().scores["border"].precision is None
 
 
+def test_the_seam_filter_is_measured_too() -> None:
+    near = {0: {1: 0.9}, 1: {0: 0.9}}
+    records = [
+        collage([("a", 0, True), ("a", 1, True), ("a", 2, False), ("a", 3, True)]),
+        made_set([picture(place, place, near[place]) for place in (0, 1)]),
+        rejection("instance", "cut_by_seam", 2, box=box(2)),
+        rejection("instance", "cut_by_seam", 3, box=box(3)),
+    ]
+    scores = FilterScores()
+    scores.add(*read_collages(Written(records)))
+    assert tuple(vars(scores.scores["seam"]).values()) == (4, 2, 1, 3, 1, 1)
+
+
 def brute_force(collages: list[CollageRecord], threshold: float) -> tuple[int, int, int]:
     kept = joined = right = 0
     for each in collages:

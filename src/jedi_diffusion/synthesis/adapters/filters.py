@@ -8,6 +8,7 @@ import PIL
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.synthesis.adapters.settings import PlainSettings
 
 
 def _gray(picture: Image.Image) -> Image.Image:
@@ -28,10 +29,12 @@ def _pixels(picture: Image.Image) -> Image.Image:
 
 def _cartoon(picture: Image.Image) -> Image.Image:
     flat = ImageOps.posterize(ImageEnhance.Color(picture.filter(ImageFilter.MedianFilter(3))).enhance(1.6), 2)
-    lines = (
-        ImageOps.grayscale(picture).filter(ImageFilter.FIND_EDGES).point(lambda value: 255 * (value < 110))
-    )
-    return ImageChops.multiply(flat, lines.convert("RGB"))
+    edges = ImageOps.grayscale(picture).filter(ImageFilter.FIND_EDGES)
+    lines = edges.point(lambda value: 255 * (value < 110))
+    # The filter leaves the outermost pixels as they were, which would be a frame.
+    inner = Image.new("L", picture.size, 255)
+    inner.paste(lines.crop((1, 1, picture.width - 1, picture.height - 1)), (1, 1))
+    return ImageChops.multiply(flat, inner.convert("RGB"))
 
 
 def _oil(picture: Image.Image) -> Image.Image:
@@ -39,7 +42,8 @@ def _oil(picture: Image.Image) -> Image.Image:
 
 
 def _watercolor(picture: Image.Image) -> Image.Image:
-    wash = picture.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.GaussianBlur(1))
+    wash = picture.filter(ImageFilter.MedianFilter(3 if picture.width < 256 else 5))
+    wash = wash.filter(ImageFilter.GaussianBlur(picture.width / 256))
     return ImageEnhance.Brightness(ImageEnhance.Color(wash).enhance(0.8)).enhance(1.25)
 
 
@@ -75,6 +79,11 @@ class PillowStylizer:
     ) -> list[Image.Image]:
         """Raises ModelError for an instruction that no filter follows."""
         return [_filter(words)(picture) for picture, words in zip(pictures, instructions, strict=True)]
+
+
+def make_stylizer(settings: PlainSettings, device: str) -> PillowStylizer:
+    """The stylizer as `models_config` makes models."""
+    return PillowStylizer()
 
 
 def _filter(instruction: str) -> Callable[[Image.Image], Image.Image]:

@@ -1,7 +1,8 @@
 """A detector and a segmenter for collages on a plain background, by classical means (scikit-image).
 
 The background is a plane in each channel of CIELAB, fitted to the commonest color and what is near it; an
-instance is a connected region that differs from it. What things are called is not looked at.
+instance is a connected region that differs from it. Where seams divide a collage (`seams`), each tile has a
+background of its own. What things are called is not looked at.
 Letters: H, W pixels; R regions.
 """
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.synthesis.adapters.settings import PlainSettings
 from jedi_diffusion.synthesis.protocols import Box, Detection, Mask
+from jedi_diffusion.synthesis.seams import find_tiles
 
 NEAR = 12.0
 """Distance in CIELAB (about one just noticeable difference a 2.3) within which a pixel may be background."""
@@ -46,15 +49,26 @@ class _PlainBackground:
 
     def _regions(self, picture: Image.Image) -> tuple[Distances, NDArray[np.int64]]:
         """The distance of each pixel from the background (H, W), and the number of its region, 0 for none."""
+        pixels = np.asarray(picture)
+        distances, regions = np.zeros(pixels.shape[:2]), np.zeros(pixels.shape[:2], dtype=np.int64)
+        for left, top, right, bottom in find_tiles(picture):
+            inside = np.s_[top:bottom, left:right]
+            distances[inside], found = self._regions_of_tile(pixels[inside], SPECK * regions.size)
+            regions[inside] = np.where(found, found + regions.max(), 0)
+        return distances, regions
+
+    def _regions_of_tile(
+        self, pixels: NDArray[np.uint8], speck: float
+    ) -> tuple[Distances, NDArray[np.int64]]:
         from scipy.ndimage import binary_fill_holes
         from skimage import color, filters, measure, morphology
 
-        distances = background_distance(color.rgb2lab(np.asarray(picture)))
+        distances = background_distance(color.rgb2lab(pixels))
         found = filters.apply_hysteresis_threshold(distances, WEAK, STRONG)
         found = binary_fill_holes(morphology.closing(found, morphology.disk(1)))
         regions = measure.label(found, connectivity=1)
         sizes = np.bincount(regions.ravel())
-        specks = sizes < SPECK * regions.size
+        specks = sizes < speck
         specks[0] = False
         return distances, np.where(specks[regions], 0, regions)
 
@@ -104,6 +118,16 @@ class PlainBackgroundSegmenter(_PlainBackground):
             _, regions = self._regions(picture)
             made.append([_inside(regions, box) for box in own])
         return made
+
+
+def make_detector(settings: PlainSettings, device: str) -> PlainBackgroundDetector:
+    """The detector as `models_config` makes models."""
+    return PlainBackgroundDetector()
+
+
+def make_segmenter(settings: PlainSettings, device: str) -> PlainBackgroundSegmenter:
+    """The segmenter as `models_config` makes models."""
+    return PlainBackgroundSegmenter()
 
 
 def _inside(regions: NDArray[np.int64], box: Box) -> Mask:

@@ -1,4 +1,4 @@
-"""Settings of the local models, each with its unit and range. Defaults are the paper's models.
+"""Settings of the models that run here, each with its unit and range. Defaults are the paper's models.
 
 The paper names families, but no sizes, steps or scales: those are ours, from what the families' own papers
 report and recommend.
@@ -16,6 +16,20 @@ Threshold = Annotated[float, Field(ge=0, lt=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
 PLACE = {"kind", "model", "revision", "variant", "device", "dtype", "offload", "batch_size"}
 """Settings that do not decide what is answered (`dtype` does, by what it comes to on the device)."""
+
+
+class PlainSettings(BaseModel):
+    """Of a model that has nothing to be set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+class TemplateSettings(PlainSettings):
+    """scenes: what may follow an object's name ("on the beach"); a short list where none is given."""
+
+    scenes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
 
 
 class LocalSettings(BaseModel):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.synthesis.adapters.settings import TemplateSettings
 from jedi_diffusion.synthesis.prompts import OBJECT_REQUEST, SCENE_REQUEST
 from jedi_diffusion.synthesis.protocols import Failure
 
@@ -27,6 +28,11 @@ SCENES = (
     "on a carpet",
     "at night",
 )
+
+
+def make_writer(settings: TemplateSettings, device: str) -> TemplatePromptWriter:
+    """The writer as `models_config` makes models."""
+    return TemplatePromptWriter(settings.scenes or SCENES)
 
 
 class TemplatePromptWriter:

@@ -24,6 +24,7 @@ SINGLE = {
         (Reason.TOO_SMALL, "least size"),
         (Reason.TOO_LARGE, "largest size"),
         (Reason.CUT_BY_BORDER, "border"),
+        (Reason.CUT_BY_SEAM, "seam"),
         (Reason.OVERLAPPING, "overlap"),
     )
 }

@@ -21,7 +21,7 @@ from jedi_diffusion.synthesis.report.thresholds import GRID
 PAGE, RECORD = "report.html", "report.json"
 NONE = "–"
 BARS = 25
-"""Bars of a distribution at most; the rest is one."""
+"""Bars of a distribution at most; the rest is summed up below."""
 PAPER = {
     "The paper's S³ data set": ("1.6M", "~2K", {"CLIP-I": "0.849", "DINO": "0.751"}),
     "The paper's real photos": ("30", "15", {"CLIP-I": "0.885", "DINO": "0.774"}),
@@ -169,19 +169,21 @@ def _duplicates(facts: Facts) -> Table:
 def _distributions(facts: Facts) -> list[Part]:
     contents = facts.contents
     sizes = [(f"{size} pictures", count) for size, count in sorted(contents.sizes.items())]
-    objects = Bars("Objects", _most(contents.objects), "Sets of each object with the most of them.")
     return [
         Bars("Set sizes", sizes, "Sets by their number of pictures."),
-        Bars("Kinds of objects", _most(contents.categories), "Sets by the kind in the list of objects."),
-        objects,
-        Bars("Styles", _most(contents.styles), "Pictures by the instruction that restyled them."),
+        _most("Kinds of objects", contents.categories, "Sets by the kind in the list of objects."),
+        _most("Objects", contents.objects, "Sets of each object."),
+        _most("Styles", contents.styles, "Pictures by the instruction that restyled them."),
     ]
 
 
-def _most(counter: Counter[str]) -> list[tuple[str, int]]:
-    first = counter.most_common(BARS)
-    rest = counter.total() - sum(count for _, count in first)
-    return [*first, (f"{len(counter) - BARS} others", rest)] if rest else first
+def _most(title: str, counter: Counter[str], note: str) -> Bars:
+    """The commonest as bars; the others, which would be the longest bar, in words."""
+    first, total = counter.most_common(BARS), counter.total()
+    rest = total - sum(count for _, count in first)
+    if rest:
+        note += f" {len(counter) - BARS} others have {rest:,} together ({rest / total:.1%})."
+    return Bars(title, first, note, total)
 
 
 def _truth(facts: Facts) -> list[Part]:

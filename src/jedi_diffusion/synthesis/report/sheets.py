@@ -14,7 +14,7 @@ from jedi_diffusion.page.html import Gallery, Strip
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.records import Reason, Stage
 from jedi_diffusion.synthesis.report.facts import Facts, read_sets
-from jedi_diffusion.synthesis.report.records import CollageRecord, InstanceRecord, step_of
+from jedi_diffusion.synthesis.report.records import Box, CollageRecord, InstanceRecord, step_of
 
 SHOWN_SETS = 4
 """Sets of each of least, middle and most alike."""
@@ -183,19 +183,23 @@ def _rejected(output: OutputFolder, chosen: Chosen) -> Gallery:
         for collage, each in instances:
             picture = output.collage_picture(collage.record)
             if picture is not None:
-                crops.append((_crop(picture, each), collage.name))
+                crops.append((surroundings(picture, each.box), collage.name))
         strips.append(Strip(Reason[reason.upper()].value, crops))
     return Gallery(
         "Rejected instances by reason", strips, "Cut out of the collages whose pictures were kept."
     )
 
 
-def _crop(picture: Image.Image, instance: InstanceRecord) -> Image.Image:
-    """The instance's box with some of what is around it."""
-    left, top, right, bottom = instance.box
-    margin = max(4, (right - left + bottom - top) // 12)
-    inside = (max(0, left - margin), max(0, top - margin))
-    return picture.crop((*inside, min(picture.width, right + margin), min(picture.height, bottom + margin)))
+def surroundings(picture: Image.Image, box: Box) -> Image.Image:
+    """A square around the box, with some of what is beside it, inside the picture; so that crops line up."""
+    left, top, right, bottom = box
+    longest = max(right - left, bottom - top)
+    side = min(*picture.size, longest + 2 * max(4, longest // 6))
+    x, y = (
+        min(max(0, (low + high - side) // 2), end - side)
+        for low, high, end in ((left, right, picture.width), (top, bottom, picture.height))
+    )
+    return picture.crop((x, y, x + side, y + side))
 
 
 def _words(reason: str) -> str:

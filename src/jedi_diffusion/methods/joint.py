@@ -1,4 +1,4 @@
-"""A loaded pipeline as a Personalizer, with the settings of a command."""
+"""The joint model itself as a personalizer: JeDi, or what any pipeline of its kind makes of references."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PipelinePersonalizer:
-    """`settings` are arguments of the pipeline's call: steps, guidance, coupling ..."""
+class Joint:
+    """`settings` are arguments of the pipeline's call: steps, guidance, coupling ... Without references, the
+    text alone counts."""
 
     pipeline: JeDiPipeline
     settings: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,306 @@
+"""`jedi evaluate` with a recipe of the paper's tables: trains, draws, scores, times, and writes one page.
+
+Every training, pool and cell is a piece that is made once; started again, the command makes what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jedi_diffusion.cli import judging, models
+from jedi_diffusion.files import make_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from jedi_diffusion.evaluation.cases import EvaluationSet
+    from jedi_diffusion.evaluation.scoring import Scorer
+    from jedi_diffusion.paper.cells import Cells, Scored
+    from jedi_diffusion.paper.networks import Network
+    from jedi_diffusion.paper.plan import Cell, Plan, Training
+    from jedi_diffusion.paper.recipe import PaperRecipe
+    from jedi_diffusion.paper.training import Trainings
+    from jedi_diffusion.personalizer import Personalizer
+
+SHEET_SETS = 4
+
+
+def run(raw: dict[str, Any], path: Path, out: str, device: torch.device, dry_run: bool) -> None:
+    """Make what is missing, then the page. Raises JeDiError."""
+    from jedi_diffusion.paper.estimate import estimate
+    from jedi_diffusion.paper.ordering import need_scipy
+    from jedi_diffusion.paper.plan import Plan
+    from jedi_diffusion.paper.recipe import PaperRecipe
+    from jedi_diffusion.train.config import checked
+
+    recipe = checked(PaperRecipe, raw, path)
+    print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    plan = Plan(recipe)
+    print(estimate(plan).describe(plan))
+    need_scipy()
+    if not dry_run:
+        models.quiet_libraries()
+        files = Work(recipe, plan, make_folder(out), device).run()
+        print(f"Report: {files[0]}\nNumbers: {files[1]}")
+
+
+@dataclass
+class Work:
+    """All pieces of a recipe below `out`."""
+
+    recipe: PaperRecipe
+    plan: Plan
+    out: Path
+    device: torch.device
+    _opened: tuple[str, Network] | None = field(default=None, repr=False)
+
+    def run(self) -> list[Path]:
+        """Trainings, each followed by its cells; timing; synthesis. The page is written after each."""
+        cells = self.plan.cells
+        done: dict[str, Scored] = {}
+        if cells:
+            self.trainings.train_backbone()
+        for method in dict.fromkeys(cell.method for cell in cells):
+            training = self._training(method)
+            if training is not None:
+                if "clip" in training.design:
+                    self.trainings.train_encoder()
+                self.trainings.train(training)
+            for cell in (each for each in cells if each.method == method):
+                print(f"{len(done) + 1} of {len(cells)}: {cell.name}", flush=True)
+                done[cell.name] = self.cells.run(cell)
+            self._write(done, {}, None)
+        seconds = self._seconds() if "10" in self.recipe.tables else {}
+        self._opened = None
+        data = self._synthesis() if "8" in self.recipe.tables else None
+        return self._write(done, seconds, data)
+
+    @cached_property
+    def trainings(self) -> Trainings:
+        from jedi_diffusion.paper.training import Sources, Trainings
+        from jedi_diffusion.toybox import world
+        from jedi_diffusion.toybox.source import ToyboxSource, ToyboxViews
+
+        backbone, compiled = self.recipe.backbone, self.recipe.data.compiled
+        settings = (backbone.seed, backbone.supersample)
+        shown = [
+            world.sample_set(seed, "held_out", size=2, resolution=self.recipe.size)
+            for seed in range(SHEET_SETS)
+        ]
+        sources = Sources(
+            ToyboxSource(*settings, compiled=compiled), ToyboxViews(*settings, compiled=compiled), shown
+        )
+        return Trainings(self.recipe, sources, self.out, str(self.device))
+
+    @cached_property
+    def cells(self) -> Cells:
+        from jedi_diffusion.paper.cells import Cells
+
+        return Cells(
+            self.recipe,
+            self.out,
+            self._open_set,
+            self._open_scorer,
+            self._personalizer,
+            self._depends_on,
+        )
+
+    def _training(self, method: str) -> Training | None:
+        """None for a finetuning method."""
+        return next((each for each in self.plan.trainings if each.name == method), None)
+
+    def _depends_on(self, method: str) -> Any:
+        from jedi_diffusion.paper.training import digest
+
+        training = self._training(method)
+        if training is not None:
+            return digest(self.trainings.record(training))
+        fit = getattr(self.recipe.finetuning, method).model_dump(mode="json")
+        return {"fit": fit, "backbone": digest(self.recipe.backbone.model_dump(mode="json"))}
+
+    def _open_set(self, references: int, classes: Any) -> EvaluationSet:
+        from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+        from jedi_diffusion.toybox.evaluation_data import write_evaluation_data
+
+        wanted, size = self.recipe.set, self.recipe.size
+        numbers = (wanted.subjects, wanted.prompts, size, wanted.inputs, wanted.seed)
+        data = write_evaluation_data(
+            self.out / "data" / "-".join(map(str, (classes, *numbers))),
+            wanted.subjects,
+            wanted.prompts,
+            size,
+            classes,
+            wanted.seed,
+            str(self.device),
+            wanted.inputs,
+        )
+        return open_own_subjects(data, references, "picks", wanted.samples, "toybox", wanted.seed)
+
+    def _open_scorer(self, wanted: EvaluationSet, features: Path) -> Scorer:
+        from jedi_diffusion.evaluation.scoring import Scorer
+
+        device = str(self.device)
+        encoders = judging.load_encoders("toybox", "", "", device)
+        finder = judging.load_finder("found", "toybox", device)
+        return Scorer(wanted, encoders, features, "pairs", "found", finder)
+
+    def _personalizer(self, cell: Cell) -> Personalizer:
+        from jedi_diffusion.methods.conditioned import Conditioned
+        from jedi_diffusion.methods.joint import Joint
+
+        size = self.recipe.size
+        settings = {
+            "num_inference_steps": cell.steps,
+            "guidance_scale": cell.guidance,
+            "guidance_mode": cell.mode,
+            "image_guidance_scale": cell.image_guidance,
+            "coupling": cell.coupling,
+            "null_set": cell.null_set,
+            "height": size,
+            "width": size,
+        }
+        training = self._training(cell.method)
+        if training is None:
+            return self._finetuned(cell, settings)
+        network = self._network(training)
+        pipe: Any = network.pipeline
+        if cell.scheduler != "model":
+            pipe = _with_scheduler(pipe, cell.scheduler)
+        if training.design in ("joint", "cached"):
+            return Joint(pipe, settings)
+        return Conditioned(pipe, network.denoiser, settings)
+
+    def _network(self, training: Training) -> Network:
+        """A trained method; one is in memory at a time."""
+        if self._opened is None or self._opened[0] != training.name:
+            self._opened = None
+            self._opened = training.name, self.trainings.open(training)
+        return self._opened[1]
+
+    def _finetuned(self, cell: Cell, settings: dict[str, Any]) -> Personalizer:
+        from jedi_diffusion.cli.finetuning import finetuned
+        from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMethod
+        from jedi_diffusion.paper.networks import open_backbone
+        from jedi_diffusion.paper.plan import DREAMBOOTH
+
+        kind = DreamBoothMethod if cell.method == DREAMBOOTH else CustomDiffusionMethod
+        fit = getattr(self.recipe.finetuning, cell.method).model_dump()
+        method: Any = kind.model_validate({"kind": cell.method, "name": cell.name, **fit})
+        pipe = open_backbone(self.trainings.backbone, str(self.device))
+        return finetuned(method, pipe, settings, self.cells.folder(cell) / "fits")
+
+    def _seconds(self) -> dict[str, dict[str, list[float]]]:
+        """Table 10, each size once: at that of the backbone, and at Stable Diffusion's."""
+        import torch
+
+        from jedi_diffusion.model.joint_unet import make_joint
+        from jedi_diffusion.paper import timing
+        from jedi_diffusion.paper.pieces import open_piece, read_json, write_json
+
+        settings, found = self.recipe.timing, {}
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type
+        for large in (False, True)[: 1 + settings.large]:
+            name = "the size of Stable Diffusion 1.4, random weights" if large else "the backbone's size"
+            section = self.recipe.backbone.model
+            record = {"unet": "large" if large else section.unet, "repetitions": settings.repetitions}
+            record |= {"latents": section.autoencoder, "text": [section.text_width, section.text_length]}
+            home = open_piece(self.out / "timing" / ("large" if large else "own"), record | {"on": device})
+            if not (home / "seconds.json").exists():
+                unet = timing.large_unet(str(self.device)) if large else make_joint(self._own_unet())
+                tokens = timing.CLIP_TOKENS if large else section.text_length
+                write_json(home / "seconds.json", timing.step_seconds(unet, tokens, settings.repetitions))
+            found[f"{name} ({device})"] = read_json(home / "seconds.json")
+        return found
+
+    def _own_unet(self) -> Any:
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        from jedi_diffusion.model.autoencoder import PatchAutoencoder
+
+        section = self.recipe.backbone.model
+        autoencoder = PatchAutoencoder(**section.autoencoder)
+        channels = autoencoder.config["latent_channels"]
+        unet = UNet2DConditionModel(
+            in_channels=channels,
+            out_channels=channels,
+            cross_attention_dim=section.text_width,
+            **section.unet,
+        )
+        return unet.to(self.device).eval()
+
+    def _synthesis(self) -> dict[str, Any] | None:
+        """Table 8's numbers: a run of the synthesis and its report, where the recipe names one."""
+        from jedi_diffusion.cli import synthesize, synthesize_report
+        from jedi_diffusion.paper.pieces import open_piece, read_json
+
+        section = self.recipe.synthesis
+        if section is None:
+            return None
+        home = open_piece(self.out / "synthesis", section.model_dump(mode="json"))
+        run = home / "run"
+        if not (home / "report.json").exists():
+            changes = [word for change in section.set for word in ("--set", change)]
+            synthesize.run([section.recipe, "--out", str(run), *changes])
+            synthesize_report.run([str(run), "--out", str(home), "--device", self.device.type])
+        told = read_json(home / "report.json")["training_data"]
+        return {name: told[name] for name in ("sets", "subjects", "categories", "similarity")}
+
+    def _write(self, done: dict[str, Scored], seconds: Any, data: Any) -> list[Path]:
+        from jedi_diffusion.paper.cells import PICTURES
+        from jedi_diffusion.paper.plan import BACKBONE
+        from jedi_diffusion.paper.report import Report, strips_of, write_report
+        from jedi_diffusion.paper.tables import gather
+        from jedi_diffusion.paper.training import ENCODER, FACTS
+
+        strategies = self.plan.strategies() if "6" in self.recipe.tables else {}
+        sweeps = {
+            name: [done[cell.name] for cell in cells]
+            for name, cells in strategies.items()
+            if all(cell.name in done for cell in cells)
+        }
+        names = [BACKBONE, ENCODER, *(each.name for each in self.plan.trainings)]
+        trained = [name for name in names if (self.out / "trainings" / name / FACTS).exists()]
+        shown = self._usual_cells(done)
+        strips = []
+        if shown:
+            folders = {name: self.cells.folder(cell) / PICTURES for name, cell in shown.items()}
+            strips = strips_of(self.cells.wanted(next(iter(shown.values()))), folders)
+        report = Report(
+            recipe=self.recipe,
+            device=self.device.type,
+            tables=gather(self.plan, done),
+            trainings={name: self.trainings.facts(name) for name in trained},
+            sweeps=sweeps,
+            seconds=seconds,
+            data=data,
+            known=self.cells.known("known") if done else [],
+            strips=strips,
+            left=len(self.plan.cells) - len(done),
+        )
+        return write_report(report, self.out)
+
+    def _usual_cells(self, done: dict[str, Scored]) -> dict[str, Cell]:
+        """The methods of the paper's tables that were drawn from one reference of known classes, by row."""
+        found: dict[str, Cell] = {}
+        for key, rows in self.plan.tables.items():
+            if key not in ("2", "4", "7"):
+                continue
+            for name, (cell, *_) in rows.items():
+                usual = cell.references == 1 and cell.name in done and cell not in found.values()
+                if usual:
+                    found[name] = cell
+        return found
+
+
+def _with_scheduler(pipe: Any, name: str) -> Any:
+    """The same networks under another scheduler; the pipeline given keeps its own."""
+    from jedi_diffusion.pipeline import JeDiPipeline
+
+    other = JeDiPipeline(**pipe.components)
+    other.set_progress_bar_config(disable=True)
+    models.set_scheduler(other, name)
+    return other

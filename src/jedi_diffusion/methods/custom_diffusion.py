@@ -1,0 +1,45 @@
+"""Custom Diffusion: keys and values of the cross-attention, and one new word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from jedi_diffusion.methods.fitting import FitSettings
+from jedi_diffusion.methods.naming import new_word, rename
+from jedi_diffusion.methods.parameters import copies
+
+SETTINGS = FitSettings(steps=250, learning_rate=8e-5, batch=8, prior_pictures=200)
+KEYS_AND_VALUES = r".*\.attn2\.to_[kv]\.weight"
+
+
+@dataclass(frozen=True)
+class CustomDiffusion:
+    """Kumari et al., CVPR 2023, for one subject: captions "a [new word] [class]", and prior preservation.
+
+    What differs: the class's pictures are made by the model (the paper's ablation) in place of found real
+    ones, and references are not resized at random. like: a rare word that the new one starts as; where the
+    model does not know it, the new word starts at random.
+    """
+
+    name: str = "newword"
+    like: str = "ktn"
+
+    @contextmanager
+    def changed(self, pipeline: Any, noun: str, random: torch.Generator) -> Iterator[dict[str, nn.Parameter]]:
+        with (
+            new_word(pipeline, self.name, self.like, random) as rows,
+            copies(pipeline.unet, KEYS_AND_VALUES) as weights,
+        ):
+            yield rows | weights
+
+    def captions(self, noun: str) -> Sequence[str]:
+        return (f"a {self.name} {noun}", f"a photo of a {self.name} {noun}")
+
+    def prompt(self, text: str, noun: str) -> str:
+        return rename(text, noun, f"{self.name} {noun}")

@@ -1,0 +1,192 @@
+"""Finetuning methods as personalizers: fit to the references, store, sample, leave no trace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from jedi_diffusion.conditioning import to_pixels
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit, kept_flags
+from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.methods.naming import noun_of
+from jedi_diffusion.methods.oracle import oracle_key
+from jedi_diffusion.model.checkpoint import check_weights_file
+from jedi_diffusion.request import picture_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+State = dict[str, Tensor]
+
+
+class Tuning(Protocol):
+    """What a finetuning method changes in a backbone, and how it names the subject."""
+
+    def changed(
+        self, pipeline: Any, noun: str, random: torch.Generator
+    ) -> AbstractContextManager[dict[str, nn.Parameter]]:
+        """Meanwhile the pipeline has the method's parameters, given by name; afterwards it is as before."""
+        ...
+
+    def captions(self, noun: str) -> Sequence[str]:
+        """What the references are called while fitting; one is drawn each time."""
+        ...
+
+    def prompt(self, text: str, noun: str) -> str:
+        """A prompt with the subject's name in the place of its class."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit took: seconds in all, and for prior pictures; bytes that it stores; each step's loss."""
+
+    seconds: float
+    prior_seconds: float
+    stored_bytes: int
+    losses: list[float]
+
+
+@dataclass
+class Finetuned:
+    """A finetuning method on a backbone: any JeDiPipeline, used with sets of one.
+
+    On a model made by `from_single_image_model` that is the single-image model itself. The first caption of
+    the references names the class ("a dog"). settings: arguments of the pipeline's call. store: a folder;
+    what was fitted is kept there as safetensors and reused, one file for each choice of references, captions,
+    fit and `record` (plain JSON values that tell the method and the backbone). reports: what each fit took,
+    by file name. Raises ModelError for a backbone that is not float32 or a stored file that does not fit.
+    """
+
+    pipeline: Any
+    tuning: Tuning
+    fit: FitSettings
+    settings: dict[str, Any] = field(default_factory=dict)
+    store: Path | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    reports: dict[str, FitReport] = field(default_factory=dict)
+    _last: tuple[str, State] | None = field(default=None, repr=False)
+    _prior: tuple[str, Examples] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.pipeline.unet.dtype != torch.float32:
+            raise ModelError("Finetuning methods need a backbone in float32; small steps vanish otherwise.")
+
+    def __call__(
+        self,
+        references: Sequence[Image.Image],
+        reference_prompts: Sequence[str],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        noun = noun_of(reference_prompts[0])
+        state = self.fitted(references, reference_prompts)
+        with self._installed(noun) as parameters:
+            _fill(parameters, state, self._key(references, reference_prompts))
+            with parametrize.cached():  # composed weights (SVDiff's) once, not at every step
+                named = [self.tuning.prompt(text, noun) for text in prompts]
+                return Joint(self.pipeline, self.settings)([], [], named, seeds)
+
+    def fitted(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> State:
+        """What the method learns of the references: from memory, from the store, or by fitting now."""
+        key = self._key(references, reference_prompts)
+        if self._last is None or self._last[0] != key:
+            file = None if self.store is None else self.store / f"{key}.safetensors"
+            if file is not None and file.exists():
+                state, self.reports[key] = _read(file)
+            else:
+                state, self.reports[key] = self._fit(references, reference_prompts[0])
+                if file is not None:
+                    _write(file, state, self.reports[key])
+            self._last = (key, state)
+        return self._last[1]
+
+    def _fit(self, references: Sequence[Image.Image], caption: str) -> tuple[State, FitReport]:
+        start, noun = time.perf_counter(), noun_of(caption)
+        prior = self._draw_prior(caption)
+        prior_seconds = time.perf_counter() - start
+        height, width = self.settings.get("height"), self.settings.get("width")
+        unet: Any = self.pipeline.unet.config
+        size = picture_size(height, width, unet.sample_size, self.pipeline.vae_scale_factor)
+        with torch.no_grad():
+            latents = self.pipeline.encode_pictures(to_pixels(references, *size))
+        with self._installed(noun) as parameters:
+            own = Examples(latents, self.tuning.captions(noun))
+            losses = fit(self.pipeline, parameters, own, prior, self.fit)
+            state = {name: each.detach().cpu().clone() for name, each in parameters.items()}
+        stored = sum(each.numel() * each.element_size() for each in state.values())
+        return state, FitReport(time.perf_counter() - start, prior_seconds, stored, losses)
+
+    def _draw_prior(self, caption: str) -> Examples | None:
+        """The class's pictures; those of the class before are forgotten."""
+        if not self.fit.prior_pictures or not self.fit.steps:
+            return None
+        if self._prior is None or self._prior[0] != caption:
+            self._prior = caption, draw_prior(self.pipeline, caption, self.fit, self.settings)
+        return self._prior[1]
+
+    @contextmanager
+    def _installed(self, noun: str) -> Iterator[dict[str, nn.Parameter]]:
+        random = torch.Generator().manual_seed(self.fit.seed)
+        with kept_flags(self.pipeline), self.tuning.changed(self.pipeline, noun, random) as parameters:
+            yield parameters
+
+    def _key(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> str:
+        told = {
+            "tuning": repr(self.tuning),
+            "fit": asdict(self.fit),
+            "sampling": self.settings,
+            "record": dict(self.record),
+        }
+        text = json.dumps([told, list(reference_prompts)], sort_keys=True)
+        pixels, _ = oracle_key(references, "")
+        return hashlib.sha256(pixels + text.encode()).hexdigest()[:24]
+
+
+def _fill(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor], where: str) -> None:
+    """Raises ModelError unless the state has exactly these parameters, of these shapes."""
+    wanted, given = ({name: each.shape for name, each in some.items()} for some in (parameters, state))
+    if wanted != given:
+        raise ModelError(f"{where} does not fit this method and backbone; remove it, and it is fitted anew.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def _write(file: Path, state: State, report: FitReport) -> None:
+    make_folder(file.parent)
+    write_file(file, save(state, {"report": json.dumps(asdict(report))}))
+
+
+def read_reports(store: Path) -> list[FitReport]:
+    """What the fits that are kept in a folder took. Raises ModelError for a file that no fit wrote."""
+    return [_read_report(file) for file in sorted(store.glob("*.safetensors"))]
+
+
+def _read(file: Path) -> tuple[State, FitReport]:
+    report = _read_report(file)
+    return load_file(str(file)), report
+
+
+def _read_report(file: Path) -> FitReport:
+    check_weights_file(file)
+    with safe_open(str(file), framework="pt") as opened:
+        told = (opened.metadata() or {}).get("report")
+    try:
+        return FitReport(**json.loads(told or ""))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{file} was not written by a fit; remove it, and it is fitted anew.") from error

@@ -1,0 +1,162 @@
+"""Fitting to the references: one loop for all finetuning methods, on sets of one.
+
+Letters: P pictures; C, H, W a latent's channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jedi_diffusion.conditioning import sizes_of_pictures
+from jedi_diffusion.diffusion import JointLoss, spawn_generators
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.model import JointDenoiser
+from jedi_diffusion.sets import SetBatch
+
+SAMPLE_MIN_SNR = 20.0
+"""Models of clean latents would count nearly clean pictures a thousand times; this caps it."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit: AdamW, `batch` references a step, each with a caption drawn from the method's.
+
+    prior_pictures: pictures of the class that the untouched model makes first, for prior preservation (0:
+    none); as many as references are in each step, their loss times prior_weight.
+    """
+
+    steps: int
+    learning_rate: float
+    batch: int = 1
+    prior_pictures: int = 0
+    prior_weight: float = 1.0
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents (P, C, H, W) of pictures, and captions any of which fits any of them."""
+
+    latents: Tensor
+    captions: Sequence[str]
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, list[str]]:
+        """`count` pictures, uniformly, with a caption each."""
+        rows = torch.randint(len(self.latents), (count,), generator=random)
+        texts = torch.randint(len(self.captions), (count,), generator=random).tolist()
+        return self.latents[rows], [self.captions[text] for text in texts]
+
+
+def fit(
+    pipeline: Any,
+    parameters: Mapping[str, nn.Parameter],
+    references: Examples,
+    prior: Examples | None,
+    settings: FitSettings,
+) -> list[float]:
+    """Changes `parameters`, and nothing else, to lower the loss on the references; the loss of every step.
+
+    Raises ModelError for a loss that is not finite.
+    """
+    if not settings.steps:
+        return []
+    random = torch.Generator().manual_seed(settings.seed)
+    loss, denoiser = loss_of(pipeline.scheduler), JointDenoiser(pipeline.unet)
+    parts = [references] if prior is None else [references, prior]
+    losses = []
+    with torch.enable_grad(), _only_trained(pipeline, parameters.values()):
+        optimizer = torch.optim.AdamW(
+            parameters.values(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        for step in range(settings.steps):
+            drawn = [part.draw(settings.batch, random) for part in parts]
+            latents = torch.cat([pictures for pictures, _ in drawn])
+            batch = sets_of_one(pipeline, latents, [text for _, texts in drawn for text in texts])
+            errors = loss.errors(denoiser, batch, loss.draw(batch, random))
+            value = prior_preservation(errors, settings.batch, settings.prior_weight)
+            if not bool(torch.isfinite(value)):
+                raise ModelError(
+                    f"The loss is not finite at step {step} of the fit: lower the learning rate "
+                    f"({settings.learning_rate})."
+                )
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            losses.append(float(value.detach()))
+    return losses
+
+
+def prior_preservation(errors: Tensor, references: int, weight: float) -> Tensor:
+    """DreamBooth's eq. 2: mean error of the first `references` pictures, plus `weight` times the rest's.
+
+    errors (P, C, H, W); without a rest the first term alone.
+    """
+    own = errors[:references].mean()
+    return own + weight * errors[references:].mean() if len(errors) > references else own
+
+
+def loss_of(scheduler: Any) -> JointLoss:
+    """The backbone's own loss: noise, v or clean latents, as its scheduler says."""
+    capped = scheduler.config.prediction_type == "sample"
+    return JointLoss.from_scheduler(scheduler, min_snr=SAMPLE_MIN_SNR if capped else None)
+
+
+def sets_of_one(pipeline: Any, latents: Tensor, captions: Sequence[str]) -> SetBatch:
+    """Pictures as targets without references: what a single-image model is, and joint ones are too."""
+    text = pipeline.encode_captions(captions)
+    factor = pipeline.vae_scale_factor
+    height, width = latents.shape[2] * factor, latents.shape[3] * factor
+    sizes = sizes_of_pictures(len(latents), height, width).to(latents.device)
+    return SetBatch(
+        latents=latents,
+        mask=torch.ones(len(latents), 1, 1, 1, device=latents.device),
+        text=text.embeddings,
+        set_sizes=(1,) * len(latents),
+        pooled_text=text.pooled,
+        time_ids=None if text.pooled is None else sizes,
+    )
+
+
+def draw_prior(pipeline: Any, caption: str, settings: FitSettings, sampling: Mapping[str, Any]) -> Examples:
+    """Pictures of the class from the untouched model and the caption alone, one by one; as latents."""
+    random = spawn_generators(settings.seed, settings.prior_pictures)
+    made = [
+        pipeline(prompt=caption, generator=each, **{**sampling, "output_type": "latent"}).images
+        for each in random
+    ]
+    return Examples(torch.cat(made), (caption,))
+
+
+@contextmanager
+def _only_trained(pipeline: Any, parameters: Any) -> Iterator[None]:
+    trained = list(parameters)
+    with kept_flags(pipeline):
+        for module in networks(pipeline):
+            module.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        yield
+
+
+@contextmanager
+def kept_flags(pipeline: Any) -> Iterator[None]:
+    """Afterwards every parameter asks for gradients, or not, as it did before."""
+    flags = [(each, each.requires_grad) for module in networks(pipeline) for each in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def networks(pipeline: Any) -> list[nn.Module]:
+    """The networks that fitting may change."""
+    parts = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)
+    return [part for part in parts if part is not None]

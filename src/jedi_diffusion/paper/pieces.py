@@ -1,0 +1,49 @@
+"""Finished pieces of a long run on disk: each has a folder, what it was made with, and a result that is
+written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.files import make_folder, write_file
+
+RECORD = "piece.json"
+
+
+def open_piece(folder: str | Path, record: Mapping[str, Any]) -> Path:
+    """The folder of a piece, for this `record` (plain JSON values) only.
+
+    Raises RecipeError where it was begun with another one, OutputError.
+    """
+    home = make_folder(folder)
+    path = home / RECORD
+    wanted = json.loads(json.dumps(record))
+    if not path.exists():
+        write_file(path, json.dumps(wanted, indent=1, ensure_ascii=False).encode())
+        return home
+    found = read_json(path)
+    if found != wanted:
+        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        raise RecipeError(
+            f"{home} was made by another recipe (another {', '.join(names)}): choose another folder for "
+            "--out, or remove that one to make it anew."
+        )
+    return home
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a piece wrote. Raises RecipeError naming the file."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RecipeError(f"{path} cannot be read ({error}): remove it, and it is made anew.") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a piece's result, whole or not at all. Raises OutputError."""
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -1,0 +1,118 @@
+"""The tables and the page from scores that are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import TEXT_TOKENS, random_batch, tiny_unet
+from small_paper import small_recipe
+
+from jedi_diffusion.estimates import weighted_mean
+from jedi_diffusion.model import JointDenoiser, make_joint
+from jedi_diffusion.paper.cells import Scored
+from jedi_diffusion.paper.numbers import TABLES
+from jedi_diffusion.paper.plan import Plan
+from jedi_diffusion.paper.recipe import PaperRecipe
+from jedi_diffusion.paper.report import Report, write_report
+from jedi_diffusion.paper.tables import gather
+from jedi_diffusion.paper.timing import step_seconds
+
+PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
+RECIPE = PaperRecipe.model_validate(small_recipe(tables=PAPER_TABLES))
+PLAN = Plan(RECIPE)
+
+
+def scored(name: str, level: float) -> Scored:
+    """All scores about `level`, subjects differing a little, alike in all cells."""
+    noise = np.random.default_rng(0).normal(0, 0.002, 12)
+    columns = ["toy-T", "copies"]
+    columns += [f"{one}, {other}" for one in ("toy-ID", "Mtoy-ID") for other in ("all", "others", "inputs")]
+    subjects = dict.fromkeys(columns, level + noise)
+    return Scored(name, {key: weighted_mean(each, np.ones(12)) for key, each in subjects.items()}, subjects)
+
+
+@pytest.fixture
+def done() -> dict[str, Scored]:
+    """As Table 4's DINO has it, so that CLIP-T is the wrong way round."""
+    made = {cell.name: scored(cell.name, 0.5) for cell in PLAN.cells}
+    for name, (dino, _, _) in TABLES["4"].rows.items():
+        (cell,) = PLAN.tables["4"][name]
+        made[cell.name] = scored(cell.name, dino)
+    return made
+
+
+def test_a_table_stands_beside_the_papers_with_its_line(done: dict[str, Scored]) -> None:
+    table = next(each for each in gather(PLAN, done) if each.key == "4")
+    by_score = {each.score.split()[0]: each for each in table.agreements}
+    assert by_score["toy-ID"].correlation == (1, 1, 1)
+    assert (by_score["toy-ID"].kept, by_score["Mtoy-ID"].kept) == (6, 6)
+    # The paper's CLIP-T: 3325 > 3259 > 3041 > 3020, here .3411 < .4652 < .7432 < .7501.
+    assert by_score["toy-T"].correlation == (-1, -1, -1)
+    assert by_score["toy-T"].turned == 6
+    assert table.verdict.startswith("The paper's ordering does not hold here.")
+    shown = table.table()
+    assert shown.head[:3] == ["", "CLIP-T, paper", "toy-T, here"]
+    row = next(row for row in shown.rows if row[0] == "w/o IG")
+    assert row[1] == "0.3259"
+    assert row[3] == "0.4652"
+    assert row[4].startswith("0.46")
+
+
+def test_rows_that_are_not_done_are_left_open(done: dict[str, Scored]) -> None:
+    (cell,) = PLAN.tables["4"]["(+) CLIP emb"]
+    del done[cell.name]
+    table = next(each for each in gather(PLAN, done) if each.key == "4")
+    assert {each.pairs for each in table.agreements} == {3}
+    row = next(row for row in table.table().rows if row[0] == "(+) CLIP emb")
+    assert row[1:] == ["0.3041", "–", "0.7432", "–", "0.8617", "–", "–"]
+    assert all(part.table().rows for part in gather(PLAN, {}) if part.key in TABLES)
+
+
+def test_the_page_and_its_json(done: dict[str, Scored], tmp_path: Path) -> None:
+    sweeps = {name: [done[cell.name] for cell in cells] for name, cells in PLAN.strategies().items()}
+    report = Report(
+        RECIPE,
+        "cpu",
+        gather(PLAN, done),
+        trainings={"backbone": {"parameters": 7_000_000, "seconds": 90.0}},
+        sweeps=sweeps,
+        seconds={"cpu": {"BLIP Diffusion": [1.0, 1.1], "ELITE": [3.0, 3.1], "JeDi": [2.0, 2.1]}},
+        data={
+            "sets": 40,
+            "subjects": 30,
+            "categories": 3,
+            "similarity": {"toy-ID": {"inside": {"mean": 0.8, "low": 0.7, "high": 0.9}, "between": None}},
+        },
+        left=2,
+    )
+    page, record, text = write_report(report, tmp_path)
+    html = page.read_text()
+    for table in TABLES.values():
+        assert table.title in html
+    assert "Figure 11" in html
+    assert "Not finished: 2 pieces" in html
+    assert "BLIP Diffusion (here: CLIP baseline)" in html
+    assert "http" not in html.replace("http-equiv", "")
+    told = json.loads(record.read_text())
+    assert told["tables"]["4"]["paper"]["rows"]["JeDi"]["MDINO"] == 0.8639
+    assert told["tables"]["4"]["here"]["JeDi"]["scores"]["toy-ID, inputs"]["mean"] == pytest.approx(
+        0.75, abs=0.01
+    )
+    assert told["table_10"]["cpu"]["verdict"].startswith(
+        "The paper's ordering holds here. seconds: 3 of 3 pairs"
+    )
+    assert [each["scale"] for each in told["figure_11"]["Joint"]] == [1.5, 4.0]
+    assert "| w/o IG | 0.3259 |" in text.read_text()
+
+
+def test_steps_are_timed_and_the_network_is_left_as_it_was() -> None:
+    unet = make_joint(tiny_unet())
+    before = dict(unet.state_dict())
+    found = step_seconds(unet, TEXT_TOKENS, 2)
+    names = {"no reference", "JeDi", "JeDi (3 inputs)", "JeDi (1 input), cached", "BLIP Diffusion", "ELITE"}
+    assert found.keys() == names
+    assert all(len(times) == 2 and min(times) > 0 for times in found.values())
+    assert unet.state_dict().keys() == before.keys()
+    batch = random_batch(unet, (2,), references=(0,))
+    assert JointDenoiser(unet)(batch.latents, 5, batch).shape == batch.latents.shape
