@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from fakes import CARD, FakeRunner
@@ -10,6 +10,7 @@ from servers import Running
 
 from jedi_diffusion.app.application import Access, make_application
 from jedi_diffusion.app.engine import Engine
+from jedi_diffusion.app.jobs import Runner
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
 
@@ -17,7 +18,7 @@ from jedi_diffusion.app.service import Service
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Running]]:
     """Starts a server over a fake runner. service: settings of `Service`; page: from a service to what mounts
-    a page; settings: of `Engine`."""
+    a page; runners: in the place of the fake one; settings: of `Engine`."""
     made: list[Running] = []
 
     def start(
@@ -25,11 +26,12 @@ def serve() -> Iterator[Callable[..., Running]]:
         access: Access | None = None,
         service: dict | None = None,
         page: Callable | None = None,
+        runners: Sequence[Runner] = (),
         grace: float = 0.2,
         **settings: object,
     ) -> Running:
         runner = runner or FakeRunner()
-        engine = Engine([runner], **settings)
+        engine = Engine(runners or [runner], **settings)
         served = Service(engine, CARD, **(service or {}))
         app = make_application(served, access, page and page(served))
         server = Server(app, engine, grace)

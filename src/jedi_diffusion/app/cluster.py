@@ -36,6 +36,9 @@ START_FAILURES = 2
 LEAVE = 5.0
 """Seconds that a replica gets to end a call that nobody waits for, when the application ends."""
 
+SERVE = threading.Lock()
+"""Held while Serve's settings are made or read: two threads at once would trip over each other in it."""
+
 
 def check_installed() -> None:
     """Load Ray Serve, without its chatter and its reports of use. Raises UsageError where it is missing."""
@@ -119,22 +122,25 @@ class Cluster:
 
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
-        if self.name in serve.status().applications:
+        with SERVE:
+            is_left_behind = self.name in serve.status().applications
+        if is_left_behind:
             serve.delete(self.name)
-        deployment: Any = serve.deployment(
-            Replica,
-            name=DEPLOYMENT,
-            num_replicas=self.wanted,
-            ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
-            max_ongoing_requests=1,
-            health_check_period_s=HEALTH_CHECK,
-            graceful_shutdown_wait_loop_s=0.2,
-            graceful_shutdown_timeout_s=LEAVE,
-            max_constructor_retry_count=START_FAILURES,
-            logging_config=quiet,
-        )
-        target = serve.RunTarget(deployment.bind(load), self.name, route_prefix=None)
-        (handle,) = serve.run_many([target], wait_for_applications_running=False)
+        with SERVE:
+            deployment: Any = serve.deployment(
+                Replica,
+                name=DEPLOYMENT,
+                num_replicas=self.wanted,
+                ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
+                max_ongoing_requests=1,
+                health_check_period_s=HEALTH_CHECK,
+                graceful_shutdown_wait_loop_s=0.2,
+                graceful_shutdown_timeout_s=LEAVE,
+                max_constructor_retry_count=START_FAILURES,
+                logging_config=quiet,
+            )
+            target = serve.RunTarget(deployment.bind(load), self.name, route_prefix=None)
+            (handle,) = serve.run_many([target], wait_for_applications_running=False)
         return handle.options(stream=True)
 
     def _wait(self, say: Callable[[str], None]) -> None:
@@ -162,7 +168,8 @@ class Cluster:
         """State of the application in Serve's words, and what Serve has to say; notes how many live."""
         from ray import serve
 
-        application = serve.status().applications[self.name]
+        with SERVE:
+            application = serve.status().applications[self.name]
         deployment = application.deployments[DEPLOYMENT]
         replicas: Any = deployment.replica_states  # Serve's states are strings too
         self._live, self._seen = replicas.get("RUNNING", 0), time.monotonic()
@@ -186,12 +193,15 @@ def _connect(address: str | None, replicas: int) -> bool:
     own: dict[str, Any] = {}
     if address is None and "RAY_ADDRESS" not in os.environ:
         address = "local"
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves replicas on a busy machine
         own = {"num_cpus": max(replicas, os.cpu_count() or 1), "include_dashboard": False}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = address or f"at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)"
-        raise JeDiError(f"The Ray cluster {where} cannot be joined: {_sentence(str(error))}") from error
+    except Exception as error:  # Ray has no class of its own for what can go wrong here
+        what = "Ray cannot start on this machine"
+        if not own:
+            what = f"The Ray cluster {address or os.environ['RAY_ADDRESS']} cannot be joined"
+        raise JeDiError(f"{what}: {_sentence(str(error))}") from error
     return True
 
 
