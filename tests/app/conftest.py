@@ -1,5 +1,6 @@
 """Servers on loopback, in threads of the test's own process."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,16 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Runner
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
+
+
+@pytest.fixture(autouse=True)
+def event_loop_of_the_thread() -> Iterator[None]:
+    """gradio asks for the thread's event loop, which would make one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ def test_seeds_change_the_order() -> None:
     assert len(orders) == 5
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_workers_of_a_data_loader_change_nothing() -> None:
     loader = pytest.importorskip("torch.utils.data").DataLoader
     mixed = mixture()

@@ -67,13 +67,16 @@ def test_any_number_of_workers_makes_the_same(tmp_path: Path, manifest: bytes) -
 def test_kills_at_random_moments_lose_the_shard_in_flight_only(tmp_path: Path, manifest: bytes) -> None:
     waits = random.Random(0)
     folder = tmp_path / "run"
+    start = time.perf_counter()
+    make(job(tmp_path / "whole"))
+    longest = 0.4 * (time.perf_counter() - start)  # so that no first run outlives its kill, on any machine
     killed, whole = 0, set[int]()
     for _ in range(60):
         child = os.fork()
         if child == 0:
             make(job(folder))
             os._exit(0)
-        timer = threading.Timer(waits.uniform(0.001, 0.12), os.kill, (child, signal.SIGKILL))
+        timer = threading.Timer(waits.uniform(0.001, longest), os.kill, (child, signal.SIGKILL))
         timer.start()
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         timer.cancel()
