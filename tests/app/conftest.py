@@ -1,6 +1,7 @@
 """Servers on loopback, in threads of the test's own process."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,12 @@ from jedi_diffusion.app.service import Service
 
 @pytest.fixture(autouse=True)
 def event_loop_of_the_thread() -> Iterator[None]:
-    """gradio asks for the thread's event loop, which would make one that nobody closes."""
+    """gradio puts an event loop of its own in the place of the thread's, and leaves it open."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
+    with contextlib.suppress(RuntimeError):  # asyncio.run leaves the thread without one
+        asyncio.get_event_loop().close()
     asyncio.set_event_loop(None)
     loop.close()
 
