@@ -39,8 +39,8 @@ class Form:
 def forms() -> dict[str, Form]:
     table = {PLAIN: Form(0, {})}
     for count in (1, 3):
-        table[f"joint, null joint (paper), {count}"] = Form(count, {"null_set": "joint"})
-        table[f"joint, null single, {count}"] = Form(count, {"null_set": "single"})
+        table[f"joint, null joint (paper), {count}"] = Form(count, {"coupling": "joint", "null_set": "joint"})
+        table[f"joint, null single, {count}"] = Form(count, {"coupling": "joint", "null_set": "single"})
         table[f"cached, {count}"] = Form(count, {"coupling": "cached"})
     return table
 

@@ -7,7 +7,7 @@ optimizer, average and checkpoint are timed by themselves.
 
 Prints a table and, as the last line, JSON: medians over the repetitions of
   worst_time_over_flops  sets of N pictures beside plain single pictures: time ratio / FLOP ratio, worst N of
-                         2, 3, 4 (FLOPs as a forward's, a N + b N^2)
+                         2, 3, 4 (FLOPs of forward and backward, a N + b N^2)
   mixed_over_uniform     operations a second of a batch of sets of 2, 3 and 4, over those of sets of 3
   precomputed_speedup    the mixed batch with pictures and captions encoded in the step, over without
   state_overhead         part of a step that average and checkpoints take, in the recipe's step of so many
@@ -15,7 +15,7 @@ Prints a table and, as the last line, JSON: medians over the repetitions of
   loader_over_training   pictures a second that the loader alone delivers, over those that a training step of
                          the bundled model takes
 
-    python benchmarks/training.py [--model half] [--pictures 12] [--repetitions 5] [--dtype bfloat16]
+    python benchmarks/training.py [--model half] [--pictures 12] [--repetitions 5] [--dtype float32]
 """
 
 import argparse
@@ -103,10 +103,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="that the loader is timed over")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="bfloat16 on CUDA, else float32")
     options = parser.parse_args()
     if options.pictures < 12 or options.pictures % 12:
         parser.error("--pictures must be a multiple of 12, so that sets of 2, 3 and 4 fill a batch")
+    # On CPUs bfloat16's matrix units speed up all products but those of torch's attention kernel.
+    options.dtype = options.dtype or ("bfloat16" if options.device == "cuda" else "float32")
     return options
 
 
@@ -128,8 +130,8 @@ def step_figures(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     sets, examples, _ = batches["mixed"]
     forms["mixed, encoded in the step"] = lambda: joint_pass(trainer, trainer.encode(sets, examples, "joint"))
     times = in_turn(forms, options.repetitions, options.device)
-    counts = {"single pictures": count * forward_count(options, joint=False, number=1)}
-    each = {n: forward_count(options, joint=True, number=n) for n in (2, 3, 4)}
+    counts = {"single pictures": count * pass_count(options, joint=False, number=1)}
+    each = {n: pass_count(options, joint=True, number=n) for n in (2, 3, 4)}
     counts |= {name: sum(each[n] for n in sizes) for name, sizes in layouts.items()}
     show(times, counts)
     worst = max(
@@ -233,11 +235,18 @@ def plain_pass(plain: UNet2DConditionModel, trainer: JointTrainer, micro: Any) -
     plain.zero_grad(set_to_none=True)
 
 
-def forward_count(options: argparse.Namespace, joint: bool, number: int) -> float:
-    """Operations of a forward of one set of so many pictures; a stock UNet's is that of a set of one."""
+def pass_count(options: argparse.Namespace, joint: bool, number: int) -> float:
+    """Operations of forward and backward of a set of so many pictures; a stock UNet's: a set of one.
+
+    a N + b N^2, where b N^2 is self-attention's two products. The backward has two products for each of the
+    forward's, and in attention one more: fused kernels make the scores anew.
+    """
     with torch.device("meta"):
         unet = UNet2DConditionModel(**PARTS[options.model][0])
-    return count_forward(make_joint(unet) if joint else install_coupling(unet), number, options.latents)
+    network = make_joint(unet) if joint else install_coupling(unet)
+    one, two = (count_forward(network, n, options.latents) for n in (1, 2))
+    attention = (two - 2 * one) / 2
+    return 3 * (one - attention) * number + 3.5 * attention * number**2
 
 
 def state_overhead(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jedi_diffusion.pictures import fit_square
+from jedi_diffusion.pictures import to_rgb
 
 COPY_SIDE, COPY_SHIFT = 32, 2  # pixels; copies that are moved by up to 1/16 of the picture are found
 
@@ -22,7 +22,14 @@ Array = NDArray[np.floating]
 
 def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     """(3, T, T): the centre square of a picture, small."""
-    return np.asarray(fit_square(picture, COPY_SIDE)).transpose(2, 0, 1)
+    left, top = ((side - min(picture.size)) / 2 for side in picture.size)
+    small = to_rgb(picture).resize(
+        (COPY_SIDE, COPY_SIDE),
+        Image.Resampling.LANCZOS,
+        box=(left, top, picture.width - left, picture.height - top),
+        reducing_gap=4.0,  # whole blocks are averaged first: much faster
+    )
+    return np.asarray(small).transpose(2, 0, 1)
 
 
 def shifted_distance(first: Array, second: Array) -> Array:

@@ -4,6 +4,7 @@ Letters: P pairs, each of a subject of its own; S subjects; B bootstrap samples.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,13 +56,16 @@ def weighted_mean(values: Array, weights: Array, seed: int = 0) -> Estimate:
 
 def bootstrap_means(values: Array, seed: int = 0, samples: int = SAMPLES) -> Array:
     """Means of (K, P) values over `samples` draws of P pairs with replacement, (K, B)."""
-    rng = np.random.default_rng(seed)
     pairs = values.shape[1]
-    counts = [
-        rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=min(_CHUNK, samples - start))
-        for start in range(0, samples, _CHUNK)
-    ]
-    return values @ np.concatenate(counts).T / pairs
+    return values @ _draws(pairs, seed, samples).T / pairs
+
+
+@lru_cache(maxsize=4)
+def _draws(pairs: int, seed: int, samples: int) -> NDArray[np.int64]:
+    """How often each pair is in each draw, (B, P). Kept: the same subjects are asked about many times."""
+    rng = np.random.default_rng(seed)
+    chunks = (min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK))
+    return np.concatenate([rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=each) for each in chunks])
 
 
 def share(hits: NDArray[np.bool_]) -> Estimate:

@@ -37,8 +37,8 @@ PROFILED_MODES: dict[str, Literal["RGB", "RGBA"]] = {"L": "RGB", "RGB": "RGB", "
 
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder by their endings, in order of names."""
-    files = sorted(each for each in folder.iterdir() if each.is_file())
-    return [each for each in files if each.suffix.lower() in ENDINGS]
+    files = (each for each in folder.iterdir() if each.suffix.lower() in ENDINGS and each.is_file())
+    return sorted(files, key=lambda each: each.name)
 
 
 def open_picture(

@@ -20,6 +20,7 @@ from jedi_diffusion.evaluation.metrics import (
     pair_sums,
     text_sums,
 )
+from jedi_diffusion.pictures import fit_square
 
 RNG = np.random.default_rng(0)
 
@@ -111,6 +112,14 @@ def test_diversity_is_the_mean_distance_of_all_pairs() -> None:
 def scene(seed: int) -> Image.Image:
     cells = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize((120, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(900, 611), (512, 512), (40, 64), (32, 32)])
+def test_a_thumbnail_is_the_centre_square_by_the_slow_filter(size: tuple[int, int]) -> None:
+    cells = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    picture = Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+    expected = np.asarray(fit_square(picture, COPY_SIDE), int)
+    assert np.abs(thumbnail(picture).transpose(1, 2, 0) - expected).max() <= 3
 
 
 def test_a_copy_is_found_also_when_moved_and_another_picture_is_none() -> None:

@@ -61,7 +61,7 @@ class Thumbnails:
     """Whole pictures, small, as uint8 (B, 3 T T): `metrics.copy_distances` compares them."""
 
     name = "thumbnail"
-    fingerprint = f"thumbnail-{COPY_SIDE}-{COPY_SHIFT}"
+    fingerprint = f"thumbnail-{COPY_SIDE}-{COPY_SHIFT}-reduced"
     image_column = None
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:

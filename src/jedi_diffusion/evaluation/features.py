@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jedi_diffusion.errors import PictureError, UsageError
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.cache import FeatureCache, key_of
+from jedi_diffusion.evaluation.digests import FileDigests, read_bytes
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, checked_rows
 from jedi_diffusion.evaluation.masking import MAX_SIDE, SubjectFinder, cut_out, read_mask
 from jedi_diffusion.pictures import open_picture
@@ -51,11 +52,13 @@ class FeatureReader:
     finder: SubjectFinder | None = None
     workers: int = 2
     caches: dict[str, FeatureCache] = field(init=False)
+    digests: FileDigests = field(init=False)
 
     def __post_init__(self) -> None:
         if len({each.name for each in self.encoders}) != len(self.encoders):
             raise UsageError("Two encoders have the same name.")
         self.caches = {each.name: FeatureCache(self.folder, each) for each in self.encoders}
+        self.digests = FileDigests(Path(self.folder) / "files.json")
 
     def read(
         self, items: Sequence[Item], encoders: Sequence[Encoder], what: str = "pictures"
@@ -71,6 +74,7 @@ class FeatureReader:
                 self._encode([each for each in loaded if each.picture is not None], encoders)
                 keys |= {each.item: each.key for each in loaded}
                 bar.update(len(loaded))
+        self.digests.save()
         rows = {each.name: [self.caches[each.name].rows[keys[item]] for item in items] for each in encoders}
         return {name: _stacked(each) for name, each in rows.items()}
 
@@ -91,28 +95,39 @@ class FeatureReader:
 
     def _load(self, items: Sequence[Item], encoders: Sequence[Encoder]) -> Iterator[list[_Loaded]]:
         """The items in chunks; a chunk is read and decoded by threads while the one before is encoded."""
+
+        def open_some(some: Sequence[Item]) -> list[_Loaded]:
+            return [self._open(item, encoders) for item in some]
+
+        part = -(-CHUNK // self.workers)  # a task for each picture costs more than reading what is known
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: list[Future[_Loaded]] | None = None
+            waiting: list[Future[list[_Loaded]]] = []
             for start in range(0, len(items), CHUNK):
-                coming = [pool.submit(self._open, item, encoders) for item in items[start : start + CHUNK]]
-                if waiting is not None:
-                    yield [each.result() for each in waiting]
+                chunk = items[start : start + CHUNK]
+                parts = [chunk[first : first + part] for first in range(0, len(chunk), part)]
+                coming = [pool.submit(open_some, some) for some in parts]
+                if waiting:
+                    yield [loaded for each in waiting for loaded in each.result()]
                 waiting = coming
-            if waiting is not None:
-                yield [each.result() for each in waiting]
+            if waiting:
+                yield [loaded for each in waiting for loaded in each.result()]
 
     def _open(self, item: Item, encoders: Sequence[Encoder]) -> _Loaded:
-        data = _bytes_of(item.path)
-        mask = _bytes_of(item.mask) if item.mask else None
-        parts = [data]
-        if mask is not None:
-            parts += [CUT_OUT, mask]
+        digest, data = self.digests.of(item.path)
+        parts = [digest]
+        mask = None
+        if item.mask is not None:
+            mask_digest, mask = self.digests.of(item.mask)
+            parts += [CUT_OUT, mask_digest]
         if item.noun is not None:
             assert self.finder is not None, "an item to be found needs a finder"
             parts += [CUT_OUT, self.finder.fingerprint.encode(), item.noun.encode()]
         key = key_of(*parts)
         if all(key in self.caches[each.name].rows for each in encoders):
             return _Loaded(item, key, None, None)
+        data = data or read_bytes(item.path)
+        if item.mask is not None:
+            mask = mask or read_bytes(item.mask)
         return _Loaded(item, key, open_picture(data, str(item.path), decode_size=MAX_SIDE), mask)
 
     def _encode(self, loaded: Sequence[_Loaded], encoders: Sequence[Encoder]) -> None:
@@ -154,13 +169,3 @@ def _stacked(rows: Sequence[Rows]) -> Rows:
     if not width:
         return np.empty((0, 0), np.float32)
     return np.stack([row if len(row) == width else np.full(width, np.nan, np.float32) for row in rows])
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read: {error.strerror}.") from error
-    if not data:
-        raise PictureError(f"{path} is empty.")
-    return data

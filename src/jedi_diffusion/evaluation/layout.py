@@ -61,7 +61,7 @@ def _check_subjects(home: Path, wanted: EvaluationSet) -> None:
 def _pictures_below(home: Path) -> dict[str, list[Path]]:
     """Pictures of all folders below, hidden ones apart, by their path without the ending."""
     found: dict[str, list[Path]] = {}
-    folders = [home, *(each for each in sorted(home.rglob("*")) if each.is_dir())]
+    folders = [home, *sorted(each for each in home.rglob("*") if each.is_dir())]
     for folder in folders:
         if any(part.startswith(".") for part in folder.relative_to(home).parts):
             continue

@@ -116,11 +116,17 @@ def copy_distances(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -
 
     As |a|^2 + |b|^2 - 2ab over all shifts at once: much faster, and exact, since all are whole numbers.
     """
+    squares = _squares(pictures, references)
+    return np.sqrt(squares.min((1, 2))) / 255
+
+
+def _squares(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -> Array:
+    """(I, shifts, R) mean squared differences of thumbnails (I, 3, T, T) and (R, 3, T, T), of 255."""
     middle = COPY_WINDOWS[len(COPY_WINDOWS) // 2]
     ours = _window(pictures, *middle)
     theirs = np.concatenate([_window(references, *place) for place in COPY_WINDOWS])
     squares = np.square(ours).sum(1)[:, None] + np.square(theirs).sum(1) - 2 * ours @ theirs.T
-    return np.sqrt(squares.min(1) / ours.shape[1]) / 255
+    return squares.reshape(len(ours), len(COPY_WINDOWS), -1) / ours.shape[1]
 
 
 def _window(thumbnails: NDArray[np.uint8], down: int, right: int) -> Array:
@@ -138,10 +144,11 @@ def copy_threshold(photos: list[NDArray[np.uint8]]) -> float:
     """
     least = COPY_DISTANCE
     for each in photos:
-        for number in range(len(each)):
-            others = np.delete(each, number, axis=0)
-            if len(others):
-                least = min(least, float(copy_distances(each[[number]], others)[0]))
+        if len(each) < 2:
+            continue
+        squares = _squares(each, each)
+        squares[np.arange(len(each)), :, np.arange(len(each))] = np.inf  # a photo beside itself
+        least = min(least, float(np.sqrt(squares.min()) / 255))
     return least
 
 

@@ -173,7 +173,7 @@ class Scorer:
         """1 for each picture that is a copy of one of its inputs."""
         shown = metrics.as_thumbnails(rows)
         copied = np.zeros(len(answers))
-        for places in _places(answers, lambda answer: answer.case.group).values():
+        for places in _places(answers, _source).values():
             case = answers[places[0]].case
             inputs = truths.thumbnails[case.subject.name][list(case.inputs)]
             copied[places] = metrics.copy_distances(shown[places], inputs) < truths.threshold
@@ -314,11 +314,16 @@ def _diversity(answers: Sequence[Answer], rows: Rows) -> Sums:
     Only between pictures from seeds: known answers have none.
     """
     total, count = np.zeros(len(answers)), np.zeros(len(answers), np.int64)
-    for places in _places(answers, lambda answer: (answer.case.group, answer.case.prompt)).values():
+    for places in _places(answers, lambda answer: (_source(answer), answer.case.prompt)).values():
         if len({answers[each].case.sample for each in places}) > 1:
             total[places[0]] = metrics.mean_pairwise_distance(rows[places])
             count[places[0]] = 1
     return Sums(total, count)
+
+
+def _source(answer: Answer) -> tuple[str, tuple[int, ...]]:
+    """The subject and the numbers of its photos that the picture is made from."""
+    return answer.case.subject.name, answer.case.inputs
 
 
 def _places(answers: Sequence[Answer], key: Callable[[Answer], Key]) -> dict[Key, NDArray[np.int64]]:

@@ -43,10 +43,11 @@ def prepare(pictures: Tensor) -> Tensor:
     """uint8 pictures (I, 3, H, W) as (I, 3, SIDE, SIDE) float32 in 0..1, by a triangle filter without
     aliases.
     """
-    x = pictures.float() / 255
-    if x.shape[-2:] == (SIDE, SIDE):
-        return x
-    return F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+    if pictures.shape[-2:] != (SIDE, SIDE):
+        # As bytes it is 50 times as fast on a CPU; other devices have no such kernel.
+        x = pictures if pictures.device.type == "cpu" else pictures.float()
+        pictures = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+    return pictures.float() / 255
 
 
 class Reading(NamedTuple):

@@ -91,7 +91,7 @@ def read_pictures(encoders: Encoders, pictures: Sequence[Image.Image]) -> list[R
     found: dict[int, Reading] = {}
     for size in dict.fromkeys(each.size for each in square):
         places = [place for place, each in enumerate(square) if each.size == size]
-        stacked = torch.from_numpy(np.stack([np.array(square[place]) for place in places]))
+        stacked = torch.from_numpy(np.stack([np.asarray(square[place]) for place in places]))
         reading = encoders.read(stacked.permute(0, 3, 1, 2))
         for row, place in enumerate(places):
             one = slice(row, row + 1)
