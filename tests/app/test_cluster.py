@@ -76,12 +76,16 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(marks: Path) -> Iterator[Cluster]:
     pytest.importorskip("ray.serve")
+    ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # replicas find this file
-        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_worker_niceness", "0")
+        # One core more than replicas: for the application that cannot start.
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
         made = Cluster(partial(load, marks), "test", replicas=2)
         yield made
         made.close()
+        ray.shutdown()
     assert replicas() == []
 
 

@@ -172,8 +172,14 @@ class Visit:
     def generate(self) -> Call:
         """Makes pictures and waits for them; what the runner was asked last."""
         before = len(self.running.runner.calls)
-        self.tab.click("#generate")
-        until(lambda: len(self.running.runner.calls) > before, self.tab)
+
+        def has_begun() -> bool:
+            # A click counts only once the browser has heard that the call before is over.
+            self.tab.click("#generate")
+            self.tab.wait_for_timeout(500)
+            return len(self.running.runner.calls) > before
+
+        until(has_begun, self.tab)
         self.tab.wait_for_selector("#status:has-text('Done in')")
         return self.running.runner.calls[-1]
 

@@ -161,6 +161,31 @@ def test_a_cancelled_stream_leaves_the_replica_free() -> None:
     assert runner.steps == 1
 
 
+def test_a_call_waits_for_a_cancelled_one_to_leave_the_model() -> None:
+    """Also where the stream is given up before the model is at rest."""
+    runner = FakeRunner()
+    runner.gate.clear()
+    replica = Replica(lambda: (runner, CARD))
+
+    async def use(call: Call) -> list[Event]:
+        return [event async for event in replica.run(call, CARD.fingerprint)]
+
+    async def scene() -> list[Event]:
+        given_up = asyncio.create_task(use(replace(CALL, sampling=Sampling(SIDE, SIDE, steps=1000))))
+        await asyncio.to_thread(runner.at_gate.wait, 10)
+        while not given_up.done():
+            given_up.cancel()
+            await asyncio.sleep(0.01)
+        following = asyncio.create_task(use(CALL))
+        await asyncio.sleep(0.1)
+        assert len(runner.calls) == 1
+        runner.gate.set()
+        return await following
+
+    assert isinstance(asyncio.run(scene())[-1], CallDone)
+    assert runner.steps == 1 + 6
+
+
 def test_the_engine_makes_the_same_pictures_over_a_link(make_engine) -> None:
     red = Image.new("RGB", (SIDE, SIDE), "red")
     engine = make_engine(Links(FakeRunner()), Links(FakeRunner()))

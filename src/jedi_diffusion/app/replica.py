@@ -63,6 +63,7 @@ class Replica:
 
     def __init__(self, load: Load) -> None:
         self.runner, self.card = load()
+        self._alone = threading.Lock()  # Ray may send the next call while a cancelled one is at its last step
 
     async def describe(self) -> ModelCard:
         return self.card
@@ -94,7 +95,8 @@ class Replica:
             tell(StepDone(step, tuple(preview()) if is_shown else ()))
 
         try:
-            tell(CallDone(tuple(self.runner.run(call, after_step))))
+            with self._alone:
+                tell(CallDone(tuple(self.runner.run(call, after_step))))
         except StoppedError:
             pass  # nobody listens any more
         except JeDiError as error:
