@@ -240,7 +240,7 @@ class Engine:
             return
         except JeDiError as error:
             self._fail(places, error)
-        except Exception:
+        except Exception:  # whatever it was, it ends this call alone; the worker lives on
             logger.exception("A call of the pipeline failed.")
             self._fail(places, FaultError("The server failed to make the picture; its log says why."))
         else:
