@@ -49,6 +49,28 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
+def file_lock(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock file `path` between processes: True once it is held, False where another process has it
+    and `wait` is not set. A killed process holds nothing.
+
+    Raises OutputError where the file cannot be made.
+    """
+    import fcntl
+
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
+
+
+@contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` to fill; on leaving it takes the place of `path`.
 

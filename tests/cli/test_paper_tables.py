@@ -1,14 +1,19 @@
 """`jedi evaluate` with a recipe of the paper's tables: the smallest run, faults, the quick recipe."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from small_paper import small_recipe
 
 from jedi_diffusion.cli import paper_tables
 from jedi_diffusion.paper import training
+from jedi_diffusion.paper.pieces import piece_lock
+from jedi_diffusion.paper.plan import Plan
+from jedi_diffusion.paper.recipe import PaperRecipe
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "evaluation" / "paper_tables_quick.yaml"
 
@@ -59,6 +64,27 @@ def test_a_small_run_goes_on_after_ctrl_c_and_is_not_made_twice(jedi, recipe, tm
     other = jedi(*words, "--set", "training.steps=3")
     assert other.status == 2
     assert "joint-6 was made by another recipe (another stage)" in other.err
+
+
+def test_processes_on_one_folder_share_the_methods(tmp_path, monkeypatch) -> None:
+    """What another process is at comes last, once that process has left it."""
+    plan = Plan(PaperRecipe.model_validate(small_recipe(tables=["7"])))
+    methods = list(dict.fromkeys(cell.method for cell in plan.cells))
+    busy, made = methods[1], []
+    with ExitStack() as other:
+        assert other.enter_context(piece_lock(tmp_path, busy))
+
+        def make(work: paper_tables.Work, method: str, done: dict[str, object]) -> None:
+            made.append(method)
+            if len(made) == len(methods) - 1:
+                other.close()
+
+        monkeypatch.setattr(paper_tables.Work, "_make", make)
+        monkeypatch.setattr(paper_tables.Work, "_write", lambda *_: [])
+        monkeypatch.setattr(training.Trainings, "train_backbone", lambda _: None)
+        monkeypatch.setattr(paper_tables, "SHEET_SETS", 0)
+        paper_tables.Work(plan.recipe, plan, tmp_path, torch.device("cpu")).run()
+    assert made == [*(each for each in methods if each != busy), busy]
 
 
 def test_a_dry_run_trains_nothing(jedi, recipe, tmp_path) -> None:

@@ -67,10 +67,12 @@ def test_the_second_stage_is_swept() -> None:
 
 def test_estimate_by_hand() -> None:
     found = estimate(plan(tables=["null_set"]))
-    # Two stages, the encoder and one method, 2 steps of 4; 2 subjects, 4 and 3 pictures through the network.
-    assert found.trained == 4 * 2 * 4
+    # Two stages and one method, 2 steps of 4; 2 subjects, 4 and 3 pictures through the network.
+    assert found.trained == 3 * 2 * 4
     assert found.sampled == 2 * (4 + 3)
-    assert found.hours == pytest.approx((32 / 100 + 14 / 200) / 3600)
+    assert found.hours == pytest.approx((24 / 100 + 14 / 200) / 3600)
+    assert estimate(plan(tables=["7"])).trained == (3 + 4) * 2 * 4, "the encoder, for the one that reads it"
+    assert estimate(plan(tables=["10"])).hours == 0
 
 
 @pytest.mark.parametrize(

@@ -59,25 +59,41 @@ class Work:
     _opened: tuple[str, Network] | None = field(default=None, repr=False)
 
     def run(self) -> list[Path]:
-        """Trainings, each followed by its cells; timing; synthesis. The page is written after each."""
-        cells = self.plan.cells
+        """Trainings, each followed by its cells; timing; synthesis. The page is written after each.
+
+        Several processes may work on one folder: each takes the methods that no other is at, then waits for
+        those of the others.
+        """
+        from jedi_diffusion.paper.pieces import piece_lock
+
         done: dict[str, Scored] = {}
-        if cells:
+        left = list(dict.fromkeys(cell.method for cell in self.plan.cells))
+        if left:
             self.trainings.train_backbone()
-        for method in dict.fromkeys(cell.method for cell in cells):
-            training = self._training(method)
-            if training is not None:
-                if "clip" in training.design:
-                    self.trainings.train_encoder()
-                self.trainings.train(training)
-            for cell in (each for each in cells if each.method == method):
-                print(f"{len(done) + 1} of {len(cells)}: {cell.name}", flush=True)
-                done[cell.name] = self.cells.run(cell)
-            self._write(done, {}, None)
-        seconds = self._seconds() if "10" in self.recipe.tables else {}
+        for wait in (False, True):
+            for method in [*left]:
+                with piece_lock(self.out, method, wait) as held:
+                    if held:
+                        self._make(method, done)
+                        left.remove(method)
         self._opened = None
-        data = self._synthesis() if "8" in self.recipe.tables else None
+        with piece_lock(self.out, "timing"):
+            seconds = self._seconds() if "10" in self.recipe.tables else {}
+        with piece_lock(self.out, "synthesis"):
+            data = self._synthesis() if "8" in self.recipe.tables else None
         return self._write(done, seconds, data)
+
+    def _make(self, method: str, done: dict[str, Scored]) -> None:
+        """Train a method, draw and score its cells, and write the page anew."""
+        training = self._training(method)
+        if training is not None:
+            if "clip" in training.design:
+                self.trainings.train_encoder()
+            self.trainings.train(training)
+        for cell in (each for each in self.plan.cells if each.method == method):
+            print(f"{len(done) + 1} of {len(self.plan.cells)}: {cell.name}", flush=True)
+            done[cell.name] = self.cells.run(cell)
+        self._write(done, {}, None)
 
     @cached_property
     def trainings(self) -> Trainings:
@@ -124,20 +140,23 @@ class Work:
 
     def _open_set(self, references: int, classes: Any) -> EvaluationSet:
         from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+        from jedi_diffusion.paper.pieces import piece_lock
         from jedi_diffusion.toybox.evaluation_data import write_evaluation_data
 
         wanted, size = self.recipe.set, self.recipe.size
         numbers = (wanted.subjects, wanted.prompts, size, wanted.inputs, wanted.seed)
-        data = write_evaluation_data(
-            self.out / "data" / "-".join(map(str, (classes, *numbers))),
-            wanted.subjects,
-            wanted.prompts,
-            size,
-            classes,
-            wanted.seed,
-            str(self.device),
-            wanted.inputs,
-        )
+        name = "-".join(map(str, (classes, *numbers)))
+        with piece_lock(self.out, f"data-{name}"):
+            data = write_evaluation_data(
+                self.out / "data" / name,
+                wanted.subjects,
+                wanted.prompts,
+                size,
+                classes,
+                wanted.seed,
+                str(self.device),
+                wanted.inputs,
+            )
         return open_own_subjects(data, references, "picks", wanted.samples, "toybox", wanted.seed)
 
     def _open_scorer(self, wanted: EvaluationSet, features: Path) -> Scorer:

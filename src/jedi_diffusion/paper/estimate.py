@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jedi_diffusion.paper.plan import FITTED, Cell, Plan
+from jedi_diffusion.train.config import Stage
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Estimate:
 def estimate(plan: Plan) -> Estimate:
     """Counts a plan; what tables share is counted once."""
     recipe = plan.recipe
-    stages = [*recipe.backbone.stages, recipe.encoder, *[recipe.training] * len(plan.trainings)]
+    stages: list[Stage] = [*recipe.backbone.stages] if plan.cells else []
+    stages += [recipe.encoder] if any("clip" in training.design for training in plan.trainings) else []
+    stages += [recipe.training] * len(plan.trainings)
     trained = sum(stage.steps * stage.batch for stage in stages)
     fitted = sum(_fitted(plan, cell) for cell in plan.cells if cell.method in FITTED)
     sampled = sum(_sampled(plan, cell) for cell in plan.cells)

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import file_lock, make_folder, write_file
 
 RECORD = "piece.json"
 
@@ -34,6 +35,11 @@ def open_piece(folder: str | Path, record: Mapping[str, Any]) -> Path:
             "--out, or remove that one to make it anew."
         )
     return home
+
+
+def piece_lock(out: Path, name: str, wait: bool = True) -> AbstractContextManager[bool]:
+    """Keep other processes on the folder `out` from the piece `name` meanwhile; see `file_lock`."""
+    return file_lock(make_folder(out / "locks") / name, wait)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.model.checkpoint import load_strict
 from jedi_diffusion.paper.networks import Network, new_encoder, open_backbone, open_network
-from jedi_diffusion.paper.pieces import open_piece, read_json, write_json
+from jedi_diffusion.paper.pieces import open_piece, piece_lock, read_json, write_json
 from jedi_diffusion.paper.plan import BACKBONE, Training
 from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.sets import ImageSet
@@ -100,24 +100,27 @@ class Trainings:
     def train_backbone(self) -> Path:
         """Train what is not trained yet and return the model's folder."""
         home = open_piece(self._home(BACKBONE), {"recipe": self.recipe.backbone.model_dump(mode="json")})
-        if not (home / FACTS).exists():
-            run = TrainingRun(
-                self.recipe.backbone, self.sources.sets, self.sources.held_out, home, self.device
-            )
-            run.train()
-            parameters = sum(each.numel() for each in run.models.unet.parameters())
-            spent = sum(_logged_seconds(home / stage.name) for stage in self.recipe.backbone.stages)
-            write_json(home / FACTS, {"parameters": parameters, "seconds": spent})
+        with piece_lock(self.out, BACKBONE):
+            if not (home / FACTS).exists():
+                run = TrainingRun(
+                    self.recipe.backbone, self.sources.sets, self.sources.held_out, home, self.device
+                )
+                run.train()
+                parameters = sum(each.numel() for each in run.models.unet.parameters())
+                spent = sum(_logged_seconds(home / stage.name) for stage in self.recipe.backbone.stages)
+                write_json(home / FACTS, {"parameters": parameters, "seconds": spent})
         return self.backbone
 
     def train_encoder(self) -> Path:
         """Train the stand-in for CLIP's image encoder on the same-subject sets."""
         stage = self.recipe.encoder
         home = open_piece(self._home(ENCODER), {"stage": stage.model_dump(mode="json"), **self._shared()})
-        if not (home / FACTS).exists():
-            pipe = open_backbone(self.backbone, self.device)
-            task = EncoderTask(new_encoder(self.recipe, pipe), pipe.text_encoder, self.pool("sets"), stage)
-            self._train(task, stage, home, self.encoder)
+        with piece_lock(self.out, ENCODER):
+            if not (home / FACTS).exists():
+                pipe = open_backbone(self.backbone, self.device)
+                encoder = new_encoder(self.recipe, pipe)
+                task = EncoderTask(encoder, pipe.text_encoder, self.pool("sets"), stage)
+                self._train(task, stage, home, self.encoder)
         return self.encoder
 
     def train(self, training: Training) -> None:
@@ -167,11 +170,12 @@ class Trainings:
         if kind == "views":
             stage = stage.model_copy(update={"subjects": self.recipe.data.views, "name": "views"})
         path = make_folder(self.out / "pools") / f"{kind}-{self._pool_digest(kind)}.safetensors"
-        if not path.exists():
-            pipe = open_backbone(self.backbone, self.device)
-            first = sum(each.subjects for each in backbone.stages)  # none that the backbone has seen
-            pool = LatentPool.build(source, first, stage, pipe.vae, pipe.tokenizer, self.device)
-            write_tensors(path, pool.tensors())
+        with piece_lock(self.out, path.stem):
+            if not path.exists():
+                pipe = open_backbone(self.backbone, self.device)
+                first = sum(each.subjects for each in backbone.stages)  # none that the backbone has seen
+                pool = LatentPool.build(source, first, stage, pipe.vae, pipe.tokenizer, self.device)
+                write_tensors(path, pool.tensors())
         return LatentPool(**load_file(path, device=self.device))
 
     def _pool_digest(self, kind: str) -> str:

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from jedi_diffusion.errors import JeDiError, ModelError, UsageError
+from jedi_diffusion.files import file_lock
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import MANIFEST, OutputFolder
 from jedi_diffusion.synthesis.progress import Watch
@@ -89,13 +90,9 @@ def synthesize_recipe(
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
     """Refuses (UsageError) a folder that another run is writing to; a killed run does not hold it."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"Another run is writing to {folder}: wait for it, or stop it.") from error
+    with file_lock(folder / ".lock", wait=False) as held:
+        if not held:
+            raise UsageError(f"Another run is writing to {folder}: wait for it, or stop it.")
         yield
 
 
