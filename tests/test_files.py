@@ -1,12 +1,23 @@
 """Results that replace older ones: whole, or not at all."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from jedi_diffusion.errors import OutputError
-from jedi_diffusion.files import replaced_folder
+from jedi_diffusion.files import file_lock, replaced_folder
+
+HOLDER = """
+import sys
+from pathlib import Path
+from jedi_diffusion.files import file_lock
+with file_lock(Path(sys.argv[1]), wait=False) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
 
 
 def fill(path: Path, text: str) -> None:
@@ -64,3 +75,27 @@ def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
     fill(tmp_path / "model", "whole")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
     assert not (tmp_path / "model" / "half").exists()
+
+
+def test_a_lock_is_held_once_and_by_no_killed_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with file_lock(path, wait=False) as first, file_lock(path, wait=False) as second:
+        assert (first, second) == (True, False)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        with file_lock(path, wait=False) as held:
+            assert not held
+        other.kill()
+        with file_lock(path, wait=True) as held:
+            assert held
+
+
+def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="absent/lock cannot be written"),
+        file_lock(tmp_path / "absent" / "lock", wait=False),
+    ):
+        pass
