@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
+from jedi_diffusion.errors import ModelError
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 
 
@@ -59,3 +63,29 @@ def test_any_multiple_of_eight_works_and_a_save_loads_alike(tmp_path) -> None:  
     model.save_pretrained(tmp_path)
     again = PatchAutoencoder.from_pretrained(tmp_path, use_safetensors=True)
     assert torch.equal(again(x).sample, model(x).sample)
+
+
+def test_folded_latents_are_those_of_neighbours_side_by_side(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = PatchAutoencoder(latent_channels=6, widths=(8, 16))
+    folded = PatchAutoencoder(latent_channels=24, widths=(8, 16), fold=2)
+    folded.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 32, 48) * 2 - 1
+    latents, whole = folded.encode(x).latent_dist.mode(), plain.encode(x).latent_dist.mode()
+    assert latents.shape == (2, 24, 2, 3)
+    for row in (0, 1):
+        for column in (0, 1):
+            corner = latents[:, 2 * row + column :: 4]
+            assert torch.equal(corner, whole[:, :, row::2, column::2])
+    assert torch.equal(folded(x).sample, plain(x).sample)
+    folded.save_pretrained(tmp_path)
+    again = PatchAutoencoder.from_pretrained(tmp_path, use_safetensors=True)
+    assert torch.equal(again(x).sample, plain(x).sample)
+    assert 2 ** (len(again.config["block_out_channels"]) - 1) == 16
+    assert len(plain.config["block_out_channels"]) == 4
+
+
+@pytest.mark.parametrize(("channels", "fold"), [(24, 3), (24, 0), (6, 2)])
+def test_a_fold_that_does_not_fit_is_refused(channels: int, fold: int) -> None:
+    with pytest.raises(ModelError, match=f"fold is {fold}"):
+        PatchAutoencoder(latent_channels=channels, fold=fold)
