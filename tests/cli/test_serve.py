@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -75,6 +76,22 @@ def test_a_warning_where_anybody_can_come_in(jedi, monkeypatch) -> None:
     assert jedi("serve", "--port", 0).err == ""
     monkeypatch.setenv(serve.TOKENS, "x" * 16)
     assert jedi("serve", "--host", "0.0.0.0", "--port", 0).err == ""
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_says_that_it_stopped_whether_or_not_uvicorn_raises_the_signal_anew(
+    raised, jedi, monkeypatch
+) -> None:
+    def until_a_signal(*_: object, **__: object) -> None:
+        if raised:
+            raise KeyboardInterrupt
+
+    serving = SimpleNamespace(run=until_a_signal), SimpleNamespace(name="a model")
+    monkeypatch.setattr(serve, "prepare", lambda *_: serving)
+    monkeypatch.setattr(serve, "show_faults_only", lambda: None)
+    done = jedi("serve", "--port", 0)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[1:] == ["Stopped."]
 
 
 def test_serves_until_it_is_told_to_stop(joint_model, tmp_path) -> None:

@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,14 +105,13 @@ def run(arguments: list[str]) -> None:
     port = listening.getsockname()[1]
     with ExitStack() as stack:
         stack.callback(listening.close)
-        try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises it anew or returns, as the signals fell
             serving, card = prepare(given, tokens, port, seal, stack)
             show_faults_only()
             where = address(given.host, port)
             print(f"{card.name} is served at {where} (API: /docs). Ctrl-C ends it.", flush=True)
             serving.run(sockets=[listening])
-        except KeyboardInterrupt:
-            print("Stopped.")
+        print("Stopped.")
 
 
 def check(given: ServeOptions) -> None:
