@@ -1,6 +1,7 @@
 """Results that replace older ones: whole, or not at all."""
 
 import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -98,4 +99,13 @@ def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pytest.raises(OutputError, match="absent/lock cannot be written"),
         file_lock(tmp_path / "absent" / "lock", wait=False),
     ):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match="lock cannot be locked"), file_lock(tmp_path / "lock", wait=True):
         pass

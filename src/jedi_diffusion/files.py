@@ -53,7 +53,7 @@ def file_lock(path: Path, wait: bool) -> Iterator[bool]:
     """Hold the lock file `path` between processes: True once it is held, False where another process has it
     and `wait` is not set. A killed process holds nothing.
 
-    Raises OutputError where the file cannot be made.
+    Raises OutputError where the file cannot be made, or its file system has no locks.
     """
     import fcntl
 
@@ -67,6 +67,8 @@ def file_lock(path: Path, wait: bool) -> Iterator[bool]:
             held = True
         except BlockingIOError:
             held = False
+        except OSError as error:
+            raise OutputError(f"{path} cannot be locked: {error.strerror or error}.") from error
         yield held
 
 

@@ -85,7 +85,7 @@ def test_folded_latents_are_those_of_neighbours_side_by_side(tmp_path: Path) -> 
     assert len(plain.config["block_out_channels"]) == 4
 
 
-@pytest.mark.parametrize(("channels", "fold"), [(24, 3), (24, 0), (6, 2)])
+@pytest.mark.parametrize(("channels", "fold"), [(24, 3), (24, 0), (24, -2), (6, 2)])
 def test_a_fold_that_does_not_fit_is_refused(channels: int, fold: int) -> None:
     with pytest.raises(ModelError, match=f"fold is {fold}"):
         PatchAutoencoder(latent_channels=channels, fold=fold)

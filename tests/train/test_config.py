@@ -37,6 +37,7 @@ def test_values_per_device_are_chosen_anywhere() -> None:
         ("{1: 0.1, 2: 0.9}", "{1: 0.1, 9: 0.9}", "set_sizes goes up to 9, but a subject has only 4"),
         ("kind: autoencoder", "kind: joint", "stages.0"),
         ("name: pairs", "name: sets", "two stages have the same name"),
+        ("latent_channels: 40,", "latent_channels: 40, fold: 16,", "resolution 64 is no multiple of 128"),
         ("name: toybox", "name: [toybox", "is not YAML"),
     ],
 )

@@ -95,7 +95,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         fold: int = 1,
     ) -> None:
         super().__init__()
-        if fold.bit_count() != 1 or latent_channels % fold**2:
+        if fold < 1 or fold.bit_count() != 1 or latent_channels % fold**2:
             raise ModelError(
                 f"fold is {fold}: a power of 2 is needed whose square divides {latent_channels}."
             )

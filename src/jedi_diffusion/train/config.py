@@ -107,6 +107,10 @@ class Recipe(Section):
             raise ValueError("the first stage must be of kind autoencoder")
         if len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("two stages have the same name")
+        side = 8 * self.model.autoencoder.get("fold", 1)
+        for stage in self.stages:
+            if stage.resolution % side:
+                raise ValueError(f"{stage.name}: resolution {stage.resolution} is no multiple of {side}")
         return self
 
 
