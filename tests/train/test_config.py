@@ -38,6 +38,8 @@ def test_values_per_device_are_chosen_anywhere() -> None:
         ("kind: autoencoder", "kind: joint", "stages.0"),
         ("name: pairs", "name: sets", "two stages have the same name"),
         ("latent_channels: 40,", "latent_channels: 40, fold: 16,", "resolution 64 is no multiple of 128"),
+        ("latent_channels: 40,", "fold: 0,", "fold must be a whole number of at least 1, but is 0"),
+        ("latent_channels: 40,", "fold: two,", "fold must be a whole number of at least 1, but is 'two'"),
         ("name: toybox", "name: [toybox", "is not YAML"),
     ],
 )

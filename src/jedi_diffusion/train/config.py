@@ -107,7 +107,10 @@ class Recipe(Section):
             raise ValueError("the first stage must be of kind autoencoder")
         if len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("two stages have the same name")
-        side = 8 * self.model.autoencoder.get("fold", 1)
+        fold = self.model.autoencoder.get("fold", 1)
+        if not isinstance(fold, int) or fold < 1:
+            raise ValueError(f"model.autoencoder.fold must be a whole number of at least 1, but is {fold!r}")
+        side = 8 * fold
         for stage in self.stages:
             if stage.resolution % side:
                 raise ValueError(f"{stage.name}: resolution {stage.resolution} is no multiple of {side}")
