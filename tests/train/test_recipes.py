@@ -1,6 +1,7 @@
 """Every recipe in configs/ reads, and those of base models train a few steps on tiny stand-ins."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from two_processes import run_in_two_processes
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.joint_recipe import JointRecipe
 
@@ -127,4 +129,41 @@ def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path, capsy
     out = capsys.readouterr().out
     assert json.JSONDecoder().raw_decode(out)[0]["training"]["steps"] == 5
     assert "No estimate of memory and time" in out  # the base is on the Hub, and tests are offline
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_stages_counts_parameters_and_writes_nothing(tmp_path: Path, capsys) -> None:
+    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
+    for change in ("model.unet.block_out_channels=[32, 32, 32]", "model.unet.attention_head_dim=1"):
+        words += ["--set", change]
+    assert main(words) == 0
+    printed = re.search(r"Parameters: autoencoder (.*)M, .* UNet (.*)M", capsys.readouterr().out)
+    autoencoder = PatchAutoencoder(latent_channels=40, widths=(64, 128))
+    assert float(printed[1]) == pytest.approx(autoencoder.num_parameters() / 1e6, abs=0.05)
+    assert 0.2 < float(printed[2]) < 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.unet.block_out_channels=abc", "model.unet cannot be built"),
+        ("model.unet.block_out_channels=[32, 32]", "model.unet cannot be built: .*same number"),
+        ("model.unet.sample_siz=3", "model.unet cannot be built: .*'sample_siz'"),
+        ("model.unet.attention_head_dim=0", "model.unet cannot be built: ZeroDivisionError"),
+        ("model.unet.in_channels=3", "model.unet.in_channels follows from the rest of the recipe"),
+        ("model.autoencoder.widths=7", "model.autoencoder cannot be built"),
+        ("model.autoencoder.latent_channels=-1", "model.autoencoder cannot be built"),
+        ("model.scheduler.beta_schedule=steep", "model.scheduler cannot be built: .*steep"),
+        ("model.text_heads=5", "model: .*text_heads must divide text_width, 192, but is 5"),
+    ],
+)
+def test_settings_that_build_nothing_are_named_before_a_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path / "run"), "--set", change]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert re.search(message, told)
+    assert "Traceback" not in told
     assert not (tmp_path / "run").exists()

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.data.mixture import Mixture
     from jedi_diffusion.sets import ImageSet
+    from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.config import Recipe
     from jedi_diffusion.train.joint_recipe import JointRecipe
+    from jedi_diffusion.train.runner import TrainingRun
 
 SHOWN_SETS = 10
 STAGED_ONLY = ("minutes", "init", "stage")
@@ -83,9 +85,12 @@ def run(arguments: list[str]) -> None:
 def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
-    if not options.dry_run:
-        folder = _open_folder(options, resolved)
-        print(f"Trained: {_train_stages(recipe, folder, device, options)}")
+    if options.dry_run:
+        _print_sizes(recipe, options)
+    else:
+        run = _prepare(recipe, device, options)  # before the folder is made: it may refuse the recipe
+        _open_folder(options, resolved)
+        print(f"Trained: {run.train(options.stage)}")
 
 
 def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptions) -> None:
@@ -173,17 +178,33 @@ def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -
     return Mixture(sources, data.resolution, recipe.seed, quarantine)
 
 
-def _train_stages(recipe: Recipe, folder: Path, device: str, options: TrainOptions) -> Path:
-    from jedi_diffusion.toybox.bundle import FOLDER
-    from jedi_diffusion.toybox.source import ToyboxSource
+def _print_sizes(recipe: Recipe, options: TrainOptions) -> None:
+    from jedi_diffusion.train.runner import Models
+
+    quiet_libraries()
+    print(Models(recipe, _source(recipe).words, "cpu", _init(options)).describe())
+
+
+def _prepare(recipe: Recipe, device: str, options: TrainOptions) -> TrainingRun:
     from jedi_diffusion.train.runner import TrainingRun
 
-    source = ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
-    init = None
-    if options.init is not None:
-        init = FOLDER if options.init == "toybox" else Path(options.init)
-    run = TrainingRun(recipe, source, _held_out(), folder, device, options.minutes, init)
-    return run.train(options.stage)
+    source, init = _source(recipe), _init(options)
+    return TrainingRun(recipe, source, _held_out(), Path(options.out), device, options.minutes, init)
+
+
+def _source(recipe: Recipe) -> ToyboxSource:
+    from jedi_diffusion.toybox.source import ToyboxSource
+
+    return ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
+
+
+def _init(options: TrainOptions) -> Path | None:
+    """The folder of the model that training starts from."""
+    from jedi_diffusion.toybox.bundle import FOLDER
+
+    if options.init is None:
+        return None
+    return FOLDER if options.init == "toybox" else Path(options.init)
 
 
 def _held_out() -> list[ImageSet]:

@@ -22,6 +22,13 @@ class ModelSection(Section):
     text_heads: PositiveInt = 4
     text_length: PositiveInt = Field(24, description="tokens a caption, start and end included")
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "ModelSection":
+        if self.text_width % self.text_heads:
+            width, heads = self.text_width, self.text_heads
+            raise ValueError(f"text_heads must divide text_width, {width}, but is {heads}")
+        return self
+
 
 class Stage(Section):
     """What both kinds of stage share.

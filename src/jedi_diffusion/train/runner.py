@@ -4,8 +4,10 @@ folder.
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -16,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.diffusion.loss import JointLoss
-from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.checkpoint import load_strict
@@ -33,6 +35,9 @@ from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
 
 FINISHED = "finished.safetensors"
 SHARD = "15MB"  # small files travel and resume better
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+Part = TypeVar("Part")
 
 
 class Models:
@@ -43,7 +48,7 @@ class Models:
     def __init__(self, recipe: Recipe, words: Sequence[str], device: str, init: Path | None = None) -> None:
         section = recipe.model
         torch.manual_seed(recipe.seed)
-        self.autoencoder = PatchAutoencoder(**section.autoencoder)
+        self.autoencoder = _built("autoencoder", PatchAutoencoder, section.autoencoder)
         channels = self.autoencoder.config["latent_channels"]
         self.tokenizer: CLIPTokenizer = make_word_tokenizer(words, section.text_length)
         trained = None if init is None else JeDiPipeline.from_pretrained(init, dtype=torch.float32)
@@ -54,20 +59,18 @@ class Models:
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
-        self.unet = make_joint(
-            UNet2DConditionModel(
-                in_channels=channels,
-                out_channels=channels,
-                cross_attention_dim=section.text_width,
-                **section.unet,
-            )
-        )
+        follow = {
+            "in_channels": channels,
+            "out_channels": channels,
+            "cross_attention_dim": section.text_width,
+        }
+        self.unet = make_joint(_built("unet", UNet2DConditionModel, section.unet, follow))
         if trained is not None:
             self._load(trained)
         modules: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
         for module in modules:
             module.to(device)
-        self.scheduler = DDIMScheduler(**section.scheduler)
+        self.scheduler = _built("scheduler", DDIMScheduler, section.scheduler)
         joint = [stage for stage in recipe.stages if isinstance(stage, JointStage)]
         self.coupling = main_coupling(joint[-1].cached if joint else 0.0)
 
@@ -76,6 +79,12 @@ class Models:
         load_strict(self.autoencoder, trained.vae.state_dict())
         load_strict(self.text_encoder, trained.text_encoder.state_dict())
         load_strict(self.unet, trained.unet.state_dict())
+
+    def describe(self) -> str:
+        """The parts' numbers of parameters, in words."""
+        parts = {"autoencoder": self.autoencoder, "text encoder": self.text_encoder, "UNet": self.unet}
+        counts = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
+        return "Parameters: " + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
 
     def pipeline(self, half: bool = False) -> JeDiPipeline:
         """The parts as a pipeline, which shares them; with `half` copies in float16."""
@@ -91,6 +100,22 @@ class Models:
             scheduler=self.scheduler,
             coupling=self.coupling,
         )
+
+
+def _built(
+    part: str, make: Callable[..., Part], settings: Mapping[str, Any], follow: Mapping[str, Any] = NOTHING
+) -> Part:
+    """A part of the model from the recipe's settings and those that follow from other parts."""
+    for key in follow:
+        if key in settings:
+            raise RecipeError(f"model.{part}.{key} follows from the rest of the recipe: take it out.")
+    try:
+        return make(**settings, **follow)
+    except JeDiError:
+        raise
+    except Exception as error:  # wrong settings make libraries raise all kinds
+        told = " ".join(str(error).split())
+        raise RecipeError(f"model.{part} cannot be built: {type(error).__name__}: {told}") from error
 
 
 class TrainingRun:
