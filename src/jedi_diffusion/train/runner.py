@@ -4,9 +4,8 @@ folder.
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -35,7 +34,6 @@ from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
 
 FINISHED = "finished.safetensors"
 SHARD = "15MB"  # small files travel and resume better
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Part = TypeVar("Part")
 
@@ -59,12 +57,15 @@ class Models:
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
-        follow = {
-            "in_channels": channels,
-            "out_channels": channels,
-            "cross_attention_dim": section.text_width,
-        }
-        self.unet = make_joint(_built("unet", UNet2DConditionModel, section.unet, follow))
+        unet = _built(
+            "unet",
+            UNet2DConditionModel,
+            section.unet,
+            in_channels=channels,
+            out_channels=channels,
+            cross_attention_dim=section.text_width,
+        )
+        self.unet = make_joint(unet)
         if trained is not None:
             self._load(trained)
         modules: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
@@ -102,9 +103,7 @@ class Models:
         )
 
 
-def _built(
-    part: str, make: Callable[..., Part], settings: Mapping[str, Any], follow: Mapping[str, Any] = NOTHING
-) -> Part:
+def _built(part: str, make: Callable[..., Part], settings: dict[str, Any], **follow: Any) -> Part:
     """A part of the model from the recipe's settings and those that follow from other parts."""
     for key in follow:
         if key in settings:
