@@ -4,16 +4,19 @@ The configurations are those of the released checkpoints with narrow widths: sam
 layers and transformer blocks, same kinds of conditions.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from jedi_diffusion.model import install_coupling
 from jedi_diffusion.sets import SetBatch
 
 TEXT_TOKENS = 7
 TEXT_WIDTH = 24
 POOLED_WIDTH = 16
+SLOPE = 2.0
 
 SD14_CONFIG = {
     "sample_size": 64,
@@ -89,6 +92,17 @@ def small_sd14_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
 
 def small_sdxl_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
     return random_unet(SMALL_SDXL_CONFIG | changes, seed)
+
+
+def near_sd14_unet() -> UNet2DConditionModel:
+    """A coupled `small_sd14_unet` whose attention prefers near positions, by SLOPE."""
+    return install_coupling(small_sd14_unet(), SLOPE)
+
+
+def distances(height: int, width: int) -> torch.Tensor:
+    """Between the tokens of a grid, counted row by row: (L, L), in tokens."""
+    places = [(row, column) for row in range(height) for column in range(width)]
+    return torch.tensor([[math.dist(one, other) for other in places] for one in places])
 
 
 def tiny_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:

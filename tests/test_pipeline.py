@@ -18,7 +18,7 @@ from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 from jedi_diffusion.diffusion import spawn_generators
 from jedi_diffusion.diffusion.guidance import MODES
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.model import JointDenoiser, make_joint
+from jedi_diffusion.model import JointDenoiser, coupled_slope, make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 
 
@@ -217,6 +217,20 @@ def test_a_call_that_names_no_coupling_takes_the_models_own(tmp_path, photos):
     latents(again, ["a dog", "a robot"], joint_targets=True)
     with pytest.raises(UsageError, match="coupling"):
         JeDiPipeline(**dict(again.components), coupling="loose")
+
+
+def test_attention_by_position_is_saved_with_the_model(tmp_path, photos):
+    plain = latents(build(sd_parts()), "a dog", photos[:1])
+    pipe = build(sd_parts())
+    pipe = JeDiPipeline(**pipe.components, distance_slope=2.0)
+    near = latents(pipe, "a dog", photos[:1])
+    assert not torch.allclose(near, plain, atol=1e-3)
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert coupled_slope(again.unet) == 2
+    assert torch.equal(latents(again, "a dog", photos[:1]), near)
+    assert JeDiPipeline(**again.components).config.distance_slope == 2
 
 
 @pytest.mark.parametrize("make", [sd_parts, sdxl_parts])

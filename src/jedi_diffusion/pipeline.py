@@ -43,7 +43,7 @@ from jedi_diffusion.diffusion import (
 )
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.model import AttentionRecord, JointDenoiser, install_coupling, make_joint
+from jedi_diffusion.model import AttentionRecord, JointDenoiser, coupled_slope, install_coupling, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.request import (
     Request,
@@ -82,6 +82,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     model are put on top of it with diffusers' `load_lora_weights`.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
+    distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
     Raises ModelError for a UNet that is not joint.
     """
 
@@ -111,6 +112,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         tokenizer_2: CLIPTokenizer | None = None,
         force_zeros_for_empty_prompt: bool = False,
         coupling: str = "joint",
+        distance_slope: float | None = None,
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -120,7 +122,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 f"The UNet has {channels} input channels where a joint model has {2 * latent + 1}; make one "
                 "from a single-image model with JeDiPipeline.from_single_image_model(...)."
             )
-        install_coupling(unet)
+        install_coupling(unet, distance_slope)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -131,7 +133,11 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             tokenizer_2=tokenizer_2,
         )
         check_choice("coupling", coupling, COUPLINGS)
-        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, coupling=coupling)
+        self.register_to_config(
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+            coupling=coupling,
+            distance_slope=coupled_slope(unet),
+        )
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False

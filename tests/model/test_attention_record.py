@@ -4,13 +4,21 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_models import random_batch, randomize_new_channels, small_sd14_unet, small_sdxl_unet
+from small_models import (
+    SLOPE,
+    distances,
+    near_sd14_unet,
+    random_batch,
+    randomize_new_channels,
+    small_sd14_unet,
+    small_sdxl_unet,
+)
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.model import REFERENCE_TIMESTEP, AttentionMap, AttentionRecord, JointDenoiser, make_joint
-from jedi_diffusion.model.attention_record import GRID, asked_tokens, attention_weights, token_grid
+from jedi_diffusion.model.attention_record import GRID, asked_tokens, attention_weights
 
-BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
+BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400
 POINT = (0.7, 0.2)
 
@@ -52,6 +60,10 @@ def dense(unet, run, sees):
         every = inputs[name].flatten(0, 1)
         q, k = (layer(every).view(len(every), attn.heads, -1) for layer in (attn.to_q, attn.to_k))
         scores = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
+        if attn.processor.distance_slope:
+            apart = distances(int(tokens**0.5), int(tokens**0.5)).repeat(pictures, pictures)
+            for head in range(attn.heads - 1):
+                scores[head] -= SLOPE / 2**head * apart
         allowed = sees.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
         scores = scores.masked_fill(~allowed, -torch.inf)
         weights = torch.exp(scores - torch.logsumexp(scores, -1, keepdim=True)).mean(0)
@@ -110,7 +122,7 @@ def test_cached_coupling_equals_the_dense_form_of_one_masked_pass(denoiser):
             torch.cat([sets, batch.mask.expand(-1, 1, 8, 8), batch.reference_latents], dim=1),
             torch.where(given, REFERENCE_TIMESTEP, STEP), batch.text,
             added_cond_kwargs={"text_embeds": batch.pooled_text, "time_ids": batch.time_ids},
-            cross_attention_kwargs={"set_sizes": SIZES, "is_reference": given},
+            cross_attention_kwargs={"set_sizes": SIZES, "is_reference": given, "latent_size": (8, 8)},
         )  # fmt: skip
 
     sees = blocks(SIZES) & (given[None, :] | torch.eye(8, dtype=torch.bool))
@@ -181,15 +193,6 @@ def test_fine_grids_are_asked_at_regular_places(side):
     assert len(rows) <= GRID
     assert len(apart) == 1
     assert abs((side - 1 - rows[-1]) - rows[0]) <= 1
-
-
-def test_grids_follow_the_halvings_of_a_unet():
-    assert token_grid((16, 16), 256) == (16, 16)
-    assert token_grid((12, 20), 60) == (6, 10)
-    assert token_grid((5, 7), 2 * 2) == (2, 2)
-    assert token_grid((5, 7), 1) == (1, 1)
-    with pytest.raises(UsageError, match="100 tokens"):
-        token_grid((16, 16), 100)
 
 
 def test_misuse_is_refused():

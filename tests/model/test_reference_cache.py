@@ -5,13 +5,20 @@ import weakref
 
 import pytest
 import torch
-from small_models import random_batch, randomize_new_channels, small_sd14_unet, small_sdxl_unet, tiny_unet
+from small_models import (
+    near_sd14_unet,
+    random_batch,
+    randomize_new_channels,
+    small_sd14_unet,
+    small_sdxl_unet,
+    tiny_unet,
+)
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.model import REFERENCE_TIMESTEP, JointDenoiser, ReferenceCache, make_joint
 from jedi_diffusion.sets import SetBatch
 
-BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
+BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400
 
 # Sets of mixed make-up: two references and a target, a lone target, two and two, no target.
@@ -37,7 +44,11 @@ def masked_twin(unet, noisy, batch):
     return unet(
         torch.cat([noisy, mask, batch.reference_latents], dim=1), steps, batch.text,
         added_cond_kwargs={"text_embeds": batch.pooled_text, "time_ids": batch.time_ids},
-        cross_attention_kwargs={"set_sizes": batch.set_sizes, "is_reference": given},
+        cross_attention_kwargs={
+            "set_sizes": batch.set_sizes,
+            "is_reference": given,
+            "latent_size": noisy.shape[2:],
+        },
     ).sample  # fmt: skip
 
 

@@ -9,17 +9,20 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from small_pipelines import sd_parts
 from tiny_runs import COLORS, recipe, save_base, save_subjects
 from two_processes import run_in_two_processes
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.errors import ModelError, RecipeError, UsageError
+from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import joint_trainer
 from jedi_diffusion.train.batches import Examples
 from jedi_diffusion.train.joint_recipe import JointRecipe
-from jedi_diffusion.train.joint_run import JointRun, start_processes
+from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_processes
 from jedi_diffusion.train.plan import plan_step
+from jedi_diffusion.train.sharding import whole_unet
 from jedi_diffusion.train.state import checkpoints
 
 
@@ -191,6 +194,12 @@ def test_a_fresh_unet_has_nothing_of_the_base(tmp_path, base, subjects) -> None:
     assert not torch.equal(unets[0], trained.unet.conv_in.weight)
     kept = runs[0].pipeline.vae.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in trained.vae.state_dict().items())
+
+
+def test_unets_made_like_another_attend_by_position_as_it_does() -> None:
+    pipe = JeDiPipeline(**sd_parts(in_channels=9), distance_slope=1.5)
+    put_fresh_unet(pipe, seed=0)
+    assert coupled_slope(pipe.unet) == coupled_slope(whole_unet(pipe.unet, wanted=True)) == 1.5
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "inpaint"])

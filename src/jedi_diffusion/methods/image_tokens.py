@@ -113,6 +113,8 @@ class DecoupledProcessor(nn.Module):
         set_sizes: Any = None,
         reference_cache: Any = None,
         is_reference: Any = None,
+        attention_record: Any = None,
+        latent_size: Any = None,
     ) -> Tensor:
         """hidden_states (I, L, A), encoder_hidden_states (I, K + P, D) -> (I, L, A)."""
         assert encoder_hidden_states is not None  # it is cross-attention

@@ -6,6 +6,7 @@ Also the record of where its attention looks.
 from jedi_diffusion.model.attention_record import AttentionMap, AttentionRecord, Correspondence
 from jedi_diffusion.model.joint_unet import (
     JointDenoiser,
+    coupled_slope,
     install_coupling,
     is_joint,
     make_joint,
@@ -22,6 +23,7 @@ __all__ = [
     "Correspondence",
     "JointDenoiser",
     "ReferenceCache",
+    "coupled_slope",
     "install_coupling",
     "is_joint",
     "make_joint",

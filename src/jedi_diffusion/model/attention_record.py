@@ -13,12 +13,11 @@ from typing import NamedTuple
 import torch
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.model.positions import Size, token_grid
 from jedi_diffusion.model.reference_cache import Pair
 
 GRID = 16
 """Tokens on a side that are asked, at most, beside the one at the point."""
-
-Size = tuple[int, int]
 
 
 class Correspondence(NamedTuple):
@@ -148,8 +147,12 @@ class AttentionWriter:
         key: torch.Tensor,
         set_sizes: Sequence[int],
         references: Sequence[Pair | None] | None,
+        bias: torch.Tensor | None = None,
     ) -> None:
-        """Adds a layer: query, key (I, L, H, D); references: for each set what it reads from a cache."""
+        """Adds a layer: query, key (I, L, H, D); references: for each set what it reads from a cache.
+
+        bias (H, L, L): what the layer adds to the scores of every two pictures.
+        """
         tokens = query.shape[1]
         size = token_grid(self._size, tokens)
         asked = list(asked_tokens(self._record.point, size))
@@ -160,7 +163,8 @@ class AttentionWriter:
             if pair is not None:
                 seen.insert(0, pair[0])
             keys = torch.cat(seen)
-            weights = attention_weights(query[row, asked], keys.flatten(0, 1))
+            added = None if bias is None else bias[:, asked].repeat(1, 1, len(keys))
+            weights = attention_weights(query[row, asked], keys.flatten(0, 1), added)
             own = len(keys) - set_sizes[number] + row - start
             self._add(target, tokens, _Sum(size, own, weights), layer)
 
@@ -173,15 +177,18 @@ class AttentionWriter:
         total.steps.add(self._step)
 
 
-def attention_weights(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """softmax(q k' / sqrt(D)) as a mean over heads: (Q, H, D), (T, H, D) -> (Q, T) float32.
+def attention_weights(
+    query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q k' / sqrt(D) + bias) as a mean over heads: (Q, H, D), (T, H, D) -> (Q, T) float32.
 
-    Head by head, so that no more than Q * T numbers of each kind are held.
+    bias: (H, Q, T), or none. Head by head, so that no more than Q * T numbers of each kind are held.
     """
     heads, scale = query.shape[1], query.shape[2] ** -0.5
     mean = torch.zeros(len(query), len(key), device=query.device)
     for head in range(heads):
-        mean += (query[:, head].float() @ key[:, head].float().T * scale).softmax(dim=-1)
+        scores = query[:, head].float() @ key[:, head].float().T * scale
+        mean += (scores if bias is None else scores + bias[head]).softmax(dim=-1)
     return mean / heads
 
 
@@ -198,22 +205,6 @@ def _spread(side: int) -> range:
     """At most GRID numbers below `side`, evenly apart, as far from one edge as from the other."""
     apart = -(-side // GRID)
     return range((side - 1) % apart // 2, side, apart)
-
-
-def token_grid(latents: Size, tokens: int) -> Size:
-    """(h, w) of a layer with so many tokens, in a UNet that halves latents (height, width), rounding up.
-
-    Raises UsageError if no number of halvings gives as many.
-    """
-    height, width = latents
-    while height * width > tokens:
-        height, width = -(-height // 2), -(-width // 2)
-    if height * width != tokens:
-        raise UsageError(
-            f"An attention layer has {tokens} tokens, which is no halving of the {latents[0]}x{latents[1]} "
-            "latents; attention of this UNet cannot be drawn as a map."
-        )
-    return height, width
 
 
 def _set_of(row: int, set_sizes: Sequence[int]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from diffusers.models.attention_processor import Attention
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.model.attention_record import AttentionWriter
+from jedi_diffusion.model.positions import Size, distance_bias, token_grid
 from jedi_diffusion.model.reference_cache import CacheView, CacheWriter, Pair
 
 
@@ -24,12 +25,15 @@ class CoupledSelfAttnProcessor:
     """A diffusers attention processor that couples the pictures of a set.
 
     Without `set_sizes` every picture is a set of its own, and the result is bit for bit that of diffusers'
-    AttnProcessor2_0. `layer` names the layer in a reference cache; `stock` is the processor it stands in for.
+    AttnProcessor2_0, unless `distance_slope` is above 0: attention then prefers tokens at near positions
+    (`positions.distance_bias`). `layer` names the layer in a reference cache; `stock` is the processor it
+    stands in for.
     """
 
-    def __init__(self, layer: str, stock: Any) -> None:
+    def __init__(self, layer: str, stock: Any, distance_slope: float = 0.0) -> None:
         self.layer = layer
         self.stock = stock
+        self.distance_slope = distance_slope
 
     def __call__(
         self,
@@ -42,13 +46,15 @@ class CoupledSelfAttnProcessor:
         reference_cache: CacheWriter | CacheView | None = None,
         is_reference: torch.Tensor | None = None,
         attention_record: AttentionWriter | None = None,
+        latent_size: Size | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C).
 
         set_sizes: N of every set, in order. reference_cache: a writer keeps this pass's keys and values, a
         view adds those of references to what each set sees. is_reference (I,) bool: see `coupled_attention`.
-        attention_record: takes down where targets look; the result is the same. Raises UsageError for sizes
-        that do not add up to I, an attention mask, or a cache that does not fit.
+        attention_record: takes down where targets look; the result is the same. latent_size: height and width
+        of the UNet's latents, which attention by position needs. Raises UsageError for sizes that do not add
+        up to I, an attention mask, a cache that does not fit, or a latent_size that is missing.
         """
         if attention_mask is not None:
             raise UsageError(
@@ -57,16 +63,28 @@ class CoupledSelfAttnProcessor:
         layers = (attn.to_q, attn.to_k, attn.to_v)
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
         sizes = _checked_sizes(set_sizes, pictures=hidden_states.shape[0])
+        bias = self._bias(query, latent_size)
         references = None
         if isinstance(reference_cache, CacheWriter):
             reference_cache.store(self.layer, key, value)
         elif reference_cache is not None:
             references = reference_cache.read(self.layer, like=key)
         if attention_record is not None:
-            attention_record.store(self.layer, query, key, sizes, references)
-        mixed = coupled_attention(query, key, value, sizes, references, is_reference)
+            attention_record.store(self.layer, query, key, sizes, references, bias)
+        mixed = coupled_attention(query, key, value, sizes, references, is_reference, bias)
         output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
         return attn.to_out[1](output)
+
+    def _bias(self, query: torch.Tensor, latent_size: Size | None) -> torch.Tensor | None:
+        if not self.distance_slope:
+            return None
+        if latent_size is None:
+            raise UsageError(
+                "This UNet attends by position: call it through JointDenoiser, or give `latent_size`, the "
+                "latents' (height, width), in cross_attention_kwargs."
+            )
+        _, tokens, heads, _ = query.shape
+        return distance_bias(token_grid(latent_size, tokens), heads, self.distance_slope, query.device)
 
 
 class PerPictureProcessor:
@@ -90,6 +108,7 @@ class PerPictureProcessor:
         reference_cache: CacheWriter | CacheView | None = None,
         is_reference: torch.Tensor | None = None,
         attention_record: AttentionWriter | None = None,
+        latent_size: Size | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C), each picture with its own text."""
         return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
@@ -102,6 +121,7 @@ def coupled_attention(
     set_sizes: Sequence[int],
     references: Sequence[Pair | None] | None = None,
     is_reference: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
 
@@ -112,8 +132,8 @@ def coupled_attention(
     references: for each set, cached (keys, values) (R, L, H, D) that it reads beside its own, or None.
     is_reference (I,) bool: the cached coupling as one masked pass without a cache: references see the
     references of their set, a target sees those and itself. Slower, and the plain statement of what the cache
-    computes. Raises UsageError if `references` is not one entry a set, or both it and `is_reference` are
-    given.
+    computes. bias (H, L, L): added to the scores of every two pictures. Raises UsageError if `references` is
+    not one entry a set, or both it and `is_reference` are given.
     """
     if references is None:
         references = [None] * len(set_sizes)
@@ -143,6 +163,8 @@ def coupled_attention(
         mask = None
         if is_reference is not None:
             mask = _cached_mask(is_reference, set_sizes, numbers, query.shape[1])
+        if bias is not None:
+            mask = _biased(mask, bias.to(query.dtype), size, keys.shape[1])
         mixed = _attend(queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2), mask)
         own = _split(mixed.reshape(-1, *query.shape[1:]), [pictures[run] for run in members])
         for run, piece in zip(members, own, strict=True):
@@ -172,6 +194,12 @@ def _attend(
     """(G, N*L, H, D), (G, T, H, D) twice -> (G, N*L, H, D)."""
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+def _biased(mask: torch.Tensor | None, bias: torch.Tensor, size: int, seen: int) -> torch.Tensor:
+    """(H, L, L) for N pictures that see R + N: (1 or G, H, N*L, T), minus infinity where the mask forbids."""
+    tiled = bias.repeat(1, size, seen)[None]
+    return tiled if mask is None else tiled.masked_fill(~mask, float("-inf"))
 
 
 def _cached_mask(

@@ -39,13 +39,14 @@ _PLAIN_PROCESSORS = (
 )
 
 
-def make_joint(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def make_joint(unet: UNet2DConditionModel, distance_slope: float | None = None) -> UNet2DConditionModel:
     """Widens the input and couples every self-attention of a diffusers UNet (SD 1.x, 2.x, SDXL), in place.
 
-    Untrained, the widened model gives the base model's output for sets of one. Calling it again changes
-    nothing. Raises ModelError for a UNet that cannot be made joint.
+    Untrained, the widened model gives the base model's output for sets of one. distance_slope: see
+    `install_coupling`. Calling it again changes nothing. Raises ModelError for a UNet that cannot be made
+    joint.
     """
-    return install_coupling(widen_input(unet))
+    return install_coupling(widen_input(unet), distance_slope)
 
 
 def is_joint(unet: UNet2DConditionModel) -> bool:
@@ -87,18 +88,23 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def install_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = None) -> UNet2DConditionModel:
     """Puts coupled attention on every self-attention, in place; cross-attention stays per picture.
 
-    Pass `cross_attention_kwargs={"set_sizes": ...}` to the UNet. Raises ModelError where an attention layer
-    is not part of a transformer block, or its processor is more than plain attention.
+    Pass `cross_attention_kwargs={"set_sizes": ...}` to the UNet. distance_slope: how much attention prefers
+    near positions (`positions.distance_bias`); 0: not at all; None: as the UNet has it, or not at all. It is
+    no part of the weights: a model that was trained with it is wrong without it. Raises ModelError where an
+    attention layer is not part of a transformer block, or its processor is more than plain attention, and
+    for a negative slope.
     """
+    slope = coupled_slope(unet) if distance_slope is None else distance_slope
+    if not 0 <= slope < float("inf"):
+        raise ModelError(f"distance_slope must be a number of at least 0, but is {slope}.")
     processors: dict[str, Any] = {}
     for name, attn in _attention_layers(unet):
         stock = attn.processor
         if isinstance(stock, CoupledSelfAttnProcessor | PerPictureProcessor):
-            processors[f"{name}.processor"] = stock
-            continue
+            stock = stock.stock
         if not isinstance(stock, _PLAIN_PROCESSORS):
             raise ModelError(
                 f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
@@ -106,10 +112,17 @@ def install_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
             )
         coupled = not attn.is_cross_attention
         processors[f"{name}.processor"] = (
-            CoupledSelfAttnProcessor(name, stock) if coupled else PerPictureProcessor(stock)
+            CoupledSelfAttnProcessor(name, stock, slope) if coupled else PerPictureProcessor(stock)
         )
     unet.set_attn_processor(processors)
     return unet
+
+
+def coupled_slope(unet: UNet2DConditionModel) -> float:
+    """The `distance_slope` that `install_coupling` was given; 0 for a UNet that is not coupled."""
+    processors = unet.attn_processors.values()
+    slopes = (each.distance_slope for each in processors if isinstance(each, CoupledSelfAttnProcessor))
+    return max(slopes, default=0.0)
 
 
 def remove_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -238,6 +251,7 @@ class JointDenoiser(nn.Module):
                 "set_sizes": batch.set_sizes,
                 "reference_cache": reference_cache,
                 "attention_record": attention_record,
+                "latent_size": tuple(noisy.shape[-2:]),
             },
             return_dict=False,
         )[0]

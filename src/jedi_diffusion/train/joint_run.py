@@ -16,7 +16,7 @@ from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.loading import load_errors
-from jedi_diffusion.model.joint_unet import make_joint
+from jedi_diffusion.model.joint_unet import coupled_slope, make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import main_coupling
@@ -77,7 +77,8 @@ def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
     """Exchange the UNet for one of the same architecture with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = make_joint(UNet2DConditionModel.from_config(pipeline.unet.config))
+        fresh = UNet2DConditionModel.from_config(pipeline.unet.config)
+        unet = make_joint(fresh, coupled_slope(pipeline.unet))
     pipeline.register_modules(unet=unet)
 
 
