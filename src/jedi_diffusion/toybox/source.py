@@ -4,11 +4,6 @@ import numpy as np
 
 from jedi_diffusion.data.source import RenderedSets
 from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.camera import random_azimuth
-
-_JITTER = np.radians(12)
-"""Standard deviation of the cameras' azimuths, in radians, where pictures are alike."""
-
 
 PLAIN_SCENES = ("in front of a blue wall", "on a wooden floor", "on a tiled floor", "on a red carpet")
 """Scenes of a studio, for views of a subject."""
@@ -17,8 +12,9 @@ PLAIN_SCENES = ("in front of a blue wall", "on a wooden floor", "on a tiled floo
 class ToyboxSource:
     """Training sets of the toybox, numbered. `seed` gives other subjects and pictures of the same world;
     `supersample` squared rays are averaged for a pixel. `alike` is the share of subjects that all pictures
-    show from about the same side and in no style: what a reference shows is copied there as it is, which is
-    learned first. `compiled`: many times as fast, after a minute or two at the first call of a size.
+    show by one camera and in no style: a reference tells there all of the subject that its target shows,
+    whose view no caption tells. `compiled`: many times as fast, after a minute or two at the first call of a
+    size.
     """
 
     def __init__(
@@ -52,11 +48,7 @@ class ToyboxSource:
         rng = np.random.default_rng([self.seed, subject.seed])
         if rng.random() >= self.alike:
             return [world.sample_picture(subject, number) for number in range(count)]
-        azimuths = random_azimuth(rng) + _JITTER * rng.standard_normal(count)
-        return [
-            world.sample_picture(subject, number, style="", azimuth=float(azimuth))
-            for number, azimuth in enumerate(azimuths)
-        ]
+        return [world.sample_picture(subject, number, style="", view=0) for number in range(count)]
 
     def _caption(self, spec: world.PictureSpec) -> str:
         return spec.caption

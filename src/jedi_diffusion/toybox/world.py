@@ -76,7 +76,8 @@ class Subject:
 @dataclass(frozen=True)
 class PictureSpec:
     """A picture that can be rendered. `style` and `attribute` are "" where it has none; `azimuth` is the
-    camera's in radians, None for a random one.
+    camera's in radians, None for a random one. Pictures of a subject with one `view` number share a camera,
+    but for what an attribute needs; None: a camera of its own.
     """
 
     subject: Subject
@@ -85,6 +86,7 @@ class PictureSpec:
     style: str
     attribute: str
     azimuth: float | None = None
+    view: int | None = None
 
     @property
     def caption(self) -> str:
@@ -97,13 +99,15 @@ class PictureSpec:
     @cached_property
     def staged(self) -> Staged:
         """All that is seen in the picture."""
-        rng = _rng("picture", self.subject.split, self.subject.seed, self.seed)
+        individual = (self.subject.split, self.subject.seed)
+        rng = _rng("picture", *individual, self.seed)
         attribute_rng, scene_rng, clutter_rng = rng.spawn(3)
         parts = self.subject.parts
         if self.attribute:
             parts = apply_attribute(parts, self.attribute, attribute_rng)
         points = outline(parts)
-        camera = random_camera(points, rng, self.azimuth)
+        camera_rng = rng if self.view is None else _rng("view", *individual, self.view)
+        camera = random_camera(points, camera_rng, self.azimuth)
         turn = camera.azimuth + rng.uniform(-_SCENE_TURN, _SCENE_TURN)
         around = clutter.clutter(self.scene, clutter_rng)
         return Staged(parts, around, camera, points, scenes.pack_scene(self.scene, scene_rng), turn)
@@ -143,9 +147,10 @@ def sample_picture(
     style: str | None = None,
     attribute: str | None = None,
     azimuth: float | None = None,
+    view: int | None = None,
 ) -> PictureSpec:
     """A random picture of the subject. What is None is drawn; "" for `style` or `attribute` means none;
-    `azimuth` is the camera's in radians, 0 in front.
+    `azimuth` is the camera's in radians, 0 in front; pictures with one `view` number share a camera.
 
     Raises UsageError for a scene, style or attribute that the world does not know.
     """
@@ -160,7 +165,7 @@ def sample_picture(
         _known("style", style, ("", *STYLES)),
         _known("attribute", attribute, ("", *ATTRIBUTES)),
     )
-    return PictureSpec(subject, seed, scene, style, attribute, azimuth)
+    return PictureSpec(subject, seed, scene, style, attribute, azimuth, view)
 
 
 def render(
