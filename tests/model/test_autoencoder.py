@@ -43,16 +43,31 @@ def test_latents_start_with_unit_variance_coarse_ones_larger() -> None:
     assert (deviation[:-1] >= deviation[1:] - 1e-3).all()
 
 
-def test_dividing_latents_changes_no_reconstruction() -> None:
+@pytest.mark.parametrize("fold", [1, 2])
+def test_isometric_latents_reconstruct_the_same(fold: int) -> None:
     torch.manual_seed(0)
-    model = PatchAutoencoder(latent_channels=6, widths=(8, 16))
+    model = PatchAutoencoder(latent_channels=6 * fold**2, widths=(8, 16), fold=fold)
     for layer in (model.encoder[-1], model.decoder[-2]):
         torch.nn.init.normal_(layer.weight, std=0.1)
     x = pictures(1, 4)
-    latents, before = model.encode(x).latent_dist.mode(), model(x).sample
-    model.divide_latents(2.5)
-    torch.testing.assert_close(model.encode(x).latent_dist.mode(), latents / 2.5)
+    before = model(x).sample
+    model.make_isometric(x)
     torch.testing.assert_close(model(x).sample, before, atol=1e-5, rtol=1e-4)
+    latents = model.encode(x).latent_dist.mode()
+    deviation = torch.pixel_shuffle(latents, fold).std(dim=(0, 2, 3))
+    assert deviation.max().item() == pytest.approx(4, rel=1e-4)
+    model.make_isometric(x)
+    torch.testing.assert_close(model.encode(x).latent_dist.mode(), latents, atol=1e-4, rtol=1e-4)
+
+
+def test_distances_of_isometric_latents_are_those_of_pictures() -> None:
+    model = PatchAutoencoder(latent_channels=12, widths=(8, 16))
+    model.start_from_principal_components(pictures(0))
+    model.make_isometric(pictures(0))
+    one, other = model.encode(pictures(1)).latent_dist.mode(), model.encode(pictures(2)).latent_dist.mode()
+    latent = (one - other).flatten(1).norm(dim=1)
+    pixel = (model.decode(one).sample - model.decode(other).sample).flatten(1).norm(dim=1)
+    torch.testing.assert_close(pixel / latent, (pixel / latent)[0].expand(64), atol=0, rtol=1e-4)
 
 
 def test_any_multiple_of_eight_works_and_a_save_loads_alike(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from jedi_diffusion.errors import JeDiError, ModelError, OutputError
 from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
@@ -19,6 +20,7 @@ class Regression:
     def __init__(self, stop_at: int | None = None) -> None:
         torch.manual_seed(0)
         self.modules = nn.ModuleDict({"line": nn.Linear(4, 1)})
+        self.step_shares: dict[str, Tensor] = {}
         self.calls, self.stop_at = 0, stop_at
 
     def loss(self, generator: torch.Generator) -> Tensor:
@@ -76,6 +78,40 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, recipe: Recipe) -> Non
     for name, value in whole.parameters.items():
         assert torch.equal(value, resumed.parameters[name])
         assert torch.equal(whole.average[name], resumed.average[name])
+
+
+class Product(Regression):
+    """The regression with weights that are `shares` times those that are trained."""
+
+    def __init__(self, shares: Tensor) -> None:
+        super().__init__()
+        parametrize.register_parametrization(self.modules["line"], "weight", Times(shares))
+
+
+class Times(nn.Module):
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.factor * weight
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight / self.factor
+
+
+def test_shares_of_steps_train_as_weights_that_are_multiples_do(tmp_path: Path, recipe: Recipe) -> None:
+    shares = torch.tensor([[0.01, 0.1, 1.0, 3.0]])
+    stage = stage_of(40).model_copy(update={"clip": 1e9, "weight_decay": 0.0})
+    shared, product = Regression(), Product(shares)
+    start = shared.modules["line"].weight.detach().clone()
+    shared.step_shares = {"line.weight": shares}
+    for name, task in (("shared", shared), ("product", product)):
+        StageLoop(task, stage, Run(tmp_path / name, recipe, "cpu")).train(lambda step: None)
+    moved = shared.modules["line"].weight.detach() - start
+    assert (moved.abs() > 1e-4).all()
+    torch.testing.assert_close(shared.modules["line"].weight, product.modules["line"].weight)
+    torch.testing.assert_close(shared.modules["line"].bias, product.modules["line"].bias)
 
 
 def test_the_average_is_only_lent_to_samples(tmp_path: Path, recipe: Recipe) -> None:

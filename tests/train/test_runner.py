@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from plain_source import PlainSource, image_set
+from safetensors.torch import load_file
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import runner
 from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.runner import TrainingRun
@@ -39,6 +41,7 @@ RECIPE = {
             "norm_num_groups": 8,
         },
         "scheduler": {"prediction_type": "v_prediction"},
+        "distance_slope": 1.5,
     },
     "stages": [
         STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
@@ -73,6 +76,7 @@ def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) 
     pipe = JeDiPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.config.coupling == "cached"
+    assert coupled_slope(pipe.unet) == 1.5
     reference = image_set(90, 32).pictures[0]
     for coupling in ("joint", "cached"):
         made = pipe("a cube one", references=[reference], num_inference_steps=2, coupling=coupling).images
@@ -82,6 +86,22 @@ def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) 
         assert not (tmp_path / stage / "pool.safetensors").exists()
     x = torch.zeros(1, 3, 32, 32)
     assert pipe.vae.encode(x).latent_dist.mode().isfinite().all()
+
+
+def test_a_fresh_model_predicts_zero_and_moves_its_outputs_by_their_channels_deviation(
+    tmp_path: Path,
+) -> None:
+    run = run_of(tmp_path)
+    assert not any(parameter.any() for parameter in run.models.unet.conv_out.parameters())
+    run.train(["autoencoder"])
+    stage = run.recipe.stages[1]
+    (tmp_path / stage.name).mkdir()
+    task = run._task(stage, 80, tmp_path / stage.name)
+    latents = load_file(tmp_path / stage.name / "pool.safetensors")["latents"].float()
+    deviation = latents.movedim(2, 0).flatten(1).std(1)
+    assert set(task.step_shares) == {"unet.conv_out.weight", "unet.conv_out.bias"}
+    for share in task.step_shares.values():
+        torch.testing.assert_close(share.flatten(), deviation)
 
 
 def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(

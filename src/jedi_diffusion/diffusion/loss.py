@@ -88,7 +88,10 @@ class JointLoss:
         return draw.emphasis * (prediction.float() - draw.target) ** 2
 
     def draw(self, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint") -> NoiseDraw:
-        """One timestep per set (uniform over 0..T-1), one noise per picture, from the generator alone.
+        """One timestep per set, one noise per picture, from the generator alone.
+
+        A set's timestep is uniform over 0..T-1; those of a batch are one from each of S equal parts of the
+        schedule (Kingma et al., Variational Diffusion Models, 2021), so that losses of batches vary less.
 
         Coupling "cached": references are clean, at `reference_timestep`, and carry no loss.
         """
@@ -110,7 +113,9 @@ class JointLoss:
 
     def _one_timestep_per_set(self, batch: SetBatch, generator: torch.Generator) -> Tensor:
         steps, sets = len(self.alphas_cumprod), len(batch.set_sizes)
-        drawn = torch.randint(0, steps, (sets,), generator=generator, device=generator.device)
+        strata = torch.randperm(sets, generator=generator, device=generator.device)
+        offsets = torch.rand(sets, generator=generator, device=generator.device)
+        drawn = ((strata + offsets) * steps / sets).long().clamp(max=steps - 1)
         sizes = torch.tensor(batch.set_sizes, device=drawn.device)
         return drawn.repeat_interleave(sizes).to(batch.latents.device)
 

@@ -145,9 +145,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def start_from_principal_components(self, pictures: Tensor) -> None:
         """Set the linear path to the principal components of the pictures' patches, (I, 3, H, W) in [-1, 1].
 
-        A component of standard deviation s gets the scale s^(-1/2): the diffusion model then sees coarse
-        components vary more than fine ones, but not by the whole factor that pixels have. Overall variance
-        is 1.
+        A component of standard deviation s gets the scale s^(-1/2), so that noise on latents in training
+        costs fine components less than it would in pixels; overall variance is 1. `make_isometric` undoes
+        the scales afterwards.
         """
         patches = F.unfold(pictures.float(), PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
         mean = patches.mean(0)
@@ -163,12 +163,19 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         _fill(self.synthesis, (basis / scale[:, None]).view(shape), mean.view(3, -1).mean(1))
 
     @torch.no_grad()
-    def divide_latents(self, deviation: float) -> None:
-        """Make all latents smaller by `deviation`, with the same reconstructions: weights change, nothing
-        else.
+    def make_isometric(self, pictures: Tensor, strongest: float = 4.0) -> None:
+        """Scale the latents' channels so that a change of 1 in any of them changes the picture by as much,
+        and the strongest has the standard deviation `strongest` on `pictures` (I, 3, H, W) in [-1, 1].
+
+        Squared errors and noise of latents are then those of pixels, times a constant: a diffusion model
+        makes coarse things before fine ones. The linear path's kernels are the measure; the decoder's own
+        part of the change is small. Reconstructions stay as they are.
         """
+        latents = F.pixel_shuffle(self.encode(pictures).latent_dist.mode(), self.config["fold"])
+        scale = self.synthesis.weight.flatten(1).norm(dim=1)
+        scale = scale * strongest / (scale * latents.std(dim=(0, 2, 3))).max()
         for maker in (self.analysis, self.encoder[-1]):
             for parameter in maker.parameters():
-                parameter.div_(deviation)
-        for reader in (self.synthesis, self.decoder[0]):
-            dict(reader.named_parameters())["weight"].mul_(deviation)
+                parameter.mul_(scale.view(-1, *[1] * (parameter.dim() - 1)))
+        self.synthesis.weight.div_(scale.view(-1, 1, 1, 1))
+        self.decoder.get_parameter("0.weight").div_(scale.view(1, -1, 1, 1))

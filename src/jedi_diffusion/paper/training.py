@@ -53,7 +53,7 @@ class MixedTask:
     """The joint loss on one of several pools a step, each with equal chances (section 4)."""
 
     def __init__(self, tasks: Sequence[JointTask]) -> None:
-        self.tasks, self.modules = tasks, tasks[0].modules
+        self.tasks, self.modules, self.step_shares = tasks, tasks[0].modules, tasks[0].step_shares
 
     def loss(self, generator: torch.Generator) -> Tensor:
         number = int(torch.randint(len(self.tasks), (), generator=generator))
@@ -65,6 +65,7 @@ class EncoderTask:
 
     def __init__(self, encoder: Any, text_encoder: Any, pool: LatentPool, stage: Stage) -> None:
         self.modules = nn.ModuleDict({"encoder": encoder})
+        self.step_shares: dict[str, Tensor] = {}
         self.encoder, self.text_encoder, self.pool, self.stage = encoder, text_encoder, pool, stage
 
     def loss(self, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,9 @@ class ModelSection(Section):
     autoencoder: dict[str, Any] = Field(default_factory=dict, description="settings of PatchAutoencoder")
     unet: dict[str, Any] = Field(description="settings of UNet2DConditionModel; channels in and out follow")
     scheduler: dict[str, Any] = Field(default_factory=dict, description="settings of DDIMScheduler")
+    distance_slope: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="coupled attention prefers near positions by so much"
+    )
     text_width: PositiveInt = 192
     text_layers: PositiveInt = 2
     text_heads: PositiveInt = 4
@@ -101,7 +104,7 @@ class Recipe(Section):
     source: Literal["toybox"]
     seed: int = Field(0, ge=0)
     supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
-    alike: Fraction = Field(0.0, description="share of subjects shown from about one side, in no style")
+    alike: Fraction = Field(0.0, description="share of subjects shown by one camera, in no style")
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     save_minutes: PositiveFloat = 5.0
     sample_minutes: PositiveFloat = 10.0

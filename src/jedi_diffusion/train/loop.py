@@ -124,7 +124,7 @@ class StageLoop:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.stage.clip)
-        self.optimizer.step()
+        self._move()
         with torch.no_grad():  # else the graph would grow with every step
             # Ordered as the dict: both were built from the same names.
             torch._foreach_lerp_(
@@ -132,6 +132,15 @@ class StageLoop:
             )
         self.step += 1
         return loss.detach(), norm
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """A step of the optimizer, of the task's share where it names one."""
+        shares = self.task.step_shares
+        before = {name: self.parameters[name].clone() for name in shares}
+        self.optimizer.step()
+        for name, share in shares.items():
+            self.parameters[name].copy_(torch.lerp(before[name], self.parameters[name], share))
 
     def _attention(self) -> AbstractContextManager[None]:
         return sdpa_kernel(SDPBackend.MATH) if self.stage.attention == "plain" else nullcontext()

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from jedi_diffusion.data.source import SetSource
@@ -65,9 +65,12 @@ class Models:
             out_channels=channels,
             cross_attention_dim=section.text_width,
         )
-        self.unet = make_joint(unet)
+        self.unet = make_joint(unet, section.distance_slope)
         if trained is not None:
             self._load(trained)
+        else:  # every channel is predicted as zero at first: none starts with a grain
+            for parameter in self.unet.conv_out.parameters():
+                nn.init.zeros_(parameter)
         modules: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
         for module in modules:
             module.to(device)
@@ -193,7 +196,7 @@ class TrainingRun:
         loop.train(lambda step: self._show(stage, folder, step))
         loop.load_average()
         if isinstance(task, AutoencoderTask):
-            self.models.autoencoder.divide_latents(_latent_deviation(self.models.autoencoder, task.pictures))
+            self.models.autoencoder.make_isometric(to_unit(task.pictures[:1024]))
         write_tensors(folder / FINISHED, self._modules(stage).state_dict())
         shutil.rmtree(folder / "state")
         (folder / "pool.safetensors").unlink()
@@ -236,10 +239,3 @@ class TrainingRun:
         else:
             sample_sheet(self.models.pipeline(), self.held_out, stage.resolution, path)
             self.save_model()
-
-
-@torch.no_grad()
-def _latent_deviation(autoencoder: PatchAutoencoder, pictures: Tensor) -> float:
-    """Root mean square of the latents of some pictures."""
-    latents = autoencoder.encode(to_unit(pictures[:1024])).latent_dist.mode()
-    return latents.square().mean().sqrt().item()

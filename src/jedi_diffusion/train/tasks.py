@@ -17,9 +17,14 @@ from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
 
 
 class Task(Protocol):
-    """Modules to train, and the loss of a step, which depends on the generator alone."""
+    """Modules to train, and the loss of a step, which depends on the generator alone.
+
+    step_shares: for parameters of `modules`, by name, the factor on how far a step moves their values,
+    broadcast to them; 1 for the others.
+    """
 
     modules: nn.ModuleDict
+    step_shares: dict[str, Tensor]
 
     def loss(self, generator: torch.Generator) -> Tensor: ...
 
@@ -33,6 +38,7 @@ class AutoencoderTask:
     def __init__(self, autoencoder: PatchAutoencoder, pictures: Tensor, stage: AutoencoderStage) -> None:
         """pictures: (I, 3, H, H) uint8, on the training device."""
         self.modules = nn.ModuleDict({"autoencoder": autoencoder})
+        self.step_shares: dict[str, Tensor] = {}
         self.autoencoder, self.pictures, self.stage = autoencoder, pictures, stage
 
     def loss(self, generator: torch.Generator) -> Tensor:
@@ -61,6 +67,7 @@ class JointTask:
         if modules is None:
             modules = nn.ModuleDict({"unet": denoiser.unet, "text_encoder": text_encoder})
         self.modules = modules
+        self.step_shares = _output_shares(modules, pool)
         self.denoiser, self.text_encoder = denoiser, text_encoder
         self.pool, self.joint_loss, self.stage = pool, loss, stage
         self.set_sizes = compose(stage.set_sizes, stage.batch)
@@ -71,3 +78,18 @@ class JointTask:
         text = self.text_encoder(draw.tokens).last_hidden_state
         batch = SetBatch(draw.latents, draw.mask, text, self.set_sizes, weight=draw.weight)
         return self.joint_loss(self.denoiser, batch, generator, coupling="cached" if cached else "joint")
+
+
+def _output_shares(modules: nn.ModuleDict, pool: LatentPool) -> dict[str, Tensor]:
+    """Each latent channel's deviation, for the rows of a UNet's last convolution.
+
+    Adam moves every weight by about the learning rate: rows of channels that vary a hundred times less than
+    others would be moved a hundred times too far, and pictures get a grain.
+    """
+    deviation = pool.latents[:1024].float().std(dim=(0, 1, 3, 4))
+    layer = "unet.conv_out."
+    return {
+        name: deviation.view(-1, *[1] * (value.dim() - 1))
+        for name, value in modules.named_parameters()
+        if name.startswith(layer)
+    }
