@@ -233,6 +233,26 @@ def test_attention_by_position_is_saved_with_the_model(tmp_path, photos):
     assert JeDiPipeline(**again.components).config.distance_slope == 2
 
 
+def test_a_temperature_scales_the_first_noise_and_is_saved_with_the_model(tmp_path, photos):
+    pipe = build(sd_parts())
+    full = latents(pipe, "a dog", photos[:1])
+    assert torch.equal(latents(pipe, "a dog", photos[:1], temperature=1.0), full)
+    still = [latents(pipe, "a dog", temperature=0.0, generator=generator(seed)) for seed in (0, 1)]
+    assert torch.equal(*still)
+    pipe.register_to_config(temperature=0.5)
+    half = latents(pipe, "a dog", photos[:1])
+    assert not torch.allclose(half, full, atol=1e-3)
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(latents(again, "a dog", photos[:1]), half)
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="temperature must be a number from 0 to 1"):
+            latents(pipe, "a dog", temperature=wrong)
+        with pytest.raises(UsageError, match="temperature must be a number from 0 to 1"):
+            JeDiPipeline(**pipe.components, temperature=wrong)
+
+
 @pytest.mark.parametrize("make", [sd_parts, sdxl_parts])
 def test_a_saved_pipeline_gives_the_same_picture(make, tmp_path, photos):
     pipe = build(make())

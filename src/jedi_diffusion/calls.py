@@ -27,6 +27,7 @@ class Sampling:
     coupling: Literal["joint", "cached"] | None = None
     null_set: Literal["joint", "single"] = "joint"
     joint_targets: bool = False
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def run_call(
             coupling=how.coupling,
             null_set=how.null_set,
             joint_targets=how.joint_targets,
+            temperature=how.temperature,
             height=how.height,
             width=how.width,
             generator=[torch.Generator().manual_seed(seed) for seed in call.seeds],

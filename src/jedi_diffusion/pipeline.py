@@ -50,6 +50,7 @@ from jedi_diffusion.request import (
     check_choice,
     check_recordable,
     checked_count,
+    checked_temperature,
     fresh_scheduler,
     listed_references,
     one_caption_each,
@@ -83,6 +84,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
+    temperature: what a call takes that names none; 1 for a model that has learned its world.
     Raises ModelError for a UNet that is not joint.
     """
 
@@ -113,6 +115,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         force_zeros_for_empty_prompt: bool = False,
         coupling: str = "joint",
         distance_slope: float | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -137,6 +140,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
             distance_slope=coupled_slope(unet),
+            temperature=checked_temperature(temperature),
         )
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -147,6 +151,11 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _own_coupling(self) -> Coupling:
         config: Any = self.config
         return config.coupling
+
+    @property
+    def _own_temperature(self) -> float:
+        config: Any = self.config
+        return config.temperature
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
@@ -203,6 +212,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         coupling: Coupling | None = None,
         null_set: NullSet = "joint",
         joint_targets: bool = False,
+        temperature: float | None = None,
         height: int | None = None,
         width: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -222,6 +232,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
         target as a set of one; with coupling "cached" both are the same.
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
+        temperature: 0 to 1, what the first noise is scaled by (`SamplingPlan`); None: the model's own.
         height, width: pixels, by default the UNet's own size.
         generator: one a picture, or one for all: picture k then depends on its initial seed and k only, so a
         second call with the same object gives the same pictures. None draws a seed from torch's global state.
@@ -242,6 +253,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             coupling=coupling or ("joint" if joint_targets else self._own_coupling),
             null_set=null_set,
             joint_targets=joint_targets,
+            temperature=self._own_temperature if temperature is None else temperature,
             size=(height, width),
             generator=generator,
             attention_record=attention_record,
@@ -263,6 +275,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
+        temperature: float,
         size: tuple[int | None, int | None],
         generator: torch.Generator | Sequence[torch.Generator] | None,
         attention_record: AttentionRecord | None,
@@ -295,6 +308,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             coupling=coupling if references else "joint",
             null_set=null_set,
             joint_targets=joint_targets,
+            temperature=checked_temperature(temperature),
             attention_record=attention_record,
         )
         self._report_unknown_words([*prompts, *captions])
@@ -314,7 +328,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
         if request.coupling == "cached":
             plan = self._run_references_once(denoiser, plan)
-        plan = replace(plan, attention_record=request.attention_record)
+        plan = replace(plan, attention_record=request.attention_record, temperature=request.temperature)
         noise = draw_noise(plan.batch, request.generators)
         with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
 

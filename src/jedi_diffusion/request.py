@@ -19,8 +19,8 @@ from jedi_diffusion.errors import UsageError
 class Request:
     """One prompt and one generator a target, one caption a reference; pixels (R, 3, H, W) in [-1, 1].
 
-    scheduler: a copy of the pipeline's, set to the steps of this call. attention_record: of
-    `model.AttentionRecord`, or None.
+    scheduler: a copy of the pipeline's, set to the steps of this call. temperature: scales the first noise.
+    attention_record: of `model.AttentionRecord`, or None.
     """
 
     prompts: list[str]
@@ -32,6 +32,7 @@ class Request:
     coupling: Coupling
     null_set: NullSet
     joint_targets: bool
+    temperature: float = 1.0
     attention_record: Any = None
 
     @property
@@ -52,6 +53,13 @@ def checked_count(name: str, value: int, most: int | None = None) -> int:
         raise UsageError(
             f"{name} must be a whole number {f'from 1 to {most}' if most else 'above 0'}, not {value}."
         )
+    return value
+
+
+def checked_temperature(value: float) -> float:
+    """The value, if it is a number from 0 to 1. Raises UsageError."""
+    if not 0 <= value <= 1:  # also false for NaN
+        raise UsageError(f"temperature must be a number from 0 to 1, not {value}.")
     return value
 
 

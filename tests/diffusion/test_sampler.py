@@ -52,10 +52,13 @@ def set_mean_denoiser(noisy, timestep, batch, coupling="joint", reference_cache=
     return (means + noisy).sin() + 1e-4 * timestep
 
 
-def run(name, batch, mode="joint", null_set="joint", denoiser=set_mean_denoiser, seeds=None, **settings):
+def run(
+    name, batch, mode="joint", null_set="joint", denoiser=set_mean_denoiser, seeds=None, temperature=1.0,
+    **settings,
+):  # fmt: skip
     targets = int((~batch.is_reference).sum())
     generators = seeds or spawn_generators(0, targets)
-    plan = SamplingPlan(batch, NULL, plan_guidance(mode, 3.0, 2.0), null_set)
+    plan = SamplingPlan(batch, NULL, plan_guidance(mode, 3.0, 2.0), null_set, temperature=temperature)
     return sample(denoiser, ready(name, **settings), plan, draw_noise(batch, generators), generators)
 
 
@@ -112,13 +115,15 @@ def test_an_oracle_leads_every_scheduler_to_its_picture(name, prediction_type):
     torch.testing.assert_close(latents, wanted, rtol=0, atol=0.1)
 
 
-def test_ddim_by_hand():
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_ddim_by_hand(temperature):
     """Five steps of DDIM with equation 3, written out with one call a branch."""
     batch = make_batch()
     noise = draw_noise(batch, spawn_generators(0, 2))
     scheduler = ready("ddim", steps=5, set_alpha_to_one=True)
     given, x = batch.is_reference, noise.clone()
     null = SetBatch(torch.zeros_like(x), torch.ones(5, 1, 1, 1), torch.zeros(5, 2, 3), batch.set_sizes)
+    x[~given] *= temperature
     for t in scheduler.timesteps.tolist():
         abar = scheduler.alphas_cumprod[t]
         after = scheduler.alphas_cumprod[t - 200] if t >= 200 else torch.tensor(1.0)
@@ -127,9 +132,8 @@ def test_ddim_by_hand():
         eps = e0 + 3.0 * (e - e0)
         x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
         x = after.sqrt() * x0 + (1 - after).sqrt() * eps
-    torch.testing.assert_close(
-        run("ddim", batch, steps=5, set_alpha_to_one=True), x[~given], rtol=1e-4, atol=1e-3
-    )
+    got = run("ddim", batch, steps=5, set_alpha_to_one=True, temperature=temperature)
+    torch.testing.assert_close(got, x[~given], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("null_set", ["joint", "single"])

@@ -77,6 +77,10 @@ class Fields(BaseModel):
         Literal["joint", "cached"] | None, Field(description="The model's own if not given.")
     ] = None
     null_set: Literal["joint", "single"] = "joint"
+    temperature: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="How much noise a picture starts from; the model's own if not given."),
+    ] = None
     reference_prompt: Annotated[
         list[Text],
         BeforeValidator(_listed),
@@ -167,5 +171,6 @@ def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height
             image_guidance=fields.image_guidance_scale,
             coupling=fields.coupling,
             null_set=fields.null_set,
+            temperature=fields.temperature,
         ),
     )

@@ -79,6 +79,7 @@ class JobLine(BaseModel):
     coupling: Literal["joint", "cached"] | None = DEFAULTS.coupling
     null_set: Literal["joint", "single"] = DEFAULTS.null_set
     joint_targets: bool = False
+    temperature: float | None = None
     size: int | None = None
     fit: Literal["crop", "pad"] = DEFAULTS.fit
     seed: int = 0

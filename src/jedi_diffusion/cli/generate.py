@@ -177,13 +177,14 @@ def load_pipe(given: GenerateOptions) -> Any:
 
 
 def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
-    """The options with what the pipeline decides filled in: device, dtype, size, coupling, second scale."""
+    """The options, with the pipeline's own for what they leave open."""
     names: dict[str, Any] = {"device": pipe.device.type, "dtype": str(pipe.dtype).removeprefix("torch.")}
     return replace(
         given,
         **names,
         size=given.size or models.own_size(pipe),
         coupling=given.coupling or ("joint" if given.joint_targets else pipe.config.coupling),
+        temperature=pipe.config.temperature if given.temperature is None else given.temperature,
         image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
     )
 
@@ -270,6 +271,7 @@ def sample(
         coupling=given.coupling,
         null_set=given.null_set,
         joint_targets=given.joint_targets,
+        temperature=given.temperature,
     )
     prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
     call = Call(prompts, seeds, references, given.reference_prompt, sampling)

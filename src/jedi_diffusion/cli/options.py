@@ -62,6 +62,8 @@ class GenerateOptions:
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
     joint_targets: bool = False
     """All pictures share one set: same subject throughout, also from prompts alone."""
+    temperature: float | None = None
+    """0 to 1: how much noise a picture starts from; less is calmer. The model's own if not given."""
     size: int | None = None
     """Side of the square pictures in pixels; the model's own if not given."""
     fit: Literal["crop", "pad"] = "crop"
@@ -208,6 +210,7 @@ def _check_numbers(options: GenerateOptions) -> None:
         "steps": (1, MAX_STEPS),
         "guidance": (0.0, MAX_GUIDANCE),
         "image_guidance": (0.0, MAX_GUIDANCE),
+        "temperature": (0.0, 1.0),
         "seed": (0, MAX_SEED),
         "batch": (1, 256),
     }

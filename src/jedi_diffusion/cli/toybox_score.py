@@ -52,6 +52,8 @@ class ScoreOptions:
     """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: Literal["joint", "single"] = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
+    temperature: float | None = None
+    """0 to 1: how much noise a picture starts from; the model's own if not given."""
     size: int | None = None
     """Side of the pictures in pixels; the model's own if not given."""
     seed: int = 0
@@ -110,6 +112,7 @@ def check(given: ScoreOptions) -> None:
         "steps": (1, 1000),
         "guidance": (0.0, 100.0),
         "image_guidance": (0.0, 100.0),
+        "temperature": (0.0, 1.0),
         "size": (16, 1024),
         "seed": (0, 2**31),
     }
@@ -129,6 +132,7 @@ def call_settings(given: ScoreOptions, size: int) -> dict[str, Any]:
         "image_guidance_scale": given.image_guidance,
         "coupling": given.coupling,
         "null_set": given.null_set,
+        "temperature": given.temperature,
         "height": size,
         "width": size,
     }
