@@ -43,7 +43,8 @@ def test_loss_equals_a_loop_over_pictures(prediction_type, coupling, weighted):
     measured = loss(halve, batch, torch.Generator().manual_seed(11), coupling=coupling)
 
     generator = torch.Generator().manual_seed(11)
-    set_timesteps = torch.randint(0, 1000, (3,), generator=generator)
+    places = torch.randperm(3, generator=generator) + torch.rand(3, generator=generator)
+    set_timesteps = (places * 1000 / 3).long()
     noise = torch.randn(6, 4, 5, 5, generator=generator)
     top, bottom, picture = 0.0, 0.0, 0
     for number, size in enumerate(SIZES):
@@ -74,6 +75,18 @@ def test_a_set_shares_its_timestep_and_sets_differ():
     assert timesteps[0] == timesteps[1] == timesteps[2]
     assert timesteps[4] == timesteps[5]
     assert len(set(timesteps.tolist())) == 3
+
+
+def test_a_batch_has_a_timestep_in_each_equal_part_of_the_schedule():
+    loss, generator = JointLoss.from_scheduler(scheduler()), torch.Generator().manual_seed(0)
+    orders = set()
+    for _ in range(50):
+        thirds = [
+            3 * step // 1000 for step in loss.draw(make_batch(), generator).timesteps[[0, 3, 4]].tolist()
+        ]
+        assert sorted(thirds) == [0, 1, 2]
+        orders.add(tuple(thirds))
+    assert len(orders) == 6
 
 
 def test_timesteps_are_uniform_over_the_whole_schedule():
