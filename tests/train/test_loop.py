@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrize
 
 from jedi_diffusion.errors import JeDiError, ModelError, OutputError
 from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
-from jedi_diffusion.train.loop import Run, StageLoop, ema_decay, learning_rate, step_seed
+from jedi_diffusion.train.loop import Run, StageLoop, ema_decay, learning_rate, plain_attention, step_seed
 from jedi_diffusion.train.state import checkpoints, load_state, save_state
 
 RECIPE = Path(__file__).parents[2] / "configs" / "toybox.yaml"
@@ -187,3 +188,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (path / "state.safetensors").write_bytes(b"\x00" * 10)
     with pytest.raises(ModelError, match="step-00000001 is damaged"):
         load_state(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_plain_attention_is_attention_and_leaves_no_setting_behind(dtype: torch.dtype, error: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 40, 8, generator=random).to(dtype)
+    bias = torch.randn(4, 40, 40, generator=random).to(dtype)
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    with plain_attention():
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    scores = query.double() @ key.double().mT / 8**0.5 + bias.double()
+    torch.testing.assert_close(mixed.double(), scores.softmax(-1) @ value.double(), atol=error, rtol=error)
+    with pytest.raises(ZeroDivisionError), plain_attention():
+        raise ZeroDivisionError
+    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == before

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from plain_source import PlainSource
 from torch import Tensor
@@ -5,7 +7,7 @@ from torch import Tensor
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.text import make_word_tokenizer, tokenize
 from jedi_diffusion.train.config import JointStage
-from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
+from jedi_diffusion.train.pool import CHUNK, LatentPool, compose, draw_sets, mirror, to_unit
 
 SUBJECTS, PICTURES, SIZE = 70, 4, 16
 
@@ -35,6 +37,28 @@ def test_the_pool_holds_scaled_latents_coverage_and_captions() -> None:
     assert pool.coverage[0, 0].tolist() == [[255, 0], [255, 0]]
     assert not torch.equal(pool.captions[0, 0], pool.captions[0, 1])
     assert torch.equal(pool.captions[0, 1], pool.captions[69, 1])
+
+
+def test_a_mirror_swaps_left_and_right_and_nothing_else() -> None:
+    sets = PlainSource().sets(0, 2, 2, SIZE, "cpu")
+    random = torch.randint(0, 256, sets.pictures.shape, dtype=torch.uint8)
+    seen = mirror(replace(sets, pictures=random))
+    for column in range(SIZE):
+        assert torch.equal(seen.pictures[..., column], random[..., SIZE - 1 - column])
+        assert torch.equal(seen.masks[..., column], sets.masks[..., SIZE - 1 - column])
+    assert (seen.captions, seen.names) == (sets.captions, sets.names)
+
+
+def test_the_pool_holds_each_chunk_and_then_its_mirror_image() -> None:
+    plain, _, _ = pool_of(stage_of())
+    pool, _, _ = pool_of(stage_of(mirrored=True))
+    assert pool.latents.shape == (2 * SUBJECTS, PICTURES, 4, 2, 2)
+    for start, count in ((0, CHUNK), (2 * CHUNK, SUBJECTS - CHUNK)):
+        own, flipped = slice(start, start + count), slice(start + count, start + 2 * count)
+        first = slice(start // 2, start // 2 + count)
+        assert torch.equal(pool.latents[own], plain.latents[first])
+        assert torch.equal(pool.coverage[flipped], plain.coverage[first].flip(-1))
+        assert torch.equal(pool.captions[flipped], plain.captions[first])
 
 
 def test_a_batch_has_the_same_set_sizes_in_about_the_asked_parts() -> None:

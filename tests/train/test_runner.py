@@ -42,6 +42,7 @@ RECIPE = {
         },
         "scheduler": {"prediction_type": "v_prediction"},
         "distance_slope": 1.5,
+        "temperature": 0.6,
     },
     "stages": [
         STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
@@ -77,6 +78,7 @@ def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) 
     pipe.set_progress_bar_config(disable=True)
     assert pipe.config.coupling == "cached"
     assert coupled_slope(pipe.unet) == 1.5
+    assert pipe.config.temperature == 0.6
     reference = image_set(90, 32).pictures[0]
     for coupling in ("joint", "cached"):
         made = pipe("a cube one", references=[reference], num_inference_steps=2, coupling=coupling).images

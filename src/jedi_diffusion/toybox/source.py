@@ -12,9 +12,9 @@ PLAIN_SCENES = ("in front of a blue wall", "on a wooden floor", "on a tiled floo
 class ToyboxSource:
     """Training sets of the toybox, numbered. `seed` gives other subjects and pictures of the same world;
     `supersample` squared rays are averaged for a pixel. `alike` is the share of subjects that all pictures
-    show by one camera and in no style: a reference tells there all of the subject that its target shows,
-    whose view no caption tells. `compiled`: many times as fast, after a minute or two at the first call of a
-    size.
+    show by one camera, all but the last also in no style and with no attribute: a reference tells there all
+    of the subject that its target shows, whose view no caption tells, and lies at the same place.
+    `compiled`: many times as fast, after a minute or two at the first call of a size.
     """
 
     def __init__(
@@ -48,7 +48,11 @@ class ToyboxSource:
         rng = np.random.default_rng([self.seed, subject.seed])
         if rng.random() >= self.alike:
             return [world.sample_picture(subject, number) for number in range(count)]
-        return [world.sample_picture(subject, number, style="", view=0) for number in range(count)]
+        plain = [
+            world.sample_picture(subject, number, style="", attribute="", view=0)
+            for number in range(count - 1)
+        ]
+        return [*plain, world.sample_picture(subject, count - 1, view=0)]
 
     def _caption(self, spec: world.PictureSpec) -> str:
         return spec.caption

@@ -20,6 +20,9 @@ class ModelSection(Section):
     distance_slope: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="coupled attention prefers near positions by so much"
     )
+    temperature: Fraction = Field(
+        1.0, description="what calls scale the first noise by that name nothing else"
+    )
     text_width: PositiveInt = 192
     text_layers: PositiveInt = 2
     text_heads: PositiveInt = 4
@@ -78,6 +81,7 @@ class JointStage(Stage):
     """
 
     kind: Literal["joint"]
+    mirrored: bool = Field(False, description="every subject also as its mirror image, rendered once")
     set_sizes: dict[PositiveInt, PositiveFloat]
     reference: Fraction = 0.5
     name_only: Fraction = 0.3
@@ -104,7 +108,9 @@ class Recipe(Section):
     source: Literal["toybox"]
     seed: int = Field(0, ge=0)
     supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
-    alike: Fraction = Field(0.0, description="share of subjects shown by one camera, in no style")
+    alike: Fraction = Field(
+        0.0, description="share of subjects shown by one camera, all but one picture plain"
+    )
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     save_minutes: PositiveFloat = 5.0
     sample_minutes: PositiveFloat = 10.0

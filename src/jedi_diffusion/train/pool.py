@@ -5,7 +5,7 @@ batch.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,18 @@ def rendered_chunks(source: SetSource, first: int, stage: Stage, device: str) ->
         yield source.sets(start, count, stage.pictures, stage.resolution, device)
 
 
+def mirror(sets: RenderedSets) -> RenderedSets:
+    """The sets seen in a mirror: no word of a caption tells left from right."""
+    return replace(sets, pictures=sets.pictures.flip(-1), masks=sets.masks.flip(-1))
+
+
+def _with_mirrored(chunks: Iterator[RenderedSets], mirrored: bool) -> Iterator[RenderedSets]:
+    for sets in chunks:
+        yield sets
+        if mirrored:
+            yield mirror(sets)
+
+
 @dataclass(frozen=True)
 class LatentPool:
     """latents (S, N, C, h, h) float16; coverage (S, N, h, h) uint8, 255 where the subject fills a latent's
@@ -52,14 +64,16 @@ class LatentPool:
         cls,
         source: SetSource,
         first: int,
-        stage: Stage,
+        stage: JointStage,
         autoencoder: PatchAutoencoder,
         tokenizer: CLIPTokenizer,
         device: str,
     ) -> "LatentPool":
-        """Render and encode the stage's sets; the pool's tensors stay on `device`."""
+        """Render and encode the stage's sets, mirrored ones after their originals; the pool's tensors stay on
+        `device`.
+        """
         columns: dict[str, list[Tensor]] = {item.name: [] for item in fields(cls) if item.name != "empty"}
-        for sets in rendered_chunks(source, first, stage, device):
+        for sets in _with_mirrored(rendered_chunks(source, first, stage, device), stage.mirrored):
             flat = sets.pictures.flatten(0, 1)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 latents = autoencoder.encode(to_unit(flat.to(device))).latent_dist.mode()

@@ -77,6 +77,7 @@ class Models:
         self.scheduler = _built("scheduler", DDIMScheduler, section.scheduler)
         joint = [stage for stage in recipe.stages if isinstance(stage, JointStage)]
         self.coupling = main_coupling(joint[-1].cached if joint else 0.0)
+        self.temperature = section.temperature
 
     def _load(self, trained: JeDiPipeline) -> None:
         """Take the weights of a trained model of the same architectures. Raises ModelError."""
@@ -103,6 +104,7 @@ class Models:
             unet=unet,  # type: ignore[arg-type]
             scheduler=self.scheduler,
             coupling=self.coupling,
+            temperature=self.temperature,
         )
 
 
