@@ -35,6 +35,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
+from tqdm import tqdm
 
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.record import StoredSet, SubjectSet
@@ -348,10 +349,11 @@ def loader_rate(trainer: JointTrainer, options: argparse.Namespace) -> float:
 
 def in_turn(forms: dict[str, Run], repetitions: int, device: str) -> Times:
     """Seconds of every form in every repetition, after one that does not count."""
-    for run in forms.values():
-        run()
-    turns = [{name: timed(run, device) for name, run in forms.items()} for _ in range(repetitions)]
-    return {name: [turn[name] for turn in turns] for name in forms}
+    plan = [name for _ in range(repetitions + 1) for name in forms]
+    taken: Times = {name: [] for name in forms}
+    for name in tqdm(plan, desc="passes", leave=False):
+        taken[name].append(timed(forms[name], device))
+    return {name: seconds[1:] for name, seconds in taken.items()}
 
 
 def timed(run: Run, device: str) -> float:
