@@ -351,7 +351,7 @@ def in_turn(forms: dict[str, Run], repetitions: int, device: str) -> Times:
     """Seconds of every form in every repetition, after one that does not count."""
     plan = [name for _ in range(repetitions + 1) for name in forms]
     taken: Times = {name: [] for name in forms}
-    for name in tqdm(plan, desc="passes", leave=False):
+    for name in tqdm(plan, desc="timing", leave=False):
         taken[name].append(timed(forms[name], device))
     return {name: seconds[1:] for name, seconds in taken.items()}
 

@@ -20,9 +20,7 @@ class ModelSection(Section):
     distance_slope: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="coupled attention prefers near positions by so much"
     )
-    temperature: Fraction = Field(
-        1.0, description="what calls scale the first noise by that name nothing else"
-    )
+    temperature: Fraction = Field(1.0, description="scale of the first noise in calls that name none")
     text_width: PositiveInt = 192
     text_layers: PositiveInt = 2
     text_heads: PositiveInt = 4
