@@ -6,16 +6,14 @@ Letters: B pictures or texts in a batch; D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.copies import COPY_SHIFT, COPY_SIDE, thumbnail
 from jedi_diffusion.errors import ModelError
-
-Rows = NDArray[Any]
+from jedi_diffusion.vision.features import Rows
 
 
 class Encoder(Protocol):
@@ -76,8 +74,3 @@ def checked_rows(encoder: Encoder, rows: Rows, count: int) -> Rows:
             "where one row of finite numbers for each is due."
         )
     return rows
-
-
-def unit_rows(rows: Rows) -> Rows:
-    """Rows of length 1, float32."""
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

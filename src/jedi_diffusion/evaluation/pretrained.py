@@ -2,7 +2,7 @@
 
 Preprocessing is fixed here rather than read from the folders: transformers' own settings for DINO resize
 without the crop, and its faster image processors resample differently. Pictures are resized by Pillow.
-Letters: B pictures or texts; H, W pixels; D features.
+Letters: B pictures or texts; D features.
 """
 
 from __future__ import annotations
@@ -10,49 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.evaluation.encoders import Rows, unit_rows
 from jedi_diffusion.loading import load_errors
-
-if TYPE_CHECKING:
-    pass
+from jedi_diffusion.vision.features import BATCH, Preprocessing, Rows, exact, in_batches, unit_rows
 
 CLIP_ID = "openai/clip-vit-base-patch32"
 DINO_ID = "facebook/dino-vits16"
 WEIGHTS = "model.safetensors"
-BATCH = 32  # pictures in one forward
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The shorter side to `resize` pixels, bicubic; the central `crop` x `crop`; then (x - mean) / std."""
-
-    resize: int
-    crop: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, picture: Image.Image) -> NDArray[np.float32]:
-        """(3, crop, crop) of an RGB picture. Rounding of odd sizes is torchvision's."""
-        width, height = picture.size
-        shorter = min(width, height)
-        size = (self.resize * width // shorter, self.resize * height // shorter)
-        resized = picture.resize(size, Image.Resampling.BICUBIC)
-        left, top = (round((side - self.crop) / 2) for side in size)
-        cropped = resized.crop((left, top, left + self.crop, top + self.crop))
-        values = np.asarray(cropped, np.float32) / 255
-        normal = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return normal.astype(np.float32, copy=False).transpose(2, 0, 1)
-
 
 CLIP_PREPROCESSING = Preprocessing(
     224, 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -82,11 +53,13 @@ class ClipEncoder:
         self.fingerprint = _fingerprint(home, self.preprocessing)
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        return _in_batches(
-            pictures,
-            self.preprocessing,
-            self.network,
-            lambda pixels: self.network.get_image_features(pixel_values=pixels).pooler_output,
+        return unit_rows(
+            in_batches(
+                pictures,
+                self.preprocessing,
+                lambda pixels: self.network.get_image_features(pixel_values=pixels).pooler_output,
+                self.network.device,
+            )
         )
 
     def texts(self, texts: Sequence[str]) -> Rows:
@@ -99,7 +72,7 @@ class ClipEncoder:
                 max_length=self.network.config.text_config.max_position_embeddings,
                 return_tensors="pt",
             ).to(self.network.device)
-            with _exact():
+            with exact():
                 found = self.network.get_text_features(
                     input_ids=words.input_ids, attention_mask=words.attention_mask
                 )
@@ -125,40 +98,14 @@ class DinoEncoder:
         self.fingerprint = _fingerprint(home, self.preprocessing)
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        return _in_batches(
-            pictures,
-            self.preprocessing,
-            self.network,
-            lambda pixels: self.network(pixel_values=pixels).last_hidden_state[:, 0],
+        return unit_rows(
+            in_batches(
+                pictures,
+                self.preprocessing,
+                lambda pixels: self.network(pixel_values=pixels).last_hidden_state[:, 0],
+                self.network.device,
+            )
         )
-
-
-def _in_batches(
-    pictures: Sequence[Image.Image], preprocessing: Preprocessing, network: Any, forward: Any
-) -> Rows:
-    """(B, D) of length 1."""
-    import torch
-
-    rows = []
-    for start in range(0, len(pictures), BATCH):
-        pixels = np.stack([preprocessing(each) for each in pictures[start : start + BATCH]])
-        with _exact():
-            rows.append(forward(torch.from_numpy(pixels).to(network.device)).cpu().numpy())
-    return unit_rows(np.concatenate(rows))
-
-
-def _exact() -> AbstractContextManager[Any]:
-    """No gradients, and no TF32 on GPUs, where convolutions take it by default."""
-    from contextlib import ExitStack
-
-    import torch
-
-    stack = ExitStack()
-    stack.enter_context(torch.inference_mode())
-    stack.enter_context(
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    )
-    return stack
 
 
 def _folder_of(name: str | Path, kind: str) -> Path:
