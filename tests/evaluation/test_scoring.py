@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.outputs import as_csv, record_of, score_tables, shown, write_results
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.report import ranked
-from jedi_diffusion.evaluation.scoring import COPY_INPUT, ORACLE, Results, RowScores, Scorer
+from jedi_diffusion.evaluation.scale import scaled_columns
+from jedi_diffusion.evaluation.scoring import COPY_INPUT, ORACLE, OTHER, Results, RowScores, Scorer, rival
 
 ENCODER = ColorEncoder()
 
@@ -85,7 +87,7 @@ def test_text_scores_copies_and_diversity_agree_with_loops(wanted, pictures, res
 
 def test_known_answers_stand_beside(wanted, results) -> None:
     oracle, copied = row(results, ORACLE), row(results, COPY_INPUT)
-    assert [each.name for each in results.rows] == [ORACLE, COPY_INPUT, "ours"]
+    assert [each.name for each in results.rows] == [ORACLE, OTHER, COPY_INPUT, "ours"]
     assert copied.scores["COLOR-I, inputs"].mean == pytest.approx(1, abs=1e-6)
     assert copied.scores["copies"].mean == 1
     assert oracle.scores["copies"].mean == 0
@@ -97,6 +99,60 @@ def test_known_answers_stand_beside(wanted, results) -> None:
     means = oracle.subjects[subject.name]
     assert means["COLOR-I, all"] == pytest.approx(np.mean(cosines), abs=1e-6)
     assert means["COLOR-I, inputs"] == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+def test_another_subject_is_of_the_class_then_of_the_kind(wanted) -> None:
+    dog, can, bear = wanted.subjects
+    second = replace(can, name="can2")
+    kitten = replace(dog, name="cat", noun="cat")
+    assert rival(can, (dog, can, bear, second)) is second
+    assert rival(can, (dog, can, bear)) is bear
+    assert rival(dog, (dog, can, bear, kitten)) is kitten
+    assert rival(dog, (dog, can)) is can
+    assert rival(dog, (dog,)) is None
+
+
+def test_scaled_scores_lie_between_another_subject_and_the_same_one(tmp_path: Path) -> None:
+    """Photos of a subject have nearly its colour; a picture halfway to another's colour is in the middle."""
+    colours = {"lime": (40, 255, 0), "fire": (255, 40, 0), "navy": (0, 40, 255)}
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "prompts.txt").write_text("a {}\n")
+    for name, colour in colours.items():
+        (tmp_path / "own" / name).mkdir()
+        for number in range(3):
+            shade = tuple(max(0, value - 5 * number) for value in colour)
+            Image.new("RGB", (8, 8), shade).save(tmp_path / "own" / name / f"{number}.png")
+    wanted = open_own_subjects(tmp_path / "own", samples=1)
+    methods = {}
+    for method in ("same", "other", "middle"):
+        methods[method] = {}
+        for case in wanted.cases:
+            mine, theirs = colours[case.subject.name], colours[rival(case.subject, wanted.subjects).name]
+            part = {"same": 0, "other": 1, "middle": 0.5}[method]
+            colour = tuple(round(a + part * (b - a)) for a, b in zip(mine, theirs, strict=True))
+            path = tmp_path / method / f"{case.name}.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8), colour).save(path)
+            methods[method][case] = path
+    results = Scorer(wanted, [ENCODER], tmp_path / "cache").score(methods)
+    scaled = {name: scores["COLOR-I"] for name, scores in scaled_columns(results).items()}
+    assert scaled[ORACLE].mean == 1
+    assert scaled[OTHER].mean == 0
+    assert scaled["same"].mean == pytest.approx(1, abs=0.02)
+    assert scaled["other"].mean == pytest.approx(0, abs=0.02)
+    assert 0.1 < scaled["middle"].low <= scaled["middle"].mean <= scaled["middle"].high < 0.95
+    floor, ceiling, ours = (row(results, name).subjects for name in (OTHER, ORACLE, "middle"))
+    title = "COLOR-I, others"
+    means = [np.mean([each[name][title] for name in colours]) for each in (ours, floor, ceiling)]
+    assert scaled["middle"].mean == pytest.approx((means[0] - means[1]) / (means[2] - means[1]))
+    record = record_of(results, {})["methods"][-1]
+    assert record["scaled"]["COLOR-I"] == scaled["middle"].record()
+    assert score_tables(results)[0].rows[-1][1] == shown(scaled["middle"])
+
+
+def test_a_scale_whose_ends_may_have_changed_places_is_not_printed(results) -> None:
+    """The small clone's pictures are noise: another subject is as near as the same one."""
+    assert {each["COLOR-I"] for each in scaled_columns(results).values()} == {None}
 
 
 def test_groups_of_subjects_add_up(results) -> None:

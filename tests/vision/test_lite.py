@@ -1,6 +1,5 @@
 """EfficientNet-Lite against the package that its weights come from; what happens around those weights."""
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -8,34 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_lite import small_lite0, their_network
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.vision import lite
 from jedi_diffusion.vision.efficientnet import EfficientNetLite, folded
-from jedi_diffusion.vision.features import Preprocessing
-from jedi_diffusion.vision.lite import LiteEncoder, LiteName, Variant
+from jedi_diffusion.vision.lite import LiteEncoder, LiteName
 from jedi_diffusion.vision.packaged import PackagedFile
 
-PREPROCESSING = Preprocessing(37, 32, lite.MEAN, lite.STD)
+package = pytest.fixture(small_lite0)
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (60, 48)) -> Image.Image:
     cells = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
-
-
-def their_network(name: str = "efficientnet-lite0", **overrides: float) -> torch.nn.Module:
-    """The package's network with random weights and statistics."""
-    package = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference needs its package")
-    torch.manual_seed(0)
-    network = package.EfficientNet.from_name(name, **overrides).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.3)
-    return network
 
 
 @pytest.mark.parametrize("size", [(32, 32), (65, 65), (37, 50)])
@@ -65,21 +50,6 @@ def test_real_weights_give_the_packages_features(name: LiteName) -> None:
     assert encoder.network(pixels) == pytest.approx(expected, abs=1e-5)
     assert np.linalg.norm(encoder.images([photo()])) == pytest.approx(1)
     assert encoder.probabilities([photo()]).sum() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package with a small network's weights as a pickle, in the place of lite0's."""
-    home = tmp_path / "site" / "small_lite_model"
-    home.mkdir(parents=True)
-    (home / "__init__.py").write_text("raise RuntimeError('it must not be imported')")
-    torch.save(their_network(width_coefficient=0.1, depth_coefficient=0.1).state_dict(), home / "w.pth")
-    digest = hashlib.sha256((home / "w.pth").read_bytes()).hexdigest()
-    monkeypatch.syspath_prepend(home.parent)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    source = PackagedFile(home.name, "w.pth", digest, "imagenet")
-    monkeypatch.setitem(lite.VARIANTS, "lite0", Variant(0.1, 0.1, source, PREPROCESSING))
-    return home
 
 
 def test_weights_are_unpickled_once_and_then_read_as_safetensors(package, tmp_path, monkeypatch) -> None:

@@ -245,19 +245,21 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
     encoders shows before hours of work, not after.
     """
+    from jedi_diffusion.evaluation.recipe import PretrainedSection
     from jedi_diffusion.evaluation.scoring import Scorer
 
-    judges = recipe.encoders
-    clip = dino = detector = segmenter = ""
-    if judges.kind == "pretrained":
-        clip, dino, detector, segmenter = judges.clip, judges.dino, judges.detector, judges.segmenter
+    kinds = [each.kind for each in recipe.encoders]
+    sources = next(
+        (each for each in recipe.encoders if isinstance(each, PretrainedSection)),
+        PretrainedSection(kind="pretrained"),
+    )
     scorer = Scorer(
         wanted,
-        judging.load_encoders(judges.kind, clip, dino, device),
+        judging.load_encoders(kinds, sources.clip, sources.dino, device),
         out / "features",
         recipe.average,
         recipe.masks,
-        judging.load_finder(recipe.masks, judges.kind, device, detector, segmenter),
+        judging.load_finder(recipe.masks, kinds, device, sources.detector, sources.segmenter),
     )
     scorer.read_set()
     return scorer

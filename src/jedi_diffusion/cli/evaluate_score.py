@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -18,16 +18,20 @@ from jedi_diffusion.files import make_folder, write_file
 if TYPE_CHECKING:
     from jedi_diffusion.evaluation.scoring import Results
 
+Encoders = Annotated[
+    tyro.conf.UseAppendAction[tuple[EncodersName, ...]], tyro.conf.arg(aliases=("--encoders",))
+]
 Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Score pictures that another program made: CLIP-T, CLIP-I, DINO, copies, diversity, with 95% intervals.
+    """Score pictures that another program made: likeness, prompt, copies, diversity, with 95% intervals.
 
     The folder holds <subject>/<input>/<prompt>_<sample>.png, for instance dog6/02/07_0.png, or
     dog6/00+02+04/07_0.png for three references; --plan lists every file with its references, prompt and
-    seed. True photos and copied inputs are scored beside. docs/scoring.md says what the numbers mean.
+    seed. True photos, other subjects and copied inputs are scored beside. docs/scoring.md says what the
+    numbers mean.
     """
 
     data: str
@@ -50,8 +54,9 @@ class ScoreOptions:
     """Only this subject of DreamBench; may be given several times."""
     seed: int = 0
     """Draws the further photos of several references."""
-    encoders: EncodersName = "pretrained"
-    """CLIP and DINO, or those of the toybox, which need no download and know toybox pictures only."""
+    encoder: Encoders = ()
+    """CLIP and DINO (pretrained, the default), EfficientNet-Lite (lite2, lite0: no download), or the
+    toybox's, which know its pictures only. May be given several times."""
     clip: str = "openai/clip-vit-base-patch32"
     """CLIP ViT-B/32: a transformers folder of safetensors, or a Hub id."""
     dino: str = "facebook/dino-vits16"
@@ -97,13 +102,14 @@ def run(arguments: list[str]) -> None:
     assert given.out is not None
     out = make_folder(given.out)
     device = str(models.pick_device(given.device))
+    encoders = given.encoder or ("pretrained",)
     scorer = Scorer(
         wanted,
-        judging.load_encoders(given.encoders, given.clip, given.dino, device),
+        judging.load_encoders(encoders, given.clip, given.dino, device),
         make_folder(given.cache or out / "features"),
         given.average,
         given.masks,
-        judging.load_finder(given.masks, given.encoders, device, given.detector, given.segmenter),
+        judging.load_finder(given.masks, encoders, device, given.detector, given.segmenter),
     )
     results = scorer.score(found)
     files = write_results(out, results, asdict(given))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.evaluation.masking import SubjectFinder
 
 ProtocolName = Literal["dreambench", "folder"]
-EncodersName = Literal["pretrained", "toybox"]
+EncodersName = Literal["pretrained", "lite2", "lite0", "toybox"]
 Inputs = Literal["picks", "all"]
 Averaging = Literal["pairs", "subjects"]
 Masking = Literal["no", "given", "found"]
@@ -46,12 +46,26 @@ def open_set(
     return open_own_subjects(data, references, inputs, samples, seed=seed)
 
 
-def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
-    """CLIP and DINO, or the toybox's own, on a device. Raises ModelError."""
+def load_encoders(names: Sequence[EncodersName], clip: str, dino: str, device: str) -> list[Encoder]:
+    """CLIP and DINO, EfficientNet-Lite, the toybox's own, in this order, each once, on a device.
+
+    Raises ModelError, UsageError.
+    """
+    found: list[Encoder] = []
+    for name in dict.fromkeys(names):
+        found += _encoders(name, clip, dino, device)
+    return found
+
+
+def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
     if name == "toybox":
         from jedi_diffusion.toybox.judges import load_judges
 
         return list(load_judges(device=device))
+    if name in ("lite0", "lite2"):
+        from jedi_diffusion.vision.lite import LiteEncoder
+
+        return [LiteEncoder(name, device)]
     from jedi_diffusion.cli.models import quiet_libraries
     from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
 
@@ -61,7 +75,7 @@ def load_encoders(name: EncodersName, clip: str, dino: str, device: str) -> list
 
 def load_finder(
     masks: Masking,
-    encoders: EncodersName,
+    encoders: Sequence[EncodersName],
     device: str,
     detector: str = DETECTOR_ID,
     segmenter: str = SEGMENTER_ID,
@@ -72,7 +86,7 @@ def load_finder(
     """
     if masks != "found":
         return None
-    if encoders == "toybox":
+    if "toybox" in encoders:
         from jedi_diffusion.toybox.judges import ToyboxFinder
 
         return ToyboxFinder(device=device)

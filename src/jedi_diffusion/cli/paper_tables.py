@@ -163,8 +163,8 @@ class Work:
         from jedi_diffusion.evaluation.scoring import Scorer
 
         device = str(self.device)
-        encoders = judging.load_encoders("toybox", "", "", device)
-        finder = judging.load_finder("found", "toybox", device)
+        encoders = judging.load_encoders(("toybox",), "", "", device)
+        finder = judging.load_finder("found", ("toybox",), device)
         return Scorer(wanted, encoders, features, "pairs", "found", finder)
 
     def _personalizer(self, cell: Cell) -> Personalizer:

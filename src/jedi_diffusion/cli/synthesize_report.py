@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_SETS = 10_000  # their pictures are compared with each other
 STRANGERS = (
     "The toybox's encoder knows pictures of the toybox alone: its numbers of real photos say nothing. Give "
-    "CLIP and DINO (--encoders pretrained) to compare with photos."
+    "real encoders (--encoders pretrained or lite2) to compare with photos."
 )
 
 
@@ -38,8 +38,9 @@ class ReportOptions:
     """A clone of github.com/google/dreambooth, to be measured beside."""
     out: str | None = None
     """Folder for the report; that of the run if not given."""
-    encoders: Literal["auto", "toybox", "pretrained", "none"] = "auto"
-    """CLIP and DINO (pretrained), the toybox's (auto, where the run's own are), or none at all."""
+    encoders: Literal["auto", "toybox", "pretrained", "lite2", "lite0", "none"] = "auto"
+    """CLIP and DINO (pretrained), EfficientNet-Lite (no download), the toybox's (auto, where the run's own
+    are), or none at all."""
     clip: str = "openai/clip-vit-base-patch32"
     """CLIP ViT-B/32: a transformers folder of safetensors, or a Hub id."""
     dino: str = "facebook/dino-vits16"
@@ -106,5 +107,5 @@ def load_encoders(given: ReportOptions, recipe: SynthesisRecipe) -> list[Picture
     from jedi_diffusion.cli.models import pick_device
 
     device = str(pick_device(given.device))
-    found = judging.load_encoders(name, given.clip, given.dino, device)
+    found = judging.load_encoders((name,), given.clip, given.dino, device)
     return [each for each in found if each.image_column]

@@ -14,6 +14,7 @@ from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation.encoders import TextEncoder
 from jedi_diffusion.evaluation.metrics import COMPARISONS, Comparison
 from jedi_diffusion.evaluation.report import report_page
+from jedi_diffusion.evaluation.scale import scaled_columns
 from jedi_diffusion.evaluation.scoring import COPIES, DIVERSITY, Results, RowScores
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.page.tables import Table, latex, markdown
@@ -43,6 +44,7 @@ def write_results(folder: str | Path, results: Results, settings: Mapping[str, A
 
 def record_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Scores, and everything that decides them, as plain JSON values."""
+    scaled = scaled_columns(results)
     return {
         "program": f"jedi-diffusion {__version__}",
         "evaluation_set": results.wanted.settings,
@@ -51,7 +53,7 @@ def record_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": COMPARISONS,
         "encoders": {each.name: each.fingerprint for each in results.encoders},
         "copy_threshold": round(results.copy_threshold, 6),
-        "methods": [_row_record(row) for row in results.rows],
+        "methods": [{**_row_record(row), "scaled": _estimates(scaled[row.name])} for row in results.rows],
         "settings": dict(settings),
     }
 
@@ -61,8 +63,10 @@ def as_csv(results: Results) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["method", "group", "score", "mean", "low", "high"])
+    scaled = scaled_columns(results)
     for row in results.rows:
-        for group, scores in {"all": row.scores, **_named("kind", row.kinds)}.items():
+        groups = {"all": row.scores, "scaled": scaled[row.name], **_named("kind", row.kinds)}
+        for group, scores in groups.items():
             for name, estimate in scores.items():
                 ends = [f"{each:.6f}" for each in estimate] if estimate else ["", "", ""]
                 lines.writerow([row.name, group, name, *ends])
@@ -74,7 +78,7 @@ def as_csv(results: Results) -> str:
 
 def score_tables(results: Results) -> list[Table]:
     """A table for each comparison, columns as in the paper; copies and diversity; kinds of subjects."""
-    tables = [_comparison_table(results, each) for each in COMPARISONS]
+    tables = [_scaled_table(results), *(_comparison_table(results, each) for each in COMPARISONS)]
     names = [COPIES, *(name for name in results.columns if name.startswith(DIVERSITY))]
     rows = [
         [row.name, *(shown(row.scores[name], percent=name == COPIES) for name in names)]
@@ -91,6 +95,19 @@ def score_tables(results: Results) -> list[Table]:
         )
     )
     return [table for table in (*tables, _kinds_table(results)) if table.rows]
+
+
+def _scaled_table(results: Results) -> Table:
+    scaled = scaled_columns(results)
+    names = list(next(iter(scaled.values()), {}))
+    certain = any(each is not None for scores in scaled.values() for each in scores.values())
+    return Table(
+        "Between another subject (0) and another true picture (1)",
+        ["method", *names],
+        [[name, *map(shown, scores.values())] for name, scores in scaled.items()] if certain else [],
+        "Compared with all photos but the inputs; each subject counts the same; 95% interval over subjects, "
+        "the known answers drawn along.",
+    )
 
 
 def _comparison_table(results: Results, comparison: Comparison) -> Table:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from jedi_diffusion.evaluation.pretrained import CLIP_ID, DINO_ID
 
@@ -72,6 +73,15 @@ class ToyboxEncoders(Section):
     """The toybox's own encoders: no download, toybox pictures only."""
 
     kind: Literal["toybox"]
+
+
+class LiteSection(Section):
+    """EfficientNet-Lite2 or Lite0: real pictures, no download (extra `imagenet`)."""
+
+    kind: Literal["lite2", "lite0"]
+
+
+Judge = Annotated[PretrainedSection | LiteSection | ToyboxEncoders, Field(discriminator="kind")]
 
 
 class MethodSection(Section):
@@ -202,11 +212,16 @@ class EvaluationRecipe(Section):
 
     name: str
     set: DreamBenchSection | FolderSection | ToyboxSection = Field(discriminator="kind")
-    encoders: PretrainedSection | ToyboxEncoders = Field(discriminator="kind")
+    encoders: Annotated[tuple[Judge, ...], Field(min_length=1, description="one, or a list")]
     masks: Literal["no", "given", "found"] = "no"
     average: Literal["pairs", "subjects"] = "pairs"
     batch: PositiveInt = Field(4, description="pictures computed at once")
     methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+
+    @field_validator("encoders", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> EvaluationRecipe:

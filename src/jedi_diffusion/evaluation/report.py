@@ -36,8 +36,8 @@ def _explained(results: Results) -> list[str]:
         f"Image scores are cosines of features with those of true photos. Three comparisons: {compared}. "
         "Numbers of different comparisons, encoders or averages do not compare.",
         f"Encoders, with fingerprints: {encoders}. Average: {results.averaging}.",
-        "Oracle and copied input stand beside every method. An image score above the oracle's is suspicious "
-        "until the copy rate says otherwise.",
+        "An oracle, another subject (of the class, where there is one) and the copied input stand beside "
+        "every method. An image score above the oracle's is suspicious until the copy rate says otherwise.",
     ]
     if results.masking != "no":
         lost = {row.name: row.not_found for row in results.rows if row.not_found}

@@ -1,4 +1,4 @@
-"""All scores of a set of answers, and of the answers that are known: the oracle and the copied input.
+"""All scores of a set of answers, and of the answers that are known: true pictures, others, copied inputs.
 
 Sections 4 and 6 of the paper. Letters: I answers (pictures); P true photos of a subject; D features.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation import metrics
-from jedi_diffusion.evaluation.cases import Case, EvaluationSet, Photo
+from jedi_diffusion.evaluation.cases import Case, EvaluationSet, Photo, Subject
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, Thumbnails
 from jedi_diffusion.evaluation.features import FeatureReader, Item
 from jedi_diffusion.evaluation.masking import SubjectFinder, mask_beside
@@ -29,7 +29,9 @@ Masking = Literal["no", "given", "found"]
 COPIES = "copies"
 DIVERSITY = "diversity"
 ORACLE = "oracle (true pictures)"
+OTHER = "another subject"
 COPY_INPUT = "copy the input"
+KNOWN = (ORACLE, OTHER, COPY_INPUT)
 
 
 class Answer(NamedTuple):
@@ -103,10 +105,14 @@ class Scorer:
 
         Raises UsageError for a method that is called like one of those.
         """
-        taken = sorted({ORACLE, COPY_INPUT} & pictures.keys())
+        taken = sorted(set(KNOWN) & pictures.keys())
         if taken:
             raise UsageError(f"{taken[0]!r} is scored beside every method; give yours another name.")
-        known = {ORACLE: oracle_answers(self.wanted), COPY_INPUT: copy_answers(self.wanted)}
+        known = {
+            ORACLE: oracle_answers(self.wanted),
+            OTHER: other_answers(self.wanted),
+            COPY_INPUT: copy_answers(self.wanted),
+        }
         made = {
             name: [Answer(case, Photo(path, mask_beside(path))) for case, path in found.items()]
             for name, found in pictures.items()
@@ -207,7 +213,7 @@ class Scorer:
         every = np.arange(len(answers))
         return RowScores(
             name=name,
-            is_baseline=name in (ORACLE, COPY_INPUT),
+            is_baseline=name in KNOWN,
             answers=answers,
             scores={title: estimate(title, every) for title in sums},
             kinds={
@@ -275,6 +281,27 @@ def oracle_answers(wanted: EvaluationSet) -> list[Answer]:
         photos = enumerate(case.subject.photos)
         answers += [Answer(case, photo, number) for number, photo in photos if number not in case.inputs]
     return answers
+
+
+def other_answers(wanted: EvaluationSet) -> list[Answer]:
+    """Each photo of another subject, for each prompt; none where there is one subject only."""
+    rivals = {subject.name: rival(subject, wanted.subjects) for subject in wanted.subjects}
+    return [
+        Answer(case, photo)
+        for case in wanted.cases
+        if not case.sample
+        if (other := rivals[case.subject.name]) is not None
+        for photo in other.photos
+    ]
+
+
+def rival(subject: Subject, subjects: Sequence[Subject]) -> Subject | None:
+    """Return the next subject of the same class, else of the same kind, else any; None where it is alone."""
+    place = subjects.index(subject)
+    others = [*subjects[place + 1 :], *subjects[:place]]
+    same_class = [each for each in others if each.noun == subject.noun]
+    same_kind = [each for each in others if each.kind == subject.kind]
+    return next(iter([*same_class, *same_kind, *others]), None)
 
 
 def copy_answers(wanted: EvaluationSet) -> list[Answer]:
