@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 
 from jedi_diffusion.cli.synthesis_models import build
 from jedi_diffusion.cli.synthesize import pick_engine
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.synthesis.adapters.templates import TemplatePromptWriter
 from jedi_diffusion.synthesis.estimate import PROMPTS_A_REQUEST
 from jedi_diffusion.synthesis.names import ObjectName
@@ -35,7 +36,6 @@ from jedi_diffusion.synthesis.protocols import Box, Detection, Mask, Models
 from jedi_diffusion.synthesis.recipe import Choices, SynthesisRecipe, load_recipe, objects_of
 from jedi_diffusion.synthesis.runner import Job, run_local, synthesize_recipe
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "synthesis"
 PARTS_OF_A_SIDE = ((0.05, 0.05), (0.55, 0.05), (0.05, 0.55), (0.55, 0.55))
 EXTENT = 0.35
 """Side of an instance, part of the collage's."""
@@ -116,7 +116,7 @@ def instant_models(choices: Choices, device: str, parts: Collection[str]) -> Mod
 
 def instant_run(folder: Path, sets: int, side: int) -> tuple[float, float]:
     """(own seconds over the models' assumed seconds, growth of the memory's peak in MB) of a run."""
-    paper = load_recipe(CONFIGS / "paper.yaml")
+    paper = load_recipe(CONFIGS / "synthesize" / "paper.yaml")
     changes = {
         "objects": [f"thing {number}" for number in range(max(2, sets // 4))],
         "rounds": 1,
@@ -162,7 +162,7 @@ def peak() -> float:
 
 def speedup(folder: Path, objects: int, engine: str) -> float:
     """Time of one worker over that of two."""
-    path = CONFIGS / "toybox.yaml"
+    path = CONFIGS / "synthesize" / "toybox.yaml"
     recipe = load_recipe(path, ("run.objects_per_shard=1",))
     items = objects_of(recipe, path)[:objects]
     seconds = []

@@ -44,6 +44,7 @@ from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.model import install_coupling, make_joint
 from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.recipes import find_recipe
 from jedi_diffusion.toybox.bundle import FOLDER, load_pipeline
 from jedi_diffusion.train.batches import Example, read_steps
 from jedi_diffusion.train.config import checked, read_yaml
@@ -101,7 +102,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=12, help="in a batch; a multiple of 12")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--saves", type=int, default=3, help="repetitions of the checkpoint")
-    parser.add_argument("--recipe", default=str(ROOT / "configs" / "sd15_inpaint.yaml"))
+    parser.add_argument("--recipe", default="sd15_inpaint")
     parser.add_argument("--processes", type=int, default=8, help="over which the recipe's batch is spread")
     parser.add_argument("--workers", type=int, default=2, help="reading processes of the loader")
     parser.add_argument("--sets", type=int, default=16, help="in a step of the bundled model")
@@ -164,7 +165,7 @@ def adapted_recipe(folder: Path, options: argparse.Namespace) -> JointRecipe:
     folder.mkdir(parents=True)
     changes = ["base=none", f"data.resolution={8 * options.latents}", f"training.precision={options.dtype}"]
     changes += ["training.channels_last=false", "training.gradient_checkpointing=false"]
-    path = Path(options.recipe)
+    path = find_recipe(options.recipe, "train")
     return checked(JointRecipe, read_yaml(path, changes), path)
 
 

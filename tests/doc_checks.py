@@ -3,9 +3,11 @@
 import importlib
 import inspect
 import re
+from typing import get_args
 
 from jedi_diffusion.cli import find_command
 from jedi_diffusion.cli.commands import COMMANDS
+from jedi_diffusion.recipes import Command, find_recipe
 
 
 def resolve(name: str) -> object:
@@ -21,8 +23,11 @@ def resolve(name: str) -> object:
 
 
 def check_call(words: list[str]) -> None:
-    """That a command (without its first word, `jedi`) exists, and has every option given with it."""
+    """That a command (without its first word, `jedi`) exists, with every option and recipe given with it."""
     command, rest = find_command(words)
+    takes = command.split()[0]
+    if takes in get_args(Command) and command not in ("evaluate score", "synthesize report"):
+        assert not rest or rest[0].isupper() or find_recipe(rest[0], takes)
     module = "options" if command == "generate" else COMMANDS[command].module
     source = inspect.getsource(importlib.import_module(f"jedi_diffusion.cli.{module}"))
     for word in rest:

@@ -3,10 +3,14 @@
 import ast
 import re
 import shlex
+import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from doc_checks import check_call, resolve
+
+from jedi_diffusion.toybox import world
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,6 +34,22 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         check_call(shlex.split(call, comments=True))
 
 
+def test_what_is_installed_is_there(page: Path) -> None:
+    """The package is on no index: it is installed from a checkout or a wheel, with extras that it has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for what, extras in re.findall(r"pip\s+install (?:-e )?'?([^\s'\[]+)\[?([^\]'\s]*)", text_of(page)):
+        assert what == "." or what.endswith(".whl")
+        assert set(filter(None, extras.split(","))) <= project["optional-dependencies"].keys()
+
+
+def test_prompts_for_the_bundled_model_are_in_its_words(page: Path) -> None:
+    for call in CALL.findall(PYTHON.sub("", text_of(page))):
+        words = shlex.split(call, comments=True)
+        if words[0] == "generate" and "--model" not in words:
+            prompts = [after for word, after in pairwise(words) if word in ("--prompt", "--reference-prompt")]
+            assert set(re.findall(r"\w+", " ".join(prompts))) <= set(world.vocabulary())
+
+
 def test_python_parses_and_its_imports_exist(page: Path) -> None:
     for block in PYTHON.findall(text_of(page)):
         for node in ast.walk(ast.parse(block)):
@@ -46,5 +66,5 @@ def test_links_and_files_exist(page: Path) -> None:
         assert file.is_file(), target
         heads = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
         assert not anchor or anchor[1:] in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in heads}
-    for name in re.findall(r"(?:benchmarks|configs)/[\w./]*\w", text):
+    for name in re.findall(r"(?:benchmarks|tools)/[\w./]*\w", text):
         assert (ROOT / name).is_file(), name

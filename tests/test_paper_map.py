@@ -21,7 +21,7 @@ ITEMS = [
 # Formulas, arguments and fields stand in backticks too; a name has a dot, a command or a file its beginning.
 NAMES = sorted({name for row in ROWS for name in re.findall(r"`([a-z_]+\.[\w.]+)`", row[2])})
 CALLS = sorted({call for row in ROWS for call in re.findall(r"`(jedi [^`]+)`", row[2])})
-FILES = sorted(set(re.findall(r"`((?:benchmarks|tests|configs|docs)/[\w./]+)`", MAP)))
+FILES = sorted(set(re.findall(r"`((?:benchmarks|tests|docs)/[\w./]+)`", MAP)))
 SETTLED = sorted(set(re.findall(r"`((?:diffusion|model|train)\.[\w.]+)`", MAP)) - set(NAMES))
 
 

@@ -18,7 +18,6 @@ from playwright.sync_api import sync_playwright
 
 from jedi_diffusion.cli import main as jedi
 
-RECIPE = Path(__file__).resolve().parents[1] / "configs" / "synthesis" / "toybox.yaml"
 OBJECT, COLLAGE = "bus", 1
 """On tiles, with a look-alike and a view that a seam cuts off."""
 WIDTH, COLORS = 760, 256
@@ -30,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "stages.html"
         words = ["--object", OBJECT, "--collages", str(COLLAGE + 1), "--out", str(page)]
-        if status := jedi(["synthesize", "stages", str(RECIPE), *words]):
+        if status := jedi(["synthesize", "stages", "toybox", *words]):
             sys.exit(status)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jedi_diffusion.errors import RecipeError
+
+Command = Literal["train", "evaluate", "synthesize"]
+CONFIGS = Path(__file__).with_name("configs")
+"""The recipes that come with the package: a folder for each command, a YAML file for each recipe."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -16,6 +20,40 @@ class Section(BaseModel):
     """A part of a recipe; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def shipped(command: Command) -> dict[str, Path]:
+    """The recipes that come with the package for a command, by name."""
+    return {path.stem: path for path in sorted((CONFIGS / command).glob("*.yaml"))}
+
+
+def find_shipped(name: str, command: Command, given: str | None = None) -> Path:
+    """The recipe `name`, `given` by a user as, of those that come with the package. Raises RecipeError."""
+    found = shipped(command)
+    if name not in found:
+        raise RecipeError(
+            f"There is no recipe {given or name} for `jedi {command}`: give a YAML file, or one of those "
+            f"that come with the package: {', '.join(found)}."
+        )
+    return found[name]
+
+
+def find_recipe(given: str, command: Command) -> Path:
+    """The recipe that a user means: a file, or else one that comes with the package. Raises RecipeError.
+
+    `toybox`, `toybox.yaml` and `configs/toybox.yaml` are one recipe where no such file exists.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    bare = len(path.parts) == 1 or path.parts[0] == CONFIGS.name
+    return find_shipped(path.stem if bare and path.suffix in ("", ".yaml") else given, command, given)
+
+
+def summary(path: Path) -> str:
+    """What a recipe of the package is for: the first sentence of its first line, a comment."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("# ").partition(". ")[0].removesuffix(".") + "."
 
 
 def read_yaml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

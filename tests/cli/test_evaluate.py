@@ -12,9 +12,9 @@ from small_blip_diffusion import save_blip_diffusion
 from jedi_diffusion.cli import evaluate, finetuning
 from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
+from jedi_diffusion.recipes import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs" / "evaluation"
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_an_oracle_without_truths_is_refused(jedi, recipe, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["toybox", "finetuning"])
 def test_the_shipped_recipes_need_no_download(jedi, tmp_path, name) -> None:
-    path = CONFIGS / f"{name}.yaml"
+    path = CONFIGS / "evaluate" / f"{name}.yaml"
     done = jedi("evaluate", path, "--out", tmp_path / "out", "--device", "cpu", "--dry-run")
     assert done.status == 0, done.err
     assert not (tmp_path / "out").exists()

@@ -14,13 +14,14 @@ pytest.importorskip("skimage")
 from jedi_diffusion.cli import main
 from jedi_diffusion.cli.synthesis_models import check_choices
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.synthesis.adapters.filters import FILTERS
 from jedi_diffusion.synthesis.estimate import estimate
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.recipe import load_recipe, objects_of, plan_shards
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "synthesis"
-TOYBOX = CONFIGS / "toybox.yaml"
+SYNTHESIZE = CONFIGS / "synthesize"
+TOYBOX = SYNTHESIZE / "toybox.yaml"
 TINY = (
     "objects=[robot, cup]",
     "stages.collages=2",
@@ -117,7 +118,7 @@ def test_the_number_of_workers_is_checked(tmp_path: Path, capsys: pytest.Capture
     assert "--workers is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SYNTHESIZE.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_dry_run_prints_recipe_plan_and_cost(path: Path, tmp_path: Path, capsys) -> None:
     assert main(["synthesize", str(path), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     out = capsys.readouterr().out
@@ -128,7 +129,7 @@ def test_a_dry_run_prints_recipe_plan_and_cost(path: Path, tmp_path: Path, capsy
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
-    recipe = load_recipe(CONFIGS / "paper.yaml")
+    recipe = load_recipe(SYNTHESIZE / "paper.yaml")
     assert recipe.stages.collage_suffix == "photos of the same"
     assert (recipe.stages.affinity, recipe.stages.style_probability) == (0.95, 0.5)
     assert (recipe.stages.min_pictures, recipe.stages.max_pictures) == (2, 4)
@@ -143,14 +144,14 @@ def test_the_papers_recipe_is_the_papers() -> None:
         "captioner": "blip2",
     }.items():
         assert word in names[part]
-    items = objects_of(recipe, CONFIGS / "paper.yaml")
+    items = objects_of(recipe, SYNTHESIZE / "paper.yaml")
     assert 1.5e6 < estimate(recipe, len(items)).sets < 1.7e6
     assert len(plan_shards(recipe, items)) < 100_000
     check_choices(recipe.models.plain())
 
 
 def test_estimates_follow_from_the_assumptions() -> None:
-    recipe = load_recipe(CONFIGS / "paper.yaml", ("rounds=1", "stages.collages=10"))
+    recipe = load_recipe(SYNTHESIZE / "paper.yaml", ("rounds=1", "stages.collages=10"))
     found = estimate(recipe, 30)
     assert found.collages == 300
     assert found.sets == pytest.approx(180)

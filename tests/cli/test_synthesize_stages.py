@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from jedi_diffusion.recipes import CONFIGS
+
 pytest.importorskip("skimage")
 
-TOYBOX = Path(__file__).parents[2] / "configs" / "synthesis" / "toybox.yaml"
+TOYBOX = CONFIGS / "synthesize" / "toybox.yaml"
 TINY = (
     *("--set", "stages.collage_size=144", "--set", "models.generator.rays=1"),
     *("--set", "models.inpainter.rays=1", "--device", "cpu"),

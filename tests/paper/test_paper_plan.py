@@ -1,7 +1,5 @@
 """Recipes of the paper's tables, what they plan, and the paper's numbers, which repeat each other."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -11,9 +9,9 @@ from jedi_diffusion.paper.estimate import estimate
 from jedi_diffusion.paper.numbers import DINO, TABLES
 from jedi_diffusion.paper.plan import FITTED, Plan, Training
 from jedi_diffusion.paper.recipe import PaperRecipe
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import for_device
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "evaluation"
 ALL = ["2", "3", "4", "5", "6", "7", "8", "9", "10", "references", "coupling", "null_set", "steps"]
 
 
@@ -24,7 +22,7 @@ def plan(**changes: object) -> Plan:
 @pytest.mark.parametrize("name", ["paper_tables", "paper_tables_quick"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_recipes_that_ship_hold_every_table(name: str, device: str) -> None:
-    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    raw = yaml.safe_load((CONFIGS / "evaluate" / f"{name}.yaml").read_text())
     recipe = PaperRecipe.model_validate(for_device(raw, device))
     assert sorted(recipe.tables) == sorted(ALL)
     # Table 3's amounts are to each other as the paper's.
@@ -33,7 +31,7 @@ def test_the_recipes_that_ship_hold_every_table(name: str, device: str) -> None:
 
 
 def test_one_night_on_two_cores() -> None:
-    raw = yaml.safe_load((CONFIGS / "paper_tables.yaml").read_text())
+    raw = yaml.safe_load((CONFIGS / "evaluate" / "paper_tables.yaml").read_text())
     assert estimate(Plan(PaperRecipe.model_validate(for_device(raw, "cpu")))).hours < 9
 
 

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import for_device, load_recipe
 
-RECIPE = Path(__file__).parents[2] / "configs" / "toybox.yaml"
+RECIPE = CONFIGS / "train" / "toybox.yaml"
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:

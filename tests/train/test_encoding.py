@@ -18,6 +18,7 @@ from jedi_diffusion.data.shard_index import load_index
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.errors import DataError, OutputError, UsageError
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.toybox.bundle import folder_of
 from jedi_diffusion.train import encoding
 from jedi_diffusion.train.encoding import Encoding, ShardEncoder, encode_shards
 from jedi_diffusion.train.frozen import encoders_fingerprint
@@ -300,3 +301,12 @@ def test_latents_beside_shards_on_s3(tmp_path, base, pipeline, monkeypatch) -> N
         encoded(here, pipeline, base)
         expected = losses(run_of(tmp_path / "here", base, source(here, encoded="latents")))
         assert losses(run_of(tmp_path / "there", base, source(place, encoded="latents"))) == expected
+
+
+def test_the_bundled_model_encodes_for_recipes_that_name_it(tmp_path, capsys) -> None:
+    """`toybox` is the name of a folder of the package in every command, never a Hub id."""
+    place = save_shards(tmp_path / "sets")
+    words = ["data", "encode", place, "--base", "toybox", "--resolution", "32", "--device", "cpu"]
+    assert main(words) == 0, capsys.readouterr().err
+    run = run_of(tmp_path / "run", Path(folder_of("toybox")), source(place, encoded="latents"))
+    assert run.mixture.encoded

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jedi_diffusion.cli import main
 from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.toybox.bundle import FOLDER
 from jedi_diffusion.train.estimate import (
     TEXT_TOKENS,
@@ -140,7 +141,7 @@ def test_the_summary_says_hours() -> None:
 
 def test_a_dry_run_prints_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = save_base(tmp_path / "base", "sdxl")
-    path = Path(__file__).parents[2] / "configs" / "sdxl.yaml"
+    path = CONFIGS / "train" / "sdxl.yaml"
     words = ["train", str(path), "--out", str(tmp_path / "run"), "--dry-run", "--set", f"base={base}"]
     assert main([*words, "--set", "data.resolution=64"]) == 0
     assert "device hours at 100 TFLOP/s" in capsys.readouterr().out

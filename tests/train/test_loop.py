@@ -8,11 +8,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrize
 
 from jedi_diffusion.errors import JeDiError, ModelError, OutputError
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
 from jedi_diffusion.train.loop import Run, StageLoop, ema_decay, learning_rate, plain_attention, step_seed
 from jedi_diffusion.train.state import checkpoints, load_state, save_state
 
-RECIPE = Path(__file__).parents[2] / "configs" / "toybox.yaml"
+RECIPE = CONFIGS / "train" / "toybox.yaml"
 
 
 class Regression:

@@ -1,4 +1,4 @@
-"""Every recipe in configs/ reads, and those of base models train a few steps on tiny stand-ins."""
+"""Every recipe that ships reads, and those of base models train a few steps on tiny stand-ins."""
 
 import json
 import re
@@ -11,15 +11,16 @@ from two_processes import run_in_two_processes
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.joint_recipe import JointRecipe
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-JOINT = sorted(path for path in CONFIGS.glob("*.yaml") if "base" in read_yaml(path))
+TRAIN = CONFIGS / "train"
+JOINT = sorted(path for path in TRAIN.glob("*.yaml") if "base" in read_yaml(path))
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
-    recipe = checked(JointRecipe, read_yaml(CONFIGS / "paper_sd14.yaml"), CONFIGS)
+    recipe = checked(JointRecipe, read_yaml(TRAIN / "paper_sd14.yaml"), TRAIN)
     assert (recipe.training.batch, recipe.training.steps) == (2048, 140_000)
     assert (recipe.training.learning_rate, recipe.training.schedule) == (5e-5, "constant")
     assert (recipe.conditions.reference, recipe.conditions.cached) == (0.5, 0)
@@ -58,7 +59,7 @@ def test_recipes_of_base_models_train_in_two_processes(tmp_path: Path) -> None:
     """All in one start; that of SDXL also sharded, with its gradient checkpoints and both couplings."""
     runs = [(path, tmp_path / path.stem) for path in JOINT]
     commands = [stand_ins(path, folder) for path, folder in runs]
-    runs.append((CONFIGS / "sdxl.yaml", tmp_path / "sharded"))
+    runs.append((TRAIN / "sdxl.yaml", tmp_path / "sharded"))
     commands.append([*stand_ins(*runs[-1]), "--set", "training.sharded=true"])
     assert run_in_two_processes(commands).count("Trained:") == len(commands)
     for path, folder in runs:
@@ -69,7 +70,7 @@ def test_recipes_of_base_models_train_in_two_processes(tmp_path: Path) -> None:
 def test_the_toybox_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jedi_diffusion.train.samples.STEPS", 2)
     monkeypatch.setattr("jedi_diffusion.cli.train.SHOWN_SETS", 2)
-    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path), "--device", "cpu"]
+    words = ["train", str(TRAIN / "toybox.yaml"), "--out", str(tmp_path), "--device", "cpu"]
     changes = [
         "supersample=1",
         "model.unet.block_out_channels=[32, 32, 32]",
@@ -95,36 +96,34 @@ def test_the_toybox_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_faults_are_named_by_their_keys(change: str, message: str) -> None:
-    path = CONFIGS / "paper_sd14.yaml"
+    path = TRAIN / "paper_sd14.yaml"
     with pytest.raises(RecipeError, match=message):
         checked(JointRecipe, read_yaml(path, [change]), path)
 
 
 @pytest.mark.parametrize("change", ["training.steps", "name.x=1", "data.sources.9.kind=sets", "=3"])
 def test_changes_that_fit_nothing_are_refused(change: str) -> None:
-    path = CONFIGS / "paper_sd14.yaml"
+    path = TRAIN / "paper_sd14.yaml"
     with pytest.raises(RecipeError, match=r"write KEY=VALUE|does not fit"):
         checked(JointRecipe, read_yaml(path, [change]), path)
 
 
 def test_changes_reach_nested_keys_and_lists() -> None:
-    raw = read_yaml(
-        CONFIGS / "paper_sd14.yaml", ["training.steps=7", "data.sources.1.gap=2.5", "lora.rank=8"]
-    )
+    raw = read_yaml(TRAIN / "paper_sd14.yaml", ["training.steps=7", "data.sources.1.gap=2.5", "lora.rank=8"])
     assert raw["training"]["steps"] == 7
     assert raw["data"]["sources"][1]["gap"] == 2.5
     assert raw["lora"] == {"rank": 8}
 
 
 def test_options_of_the_other_kind_of_recipe_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", str(CONFIGS / "paper_sd14.yaml"), "--out", "nowhere", "--minutes", "3"]
+    words = ["train", str(TRAIN / "paper_sd14.yaml"), "--out", "nowhere", "--minutes", "3"]
     assert main(words) == 2
     assert "--minutes is for recipes in stages" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:.*local_dir_use_symlinks")  # diffusers says it to the Hub
 def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path, capsys) -> None:
-    words = ["train", str(CONFIGS / "sdxl.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
+    words = ["train", str(TRAIN / "sdxl.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
     assert main([*words, "--set", "training.steps=5"]) == 0
     out = capsys.readouterr().out
     assert json.JSONDecoder().raw_decode(out)[0]["training"]["steps"] == 5
@@ -133,7 +132,7 @@ def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path, capsy
 
 
 def test_a_dry_run_of_stages_counts_parameters_and_writes_nothing(tmp_path: Path, capsys) -> None:
-    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
+    words = ["train", str(TRAIN / "toybox.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]
     for change in ("model.unet.block_out_channels=[32, 32, 32]", "model.unet.attention_head_dim=1"):
         words += ["--set", change]
     assert main(words) == 0
@@ -161,7 +160,7 @@ def test_a_dry_run_of_stages_counts_parameters_and_writes_nothing(tmp_path: Path
 def test_settings_that_build_nothing_are_named_before_a_folder_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
-    words = ["train", str(CONFIGS / "toybox.yaml"), "--out", str(tmp_path / "run"), "--set", change]
+    words = ["train", str(TRAIN / "toybox.yaml"), "--out", str(tmp_path / "run"), "--set", change]
     assert main(words) == 2
     told = capsys.readouterr().err
     assert re.search(message, told)

@@ -11,8 +11,9 @@ pytest.importorskip("skimage")
 import yaml
 
 from jedi_diffusion.cli import main
+from jedi_diffusion.recipes import CONFIGS
 
-TOYBOX = Path(__file__).parents[2] / "configs" / "synthesis" / "toybox.yaml"
+TOYBOX = CONFIGS / "synthesize" / "toybox.yaml"
 CHANGES = ("objects=[cup]", "stages.collages=2", "stages.collage_size=96", "models.generator.rays=1")
 CHANGES += (
     "models.inpainter.rays=1",

@@ -29,7 +29,7 @@ class EncodeOptions:
     place: tyro.conf.Positional[str]
     """Shards: a folder, x.tar, x/{00000..00041}.tar, s3://."""
     base: str
-    """The model that will be trained: a diffusers folder or a Hub id, as in the recipe."""
+    """The model that will be trained: a diffusers folder, a Hub id or "toybox", as in the recipe."""
     resolution: int
     """Pixels of a side, the recipe's data.resolution."""
     name: str = "latents"
@@ -62,6 +62,7 @@ def run(arguments: list[str]) -> None:
 
     from jedi_diffusion import conditioning
     from jedi_diffusion.data.quarantine import Quarantine
+    from jedi_diffusion.toybox.bundle import folder_of
     from jedi_diffusion.train.encoding import Encoding, ShardEncoder
     from jedi_diffusion.train.frozen import encoders_fingerprint, freeze
     from jedi_diffusion.train.joint_run import first_only, load_base
@@ -71,7 +72,7 @@ def run(arguments: list[str]) -> None:
     if device.type == "cuda" and ranks > 1:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     quiet_libraries()
-    pipeline = load_base(given.base)
+    pipeline = load_base(folder_of(given.base))
     encoders = encoders_fingerprint(pipeline, given.resolution)
     freeze(pipeline, device, getattr(torch, given.precision))
     settings = Encoding(

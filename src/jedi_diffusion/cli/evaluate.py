@@ -14,6 +14,7 @@ from jedi_diffusion.cli.evaluate_score import print_scores
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ class EvaluateOptions:
     """
 
     recipe: tyro.conf.Positional[str]
-    """The recipe, a YAML file."""
+    """A YAML file, or the name of a recipe that comes with the package (`jedi recipes`)."""
     out: str
     """Folder for pictures, features and results."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.train.config import checked, for_device, read_yaml
 
     device = models.pick_device(given.device)
-    path = Path(given.recipe)
+    path = find_recipe(given.recipe, "evaluate")
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
     if "tables" in raw:
         from jedi_diffusion.cli import paper_tables

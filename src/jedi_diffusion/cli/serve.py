@@ -35,7 +35,7 @@ SHORTEST_TOKEN = 16
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ABOUT = {
     "toybox": "The bundled model knows toybox subjects, small figures and things of a drawn 3D world, and "
-    "the words for them. Real photos are beyond it.",
+    "the words for them. It has seen no photo: of yours, what stands out keeps its shape and colours.",
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:
     from jedi_diffusion.synthesis.runner import Engine
@@ -27,7 +28,7 @@ class SynthesizeOptions:
     """
 
     recipe: tyro.conf.Positional[str]
-    """The recipe, a YAML file."""
+    """A YAML file, or the name of a recipe that comes with the package (`jedi recipes`)."""
     out: str
     """Folder of the run."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.synthesis.estimate import describe
     from jedi_diffusion.synthesis.recipe import load_recipe, objects_of, plan_shards
 
-    path = Path(options.recipe)
+    path = find_recipe(options.recipe, "synthesize")
     recipe = load_recipe(path, options.set)
     items = objects_of(recipe, path)
     check_choices(recipe.models.plain())

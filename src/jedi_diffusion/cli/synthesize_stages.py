@@ -10,6 +10,7 @@ import tyro
 
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.recipes import find_recipe
 
 MAX_OBJECTS, MAX_COLLAGES = 20, 20
 
@@ -23,7 +24,7 @@ class StagesOptions:
     """
 
     recipe: tyro.conf.Positional[str]
-    """The recipe, a YAML file."""
+    """A YAML file, or the name of a recipe that comes with the package (`jedi recipes`)."""
     out: str = "stages.html"
     """The page; replaced if it is there."""
     object: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.synthesis.report.walk import walk, walk_page
     from jedi_diffusion.train.interrupts import stop_requests
 
-    path, out = Path(given.recipe), Path(given.out)
+    path, out = find_recipe(given.recipe, "synthesize"), Path(given.out)
     recipe = load_recipe(path, given.set)
     items = {item.name: item for item in objects_of(recipe, path)}
     for name in given.object:

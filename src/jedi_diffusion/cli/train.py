@@ -12,6 +12,7 @@ import tyro
 from jedi_diffusion.cli.models import quiet_libraries
 from jedi_diffusion.errors import ModelError, RecipeError, UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +39,7 @@ class TrainOptions:
     """
 
     recipe: tyro.conf.Positional[str]
-    """The recipe, a YAML file."""
+    """A YAML file, or the name of a recipe that comes with the package (`jedi recipes`)."""
     out: str
     """Folder of the run: checkpoints, logs, samples, and the model."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -74,7 +75,7 @@ def run(arguments: list[str]) -> None:
         raise UsageError(
             "--device cuda is asked for, but this machine has no CUDA device that torch can use."
         )
-    path = Path(options.recipe)
+    path = find_recipe(options.recipe, "train")
     raw = for_device(read_yaml(path, options.set), device)
     if "base" in raw:
         _run_joint(raw, path, device, options)
@@ -106,6 +107,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         print(resolved)
         _print_estimate(recipe, options.processes or 1)
         return
+    from jedi_diffusion.toybox.bundle import folder_of
     from jedi_diffusion.train.joint_run import JointRun, start_processes
 
     quiet_libraries()
@@ -116,25 +118,19 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         _open_folder(options, resolved)
     accelerator.wait_for_everyone()
     mixture = _open_mixture(recipe, folder, accelerator)
-    result = JointRun(recipe, mixture, folder, accelerator, _base(recipe)).train()
+    result = JointRun(recipe, mixture, folder, accelerator, folder_of(recipe.base)).train()
     if accelerator.is_main_process:
         print(f"Trained: {result}")
 
 
-def _base(recipe: JointRecipe) -> str:
-    """Where the recipe's base lies: a folder, or a Hub id."""
-    from jedi_diffusion.toybox.bundle import FOLDER
-
-    return str(FOLDER) if recipe.base == "toybox" else recipe.base
-
-
 def _print_estimate(recipe: JointRecipe, processes: int) -> None:
     """Parameters, memory and time, where the base's configuration is at hand."""
+    from jedi_diffusion.toybox.bundle import folder_of
     from jedi_diffusion.train.estimate import estimate
 
     quiet_libraries()
     try:
-        print(estimate(recipe, _base(recipe), processes).describe())
+        print(estimate(recipe, folder_of(recipe.base), processes).describe())
     except ModelError as error:
         print(f"No estimate of memory and time: {error}")
 
@@ -200,11 +196,9 @@ def _source(recipe: Recipe) -> ToyboxSource:
 
 def _init(options: TrainOptions) -> Path | None:
     """The folder of the model that training starts from."""
-    from jedi_diffusion.toybox.bundle import FOLDER
+    from jedi_diffusion.toybox.bundle import folder_of
 
-    if options.init is None:
-        return None
-    return FOLDER if options.init == "toybox" else Path(options.init)
+    return None if options.init is None else Path(folder_of(options.init))
 
 
 def _held_out() -> list[ImageSet]:
