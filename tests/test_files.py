@@ -1,15 +1,28 @@
-"""Results that replace older ones: whole, or not at all."""
+"""Names in one order, text without marks, and results that replace older ones whole or not at all."""
 
 import errno
 import fcntl
+import json
+import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from jedi_diffusion.errors import OutputError
-from jedi_diffusion.files import file_lock, replaced_folder
+from jedi_diffusion.errors import DataError, OutputError, UsageError
+from jedi_diffusion.files import (
+    decode_text,
+    file_lock,
+    files_in,
+    folders_in,
+    json_bytes,
+    natural_order,
+    plain_name,
+    read_text,
+    replaced_folder,
+)
 
 HOLDER = """
 import sys
@@ -109,3 +122,48 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OutputError, match="lock cannot be locked"), file_lock(tmp_path / "lock", wait=True):
         pass
+
+
+def test_digits_are_ordered_by_their_value_folder_by_folder() -> None:
+    names = ["a/9.png", "a/10.png", "a-b/1.png", "b1/2", "b01/1", "b2/1", "b10/1", "é1", "é2", "é10"]
+    mixed = [unicodedata.normalize("NFD", name) if name == "é2" else name for name in names]
+    assert sorted({*mixed}, key=natural_order) == [
+        *("a/9.png", "a/10.png", "a-b/1.png", "b01/1", "b1/2", "b2/1", "b10/1", "é1"),
+        *(mixed[8], "é10"),
+    ]
+
+
+def test_what_the_system_keeps_in_folders_is_hidden(tmp_path: Path) -> None:
+    for name in (".git", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "a10", "a9"):
+        (tmp_path / name).mkdir()
+    for name in (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "2", "10"):
+        (tmp_path / name).touch()
+    assert [each.name for each in folders_in(tmp_path)] == ["a9", "a10"]
+    assert [each.name for each in files_in(tmp_path)] == ["2", "10"]
+    with pytest.raises(DataError, match="none cannot be listed"):
+        files_in(tmp_path / "none")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_comes_without_marks_and_with_plain_line_ends(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "text").write_bytes("an été\r\non\u2028the beach\r".encode(encoding))
+    assert read_text(tmp_path / "text") == "an été\non\u2028the beach\n"
+
+
+def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none cannot be read: No such file"):
+        read_text(tmp_path / "none", UsageError)
+    with pytest.raises(
+        DataError, match=r"notes is not UTF-8 text \(byte 0xe9 at place 3\): save it as UTF-8"
+    ):
+        decode_text("café".encode("latin-1"), "notes")
+
+
+def test_names_that_are_not_utf8_can_be_written_and_found_again() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert plain_name(name) == r"caf\xe9"
+    assert plain_name(unicodedata.normalize("NFD", "café")) == "café"
+    assert json.loads(json_bytes({"file": name, "text": "größer"}).decode()) == {
+        "file": name,
+        "text": "größer",
+    }

@@ -1,16 +1,118 @@
-"""Writing results so that a reader never meets half a file, and an older good one survives a full disk."""
+"""Files and folders: names in one order and one spelling, text without byte-order marks, atomic writes."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from jedi_diffusion.errors import OutputError
+from jedi_diffusion.errors import DataError, JeDiError, OutputError
+
+HIDDEN = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "desktop.ini",
+        "thumbs.db",
+        "ehthumbs.db",
+    }
+)
+"""What operating systems and network drives put beside people's files, in lower case."""
+NUMBERS = re.compile(r"(\d+)")
+
+Order = tuple[tuple[tuple[str | int, ...], ...], str]
+
+
+def natural_order(path: str | Path) -> Order:
+    """Return the sort key of a file's name or path: folder by folder, digits by their value.
+
+    "2.png" comes before "10.png", and composed and decomposed letters are the same. Names that differ in
+    leading zeros or spelling alone keep the order of their characters.
+    """
+    text = unicodedata.normalize("NFC", str(path))
+    parts = (NUMBERS.split(part) for part in text.split("/"))
+    # Odd places of a split hold the digits, so text meets text and numbers meet numbers.
+    key = tuple(tuple(int(each) if n % 2 else each for n, each in enumerate(part)) for part in parts)
+    return key, str(path)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is none of the user's own: ".DS_Store", "@eaDir"."""
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
+def stem_of(path: str) -> str:
+    """Return a file's path without its ending, composed (NFC): what a picture and its caption share."""
+    return unicodedata.normalize("NFC", path.rpartition(".")[0])
+
+
+def plain_name(name: str) -> str:
+    """Return a name as text that compares and encodes: NFC; bytes that are not UTF-8 become "\\xe9"."""
+    readable = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", readable)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder in natural order, hidden ones apart. Raises DataError."""
+    return _listed(folder, os.DirEntry.is_file)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the subfolders of a folder in natural order, hidden ones apart. Raises DataError."""
+    return _listed(folder, os.DirEntry.is_dir)
+
+
+def _listed(folder: Path, wanted: Any) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [each.name for each in entries if not is_hidden(each.name) and wanted(each)]
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be listed: {error.strerror or error}.") from error
+    return [folder / name for name in sorted(names, key=natural_order)]
+
+
+def read_text(path: str | Path, fault: type[JeDiError] = DataError) -> str:
+    """Return the text of a file as `decode_text` does. Raises `fault`, which names the file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise fault(f"{path} cannot be read: {error.strerror or error}.") from error
+    return decode_text(data, str(path), fault)
+
+
+def decode_text(data: bytes, name: str, fault: type[JeDiError] = DataError) -> str:
+    """Return UTF-8 text, or UTF-16 that begins with its byte-order mark; the mark itself is dropped.
+
+    Line ends become "\\n". Raises `fault`, which gives `name` and the place of the first wrong byte.
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise fault(
+            f"{name} is not UTF-8 text (byte 0x{data[error.start]:02x} at place {error.start}): save it as "
+            "UTF-8."
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def json_bytes(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as JSON in UTF-8. Names of files that are not UTF-8 survive as JSON's own escapes."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def write_file(path: str | Path, data: bytes) -> None:

@@ -8,22 +8,34 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from jedi_diffusion.errors import PictureError, UsageError
-from jedi_diffusion.files import write_file
+from jedi_diffusion.files import files_in, json_bytes, write_file
 
 Fit = Literal["crop", "pad"]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".hif"),
+)
 """What names of picture files end in, in lower case."""
-MAX_PIXELS = 50_000_000
-"""Largest picture that is decoded; phones make 12 to 48 megapixels."""
+UNREAD_ENDINGS = (
+    *(".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".tga", ".exr", ".ppm", ".pgm", ".pdf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+)
+"""Those of pictures in formats that are not read."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What a HEIC file says of itself at its bytes 8 to 12."""
+MAX_PIXELS = 60_000_000
+"""Largest picture that is decoded; phones make 12 to 50 megapixels."""
 DECODE_SIZE = 2048
 """JPEGs are decoded at a reduced scale as long as both sides keep this many pixels."""
 PARAMETERS_KEY = "jedi"
@@ -31,14 +43,15 @@ PARAMETERS_KEY = "jedi"
 SOFTWARE_KEY = "Software"
 """PNG's own keyword for what made a picture."""
 WHITE = (255, 255, 255)
-PROFILED_MODES: dict[str, Literal["RGB", "RGBA"]] = {"L": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
-"""Pillow modes whose ICC profile is applied, and the mode after it."""
+PROFILED_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+"""Colour spaces of ICC profiles that are applied, and the Pillow mode that each is for."""
+SAME_COLOURS = 2
+"""Levels of 255: a profile that moves no colour by more is taken for sRGB, and left alone."""
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder by their endings, in order of names."""
-    files = (each for each in folder.iterdir() if each.suffix.lower() in ENDINGS and each.is_file())
-    return sorted(files, key=lambda each: each.name)
+    """Return the picture files of a folder by their endings, in natural order. Raises DataError."""
+    return [each for each in files_in(folder) if each.suffix.lower() in ENDINGS]
 
 
 def open_picture(
@@ -59,6 +72,15 @@ def open_layer(source: str | Path | bytes, name: str | None = None) -> Image.Ima
     return _decode(source, name, DECODE_SIZE, lambda picture: _to_srgb(picture).convert("RGBA"))
 
 
+def open_mask(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+    """Return a mask in 8 bits (L), 255 on the subject, from the forms that masks come in.
+
+    Of a picture with a transparent ground, which background removers save, what is opaque is the subject. Two
+    values, one of them 0, are 0 and 255, as in 0/1 masks. Colour profiles do not count. Raises PictureError.
+    """
+    return _decode(source, name, MAX_PIXELS, _to_mask)
+
+
 def _decode(
     source: str | Path | bytes,
     name: str | None,
@@ -72,9 +94,7 @@ def _decode(
                 raise PictureError(f"{name} is not a file.")
             if Path(source).stat().st_size == 0:
                 raise PictureError(f"{name} is empty.")
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-        ) as picture:
+        with _opened(source, name) as picture:
             check_pixels(picture.size, name)
             picture.draft(None, (decode_size, decode_size))
             picture.load()
@@ -83,8 +103,41 @@ def _decode(
 
 def picture_size(source: bytes, name: str) -> tuple[int, int]:
     """(width, height) of an encoded picture from its header alone. Raises PictureError that gives `name`."""
-    with _explained(name), Image.open(io.BytesIO(source), formats=FORMATS) as picture:
+    with _explained(name), _opened(source, name) as picture:
         return picture.size
+
+
+def _opened(source: str | Path | bytes, name: str) -> Image.Image:
+    """The picture of an accepted format, not decoded yet. Raises PictureError for HEIC that nothing reads."""
+    formats = FORMATS if _reads_heif() else tuple(each for each in FORMATS if each != "HEIF")
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except UnidentifiedImageError as error:
+        if "HEIF" in formats or _start(source)[4:8] != b"ftyp" or _start(source)[8:12] not in HEIF_BRANDS:
+            raise
+        raise PictureError(
+            f"{name} is a HEIC picture, which needs a package that is not here: pip install "
+            "'jedi-diffusion[heic]'."
+        ) from error
+
+
+def _start(source: str | Path | bytes) -> bytes:
+    """A file's first 12 bytes."""
+    if isinstance(source, bytes):
+        return source[:12]
+    with open(source, "rb") as file:
+        return file.read(12)
+
+
+@lru_cache
+def _reads_heif() -> bool:
+    """Whether Pillow reads HEIC, by a package that is optional."""
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
 
 
 def check_pixels(size: tuple[int, int], name: str) -> None:
@@ -126,10 +179,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     Raises PictureError for floating-point and 32-bit pixels, which have no set range.
     """
     picture = _to_srgb(picture)
-    if picture.mode.startswith("I"):
-        picture = _from_16_bit(picture)
-    elif picture.mode == "F":
-        raise PictureError("floating-point pixels have no set range, save them with 8 or 16 bits")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         rgb = Image.new("RGBA", layer.size, (*WHITE, 255))
@@ -141,37 +190,106 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image) -> Image.Image:
-    """The picture with its colours converted by its ICC profile: phones save Display P3, cameras Adobe RGB.
+    """The picture in 8 bits with its colours converted by its ICC profile: phones save Display P3, cameras
+    Adobe RGB, and editors linear light.
 
-    Without a profile, or with one that cannot be read or used, it is taken as it is.
+    Without a profile, or with one that cannot be read or is for other colours, it is taken as it is. Raises
+    PictureError for pixels without a set range.
     """
     profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in PROFILED_MODES:
-        return picture
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return picture
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(
-            picture, source, target, outputMode=PROFILED_MODES[picture.mode]
-        )
-    except (ImageCms.PyCMSError, OSError):
-        return picture
-    return picture if converted is None else converted
+    alpha = _alpha_of(picture)
+    if picture.mode.startswith("I"):
+        gray = _checked_16_bit(picture)
+        picture = _converted(gray, profile) if profile else gray
+        if picture is gray:
+            picture = Image.fromarray((np.asarray(gray) >> 8).astype(np.uint8))
+    elif picture.mode == "F":
+        raise PictureError("floating-point pixels have no set range, save them with 8 or 16 bits")
+    else:
+        if picture.mode not in ("L", "RGB", "CMYK"):
+            picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
+        if profile:
+            picture = _converted(picture, profile)
+    if alpha is not None:
+        picture = picture.convert("RGB")
+        picture.putalpha(alpha)
+    return picture
 
 
-def _from_16_bit(picture: Image.Image) -> Image.Image:
+def _alpha_of(picture: Image.Image) -> Image.Image | None:
+    """How opaque each pixel is (L), None where all are."""
+    if not picture.has_transparency_data:
+        return None
+    if picture.mode.startswith("I"):
+        # One 16-bit gray is the transparent one: it must be told apart before eight bits are dropped.
+        transparent = np.asarray(picture) == picture.info["transparency"]
+        return Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8))
+    return picture.convert("RGBA").getchannel("A")
+
+
+def _checked_16_bit(picture: Image.Image) -> Image.Image:
+    """The picture as I;16. Raises PictureError for values beyond."""
     values = np.asarray(picture)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise PictureError("32-bit pixels have no set range, save them with 8 or 16 bits")
-    gray = Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
-    transparent = picture.info.get("transparency")
-    if transparent is None:
-        return gray
-    # One 16-bit gray is the transparent one: it must be told apart before eight bits are dropped.
-    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
-    return Image.merge("LA", (gray, Image.fromarray(alpha)))
+    return Image.fromarray(values.astype(np.uint16))
+
+
+def _converted(picture: Image.Image, profile: bytes) -> Image.Image:
+    """The picture (L, I;16, RGB, CMYK) as RGB in sRGB; the picture itself where its profile is sRGB already
+    or cannot be used.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = PROFILED_MODES.get(source.profile.xcolor_space.strip())
+        if mode == "RGB" and picture.mode == "L":
+            picture = picture.convert("RGB")
+        if mode != {"I;16": "L"}.get(picture.mode, picture.mode):
+            return picture
+        transform = ImageCms.buildTransform(
+            source, ImageCms.createProfile("sRGB"), picture.mode, "RGB", ImageCms.Intent.PERCEPTUAL
+        )
+        return picture if _is_identity(transform, picture.mode) else transform.apply(picture)
+    except (ImageCms.PyCMSError, OSError):
+        return picture
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether colours stay as they are, up to rounding. A name says nothing: "sRGB-elle-V2-g10" is linear."""
+    if mode == "RGB":
+        levels = np.linspace(0, 255, 9).astype(np.uint8)
+        tried = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3))
+    elif mode == "L":
+        tried = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    else:
+        return False
+    made, same = (np.asarray(each, int) for each in (transform.apply(tried), tried.convert("RGB")))
+    return bool(abs(made - same).max() <= SAME_COLOURS)
+
+
+def _to_mask(picture: Image.Image) -> Image.Image:
+    """As `open_mask` says."""
+    if picture.mode.startswith("I"):
+        values = np.asarray(_checked_16_bit(picture))
+        return _spread(values, (values >> 8).astype(np.uint8))
+    alpha = _alpha_of(picture)
+    gray = np.asarray(picture.convert("RGB").convert("L"))
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return _spread(gray, gray)
+    opaque = np.asarray(alpha)
+    inner = gray[opaque >= 128]
+    dark, light = inner < 16, inner >= 240
+    # Black and white alone are a mask whose border happens to be clear; all else is a subject cut out.
+    drawn = (dark | light).all() and dark.any() and light.any()
+    shown = np.minimum(opaque, gray) if drawn else opaque
+    return _spread(shown, shown)
+
+
+def _spread(values: NDArray[Any], gray: NDArray[np.uint8]) -> Image.Image:
+    """0 and 255 where there are but two values, one of them 0; else the gray."""
+    top = values.max()
+    two = top > 0 and bool(((values == 0) | (values == top)).all())
+    return Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8) if two else gray)
 
 
 def fit_square(picture: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
@@ -267,7 +385,7 @@ def png_bytes(
     if software is not None:
         text.add_itxt(SOFTWARE_KEY, software)
     if parameters is not None:
-        text.add_itxt(PARAMETERS_KEY, json.dumps(parameters, ensure_ascii=False))
+        text.add_itxt(PARAMETERS_KEY, json_bytes(parameters).decode())
     data = io.BytesIO()
     picture.save(data, format="PNG", pnginfo=text)
     return data.getvalue()

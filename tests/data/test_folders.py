@@ -1,15 +1,24 @@
 """Folders of pictures, one a subject: captions, masks, faults."""
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import encoded, picture, same, subject_set
+from small_sets import encoded, picture, same, stored_set, subject_set
 
-from jedi_diffusion.data.folders import SubjectFolders, holds_subjects, words_of, write_subject
-from jedi_diffusion.errors import DataError, PictureError
+from jedi_diffusion.data.folders import (
+    SubjectFolders,
+    UnusableFileError,
+    holds_subjects,
+    words_of,
+    write_subject,
+)
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.errors import DataError
 
 
 def test_captions_come_from_texts_records_and_names(tmp_path: Path) -> None:
@@ -32,7 +41,15 @@ def test_captions_come_from_texts_records_and_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("bear_plushie", "bear plushie"), ("cat2", "cat"), ("red-fox_07", "red fox"), ("42", "42")],
+    [
+        ("bear_plushie", "bear plushie"),
+        ("cat2", "cat"),
+        ("red-fox_07", "red fox"),
+        ("42", "42"),
+        ("10_sks dog", "sks dog"),
+        ("3_4", "3"),
+        ("00000-robot", "00000 robot"),
+    ],
 )
 def test_names_become_words(name: str, words: str) -> None:
     assert words_of(name) == words
@@ -64,14 +81,19 @@ def test_large_jpegs_come_at_a_reduced_scale(tmp_path: Path) -> None:
 def test_what_a_place_is(tmp_path: Path) -> None:
     write_subject(tmp_path / "photos" / "a", subject_set(1, 1))
     assert holds_subjects(str(tmp_path / "photos"))
-    assert not holds_subjects(str(tmp_path / "photos" / "a"))
+    assert holds_subjects(str(tmp_path / "photos" / "a"))
     assert not holds_subjects(str(tmp_path))
     assert not holds_subjects("s3://bucket/x")
     picture(0).save(tmp_path / "photos" / "sheet.png")  # as `jedi toybox` puts one beside its sets
     assert holds_subjects(str(tmp_path / "photos"))
-    (tmp_path / "photos" / "sheet.txt").touch()
+    (tmp_path / "photos" / "sheet.txt").write_text("one<|split|>two")
     assert not holds_subjects(str(tmp_path / "photos"))
-    (tmp_path / "photos" / "sheet.txt").unlink()
+    (tmp_path / "photos" / "sheet.txt").write_text("one")
+    assert holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "sheet.json").write_bytes(stored_set(1, 1).members()["json"])
+    assert not holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "sheet.json").write_text('{"width": 8}')  # of another program
+    assert holds_subjects(str(tmp_path / "photos"))
     (tmp_path / "photos" / "0.tar").touch()
     assert not holds_subjects(str(tmp_path / "photos"))
 
@@ -84,14 +106,117 @@ def test_faults_are_named(tmp_path: Path) -> None:
     write_subject(tmp_path / "a", subject_set(1, 2))
     found = SubjectFolders(tmp_path)
     (tmp_path / "a" / "1.png").write_bytes(b"x")
-    with pytest.raises(PictureError, match=r"1\.png"):
+    with pytest.raises(UnusableFileError, match=r"1\.png") as fault:
         found.pictures(0, [1])
+    assert fault.value.file == tmp_path / "a" / "1.png"
     assert same(found.pictures(0, [0]), found.pictures(0, [0]))
-    (tmp_path / "a" / "0.txt").write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"captions of .*a cannot be read"):
+    (tmp_path / "a" / "0.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(UnusableFileError, match=r"a/0\.txt is not UTF-8 text \(byte 0xe9 at place 3\)"):
+        found.pictures(0, [0])
+    (tmp_path / "a" / "0.txt").write_text("a <|split|> b")
+    with pytest.raises(UnusableFileError, match=r"a/0\.txt holds <\|split\|>"):
         found.pictures(0, [0])
     (tmp_path / "a" / "0.txt").unlink()
     for record in ("{", "{}", "[]", '{"captions": ["one"]}', '{"captions": "ab"}'):
         (tmp_path / "a" / "set.json").write_text(record)
-        with pytest.raises(DataError, match=r"set\.json does not list"):
-            found.pictures(0, [0])
+        with pytest.raises(UnusableFileError, match=r"set\.json does not list"):
+            SubjectFolders(tmp_path).pictures(0, [0])
+
+
+def test_one_bad_file_does_not_cost_a_training_its_subject(tmp_path: Path) -> None:
+    write_subject(tmp_path / "dog", subject_set(1, 4))
+    (tmp_path / "dog" / "1.txt").write_bytes(b"\xff")
+    quarantine = Quarantine()
+    found = SubjectFolders(tmp_path, quarantine=quarantine)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(4).tolist()
+        read = found.read(0, 3, np.random.default_rng(seed))
+        assert read.captions == tuple(f"subject 1, picture {number}" for number in order if number != 1)
+    assert list(quarantine.reasons()) == [(str(tmp_path), str(tmp_path / "dog" / "1.txt"))]
+    with pytest.raises(
+        DataError, match=r"3 of 4 pictures can be used, fewer than the 4 .*1\.txt is not UTF-8"
+    ):
+        found.read(0, 4, np.random.default_rng(0))
+    with pytest.raises(UnusableFileError):
+        SubjectFolders(tmp_path).read(0, 4, np.random.default_rng(0))
+
+
+def test_hidden_files_are_no_pictures_and_hidden_folders_no_subjects(tmp_path: Path) -> None:
+    for folder in ("dog", ".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        write_subject(tmp_path / folder, subject_set(1, 2))
+    (tmp_path / "dog" / "._0.png").write_bytes(b"\0\5\x16\7Mac OS X")
+    found = SubjectFolders(tmp_path)
+    assert (len(found), found.size(0), found.left_out()) == (1, 2, [])
+
+
+def test_what_lies_where_it_is_not_read_is_named(tmp_path: Path) -> None:
+    write_subject(tmp_path / "dog", subject_set(1, 2))
+    write_subject(tmp_path / "dog" / "more", subject_set(2, 1))
+    (tmp_path / "raw").mkdir()
+    for name in ("top.jpg", "dog/9.txt", "dog/8.caption", "dog/9.mask.png", "dog/7.dng", "raw/1.CR2"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "README.txt").write_text("none of ours")
+    told = {str(each.file.relative_to(tmp_path)): each.reason for each in SubjectFolders(tmp_path).left_out()}
+    names = [
+        "top.jpg",
+        "dog/7.dng",
+        "dog/8.caption",
+        "dog/9.txt",
+        "dog/9.mask.png",
+        "dog/more/0.png",
+        "raw/1.CR2",
+    ]
+    assert list(told) == names
+    assert all(str(tmp_path / name) in reason for name, reason in told.items())
+
+
+@pytest.mark.parametrize("ending", [".txt", ".TXT", ".caption"])
+def test_composed_and_decomposed_names_match(tmp_path: Path, ending: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    (tmp_path / "dog").mkdir()
+    picture(0).save(tmp_path / "dog" / f"{decomposed}.png")
+    picture(1, mode="L").save(tmp_path / "dog" / f"{composed}.mask.png")
+    (tmp_path / "dog" / f"{composed}{ending}").write_text("a dog in the café", encoding="utf-8")
+    read = SubjectFolders(tmp_path).pictures(0, [0])
+    assert read.captions == ("a dog in the café",)
+    assert read.masks is not None
+    assert read.info["files"] == [f"{composed}.png"]
+
+
+def test_a_flat_folder_is_one_subject(tmp_path: Path) -> None:
+    write_subject(tmp_path / "10_red fox", subject_set(1, 3))
+    (tmp_path / "10_red fox" / "set.json").unlink()
+    (tmp_path / "10_red fox" / "1.txt").unlink()
+    flat, nested = SubjectFolders(tmp_path / "10_red fox"), SubjectFolders(tmp_path)
+    assert (flat.flat, nested.flat) == (True, False)
+    for found in (flat, nested):
+        assert (len(found), found.size(0)) == (1, 3)
+        assert found.pictures(0, [0, 1]).captions == ("subject 1, picture 0", "red fox")
+
+
+def test_set_json_counts_pictures_in_natural_order(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    for number in range(11):
+        picture(number).save(tmp_path / "dog" / f"{number}.png")
+    captions = [f"picture {number}" for number in range(11)]
+    (tmp_path / "dog" / "set.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"captions": captions}).encode())
+    found = SubjectFolders(tmp_path).pictures(0, range(11))
+    assert list(found.captions) == captions
+    assert [file.removesuffix(".png") for file in found.info["files"]] == [str(n) for n in range(11)]
+
+
+def test_names_that_are_not_utf8_are_no_captions(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.makedirs(folder)
+    for name in (b"k\xfch.png", b"0.png"):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(encoded(picture(0)))
+    with open(folder + b"/k\xfch.txt", "w") as file:
+        file.write("a cow")
+    found = SubjectFolders(tmp_path)
+    (read,) = (found.pictures(0, [1]),)
+    assert read.captions == ("a cow",)
+    assert read.info == {"folder": r"caf\xe9", "files": [r"k\xfch.png"]}
+    with pytest.raises(UnusableFileError, match="is not UTF-8, so it cannot be a caption"):
+        found.pictures(0, [0])

@@ -52,7 +52,7 @@ def test_faults_are_named() -> None:
 
     fails("k of x.tar holds 3 pictures but 2 captions", txt=b"a<|split|>b")
     fails("k of x.tar has no captions", txt=None)
-    fails("not UTF-8", txt=b"\xff\xfe")
+    fails("not UTF-8", txt=b"\xff")
     fails("has 0 pictures", png=None)
     fails("has 2 pictures", jpg=b"x")
     fails("is not JSON", json=b"{")

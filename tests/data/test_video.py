@@ -122,7 +122,7 @@ def test_damaged_videos_are_quarantined(tmp_path: Path) -> None:
     assert found.size(0) == 1
     with pytest.raises(DataError, match=r"00000\.mp4 cannot be read"):
         found.read(0, 1, np.random.default_rng(0))
-    with pytest.raises(DataError, match=r"00002\.txt does not exist"):
+    with pytest.raises(DataError, match=r"00002\.mp4 has no caption"):
         found.read(2, 1, np.random.default_rng(0))
     mixture = Mixture([MixtureSource(found, sizes=(1,))], 16, quarantine=Quarantine(tmp_path / "bad.jsonl"))
     assert {mixture[place].captions for place in range(4)} == {("brighter and brighter 1",)}

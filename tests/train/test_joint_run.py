@@ -256,15 +256,19 @@ def test_adapters_load_on_the_base_and_give_the_trained_model(tmp_path, base, su
     assert (same - plain).abs().max() > 1e-2
 
 
-def test_other_data_in_the_same_folder_is_refused(tmp_path, base, subjects) -> None:
-    run_of(tmp_path / "run", recipe(base, subjects)).train()
-    fewer = save_subjects(tmp_path / "fewer", pictures=2)
-    (fewer / "thing 0" / "0.png").unlink()
-    for file in (fewer / "thing 1").iterdir():
-        file.unlink()
-    (fewer / "thing 1").rmdir()
+def test_other_data_in_the_same_folder_is_refused(tmp_path, base) -> None:
+    photos = save_subjects(tmp_path / "photos", pictures=2)
+    run_of(tmp_path / "run", recipe(base, photos))  # made, but not trained: other data may still come
+    (photos / "thing 0" / "0.txt").write_text("a red thing")
+    run_of(tmp_path / "run", recipe(base, photos)).train()
+    (photos / "thing 0" / "0.txt").write_text("a blue thing")
+    with pytest.raises(RecipeError, match=r"trained on other data .*thing 0/0\.txt has changed\."):
+        run_of(tmp_path / "run", recipe(base, photos))
+    (photos / "thing 0" / "0.txt").write_text("a red thing")
+    assert run_of(tmp_path / "run", recipe(base, photos)).trainer.step == 4
+    (photos / "thing 1").rename(photos / "thing 7")
     with pytest.raises(RecipeError, match="was trained on other data"):
-        run_of(tmp_path / "run", recipe(base, fewer))
+        run_of(tmp_path / "run", recipe(base, photos))
 
 
 def test_a_base_that_is_no_model_is_named(tmp_path, subjects) -> None:

@@ -1,6 +1,7 @@
 """Reading ahead by other processes: large steps need no more open files than small ones."""
 
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,9 @@ class Pictures:
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
         return SubjectSet((picture(item, 16),), (str(item),))
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        return iter(())
 
 
 class Latents(Pictures):

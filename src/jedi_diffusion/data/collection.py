@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +33,13 @@ class SetCollection(Protocol):
         """`size` pictures of set number `item`, chosen by the generator alone.
 
         Raises DataError or PictureError if the set cannot be used.
+        """
+        ...
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        """Yield every file or shard that `read` reads, with its digest where it is known without reading.
+
+        A training compares them when it goes on (`digests.check_unchanged`).
         """
         ...
 

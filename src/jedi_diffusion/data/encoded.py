@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.encoded_shard import EncodedSet, EncodedShard, encoded_name
 from jedi_diffusion.data.record import SubjectSet
-from jedi_diffusion.data.shard_index import ShardIndex
+from jedi_diffusion.data.shard_index import ShardIndex, checksum
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError
 
@@ -45,6 +47,12 @@ class EncodedSets:
         shard, row = self._shards.place_of(item)
         encoded = self.encoded[shard]
         return encoded.read(row, chosen(encoded.pictures(row), size, generator))
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Yield each tar, and the encoded shard beside it, which was made of the tar with this index."""
+        for (tar, digest), encoded in zip(self._shards.parts(), self.encoded, strict=True):
+            yield tar, digest
+            yield encoded.url, checksum(encoded.about.model_dump_json().encode())
 
     def check(self, encoders: str, base: str, resolution: int) -> None:
         for each in self.encoded:

@@ -6,6 +6,9 @@ the caption of `assets/x/` may also be `assets/x.txt`. Section 4: every view has
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -13,6 +16,7 @@ from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.storage import files_below, read_bytes
 from jedi_diffusion.errors import DataError
+from jedi_diffusion.files import decode_text, natural_order, stem_of
 from jedi_diffusion.pictures import ENDINGS, open_layer, open_picture
 
 PHOTOGRAPHED = 0.5
@@ -31,13 +35,13 @@ class MultiviewAssets:
         self._views: dict[str, list[str]] = {}
         self._texts: dict[str, list[str]] = {}
         for file in files_below(place, [*ENDINGS, ".txt"]):
-            folder, _, base = file.rpartition("/")
-            if base.lower().endswith(".txt"):
-                self._texts.setdefault(folder, []).append(file)
-                self._texts.setdefault(file[: -len(".txt")], []).append(file)
+            folder = file.rpartition("/")[0]
+            if file.lower().endswith(".txt"):
+                for asset in (unicodedata.normalize("NFC", folder), stem_of(file)):
+                    self._texts.setdefault(asset, []).append(file)
             else:
                 self._views.setdefault(folder, []).append(file)
-        self._assets = sorted(self._views)
+        self._assets = sorted(self._views, key=natural_order)
         self._backgrounds = files_below(backgrounds, ENDINGS) if backgrounds else []
         if not self._assets:
             raise DataError(f"{place} holds no folders of pictures.")
@@ -67,14 +71,18 @@ class MultiviewAssets:
             info={"views": [view.rpartition("/")[2] for view in views]},
         )
 
+    def parts(self) -> Iterator[tuple[str, None]]:
+        """Yield the views, captions and backgrounds."""
+        assets = (unicodedata.normalize("NFC", asset) for asset in self._assets)
+        texts = {file for asset in assets for file in self._texts.get(asset, [])}
+        views = (file for files in self._views.values() for file in files)
+        yield from ((file, None) for file in (*views, *sorted(texts), *self._backgrounds))
+
     def _caption(self, asset: str) -> str:
-        texts = self._texts.get(asset, [])
+        texts = self._texts.get(unicodedata.normalize("NFC", asset), [])
         if len(texts) != 1:
             raise DataError(f"{asset} has {len(texts)} text files; one with its caption is needed.")
-        try:
-            return read_bytes(texts[0]).decode().strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{texts[0]} is not UTF-8 text.") from error
+        return decode_text(read_bytes(texts[0]), texts[0]).strip()
 
     def _filled(self, layer: Image.Image, generator: np.random.Generator) -> Image.Image:
         photographed = generator.random() < PHOTOGRAPHED

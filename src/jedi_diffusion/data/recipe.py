@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -14,6 +15,8 @@ from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.data.video import VideoFrames
+
+logger = logging.getLogger(__name__)
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 """What latents beside shards can be called: a part of a file's name."""
@@ -97,13 +100,26 @@ def open_source(source: Source, resolution: int, quarantine: Quarantine | None =
         case SetsSection():
             return _encoded(StoredSets(source.place, quarantine), source.encoded)
         case FoldersSection():
-            return SubjectFolders(source.place, resolution)
+            return _told(SubjectFolders(source.place, resolution, quarantine))
         case SingleSection():
             return _encoded(SinglePictures(source.place, quarantine, resolution), source.encoded)
         case MultiviewSection():
             return MultiviewAssets(source.place, source.backgrounds)
         case VideoSection():
             return VideoFrames(source.place, source.gap, quarantine)
+
+
+def _told(folders: SubjectFolders) -> SubjectFolders:
+    """The same, after a word on files that people would expect to be read."""
+    left_out = folders.left_out()
+    if left_out:
+        logger.warning(
+            "%d files of %s are left out; the first: %s `jedi data check` names all.",
+            len(left_out),
+            folders.source,
+            left_out[0].reason,
+        )
+    return folders
 
 
 def _encoded(collection: StoredSets | SinglePictures, name: str | None) -> SetCollection:

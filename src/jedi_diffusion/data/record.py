@@ -22,7 +22,8 @@ from jedi_diffusion.data.stacked import (
     unstack,
 )
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.pictures import FORMATS, check_pixels, open_picture, picture_size
+from jedi_diffusion.files import decode_text, json_bytes
+from jedi_diffusion.pictures import FORMATS, check_pixels, open_mask, open_picture, picture_size
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
@@ -105,7 +106,7 @@ class StoredSet:
         files = {
             self.kind: self.stacked,
             "txt": join_captions(self.captions).encode(),
-            "json": json.dumps(record, ensure_ascii=False).encode(),
+            "json": json_bytes(record),
         }
         return files if self.masks is None else {**files, MASKS: self.masks}
 
@@ -142,7 +143,7 @@ class StoredSet:
         check_captions(len(pictures), self.captions, name)
         masks = None
         if self.masks is not None:
-            masks = unstack(open_picture(self.masks, f"{name} (masks)").convert("L"), f"{name} (masks)")
+            masks = unstack(open_mask(self.masks, f"{name} (masks)"), f"{name} (masks)")
             if len(masks) != len(pictures):
                 raise DataError(f"{name} holds {len(pictures)} pictures but {len(masks)} masks.")
         numbers = range(len(pictures)) if chosen is None else chosen
@@ -169,10 +170,7 @@ def text_of(members: Mapping[str, bytes], name: str) -> str:
     """A sample's captions. Raises DataError if they are missing or not UTF-8."""
     if "txt" not in members:
         raise DataError(f"{name} has no captions (txt).")
-    try:
-        return members["txt"].decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"The captions of {name} are not UTF-8 text.") from error
+    return decode_text(members["txt"], f"The text of {name}")
 
 
 def json_of(members: Mapping[str, bytes], name: str) -> dict[str, Any]:

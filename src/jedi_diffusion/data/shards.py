@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -54,6 +54,10 @@ class Shards:
     def tars(self) -> list[tuple[str, ShardIndex]]:
         """Each tar that can be used, with its index, in order."""
         return list(zip(self._tars, self._indexes, strict=True))
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Yield each tar with the digest of its index, which holds the checksums of all its files."""
+        yield from ((tar, index.header.checksum) for tar, index in self.tars)
 
     def place_of(self, item: int) -> tuple[int, int]:
         """The number of the tar that sample number `item` is in, and its row there."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jedi_diffusion.errors import DataError, JeDiError, OutputError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import is_hidden, make_folder, natural_order, write_file
 
 WAITS = (0.2, 1.0, 3.0)
 """Seconds between attempts at a remote file."""
@@ -51,16 +51,32 @@ def length_of(url: str) -> int:
     return int(length)
 
 
+def stamp_of(url: str) -> str:
+    """What the store says of a file that changes with its content: its length and its tag or time.
+
+    Raises DataError that gives the file.
+    """
+    system, path = _system(url)
+    told = _tried(url, lambda: system.info(path))
+    kept = ("size", "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
+    return " ".join(f"{name}={told[name]}" for name in kept if told.get(name) is not None)
+
+
 def files_below(folder: str, endings: Sequence[str]) -> list[str]:
-    """Every file at any depth of a folder with one of these endings, in order of names.
+    """Every file at any depth of a folder with one of these endings, in natural order, hidden ones apart.
 
     Raises DataError if the folder is missing.
     """
     system, path = _system(folder)
     if not _tried(folder, lambda: system.isdir(path)):
         raise DataError(f"There is no folder {folder}.")
-    found = sorted(_tried(folder, lambda: system.find(path)))
-    wanted = [each for each in found if each.lower().endswith(tuple(endings))]
+    found = _tried(folder, lambda: system.find(path))
+    wanted = [
+        each
+        for each in sorted(found, key=natural_order)
+        if each.lower().endswith(tuple(endings))
+        and not any(map(is_hidden, each[len(path.rstrip("/")) :].strip("/").split("/")))
+    ]
     local = "file" in _protocols(system)
     return wanted if local else [system.unstrip_protocol(each) for each in wanted]
 
@@ -69,7 +85,7 @@ def holds_tars(place: str) -> bool:
     """Whether a place names tars (see `tars_of`), or is a folder with some."""
     if place.endswith(".tar") or re.fullmatch(COUNTED, place) or place.startswith(("http://", "https://")):
         return True
-    return any(not each.rpartition("/")[2].startswith(".") for each in files_below(place, [".tar"]))
+    return bool(files_below(place, [".tar"]))
 
 
 def tars_of(place: str) -> list[str]:
@@ -87,8 +103,7 @@ def tars_of(place: str) -> list[str]:
         return [place]
     if place.startswith(("http://", "https://")):
         raise UsageError(f"{place} cannot be listed: name its tars, as in {place}/{{00000..00041}}.tar")
-    # A name with a leading dot is a shard that is still being written.
-    found = [each for each in files_below(place, [".tar"]) if not each.rsplit("/", 1)[-1].startswith(".")]
+    found = files_below(place, [".tar"])  # a shard that is still being written has a hidden name
     if not found:
         raise DataError(f"There are no tars in {place}.")
     return found
@@ -102,13 +117,13 @@ def local_path(place: str) -> Path | None:
 
 
 def names_in(folder: str) -> list[str]:
-    """Names of what a folder holds, in order; none where there is no such folder. Raises DataError."""
+    """Names of what a folder holds, in natural order; none where there is no folder. Raises DataError."""
     system, path = _system(folder)
     system.invalidate_cache()
     if not _tried(folder, lambda: system.isdir(path)):
         return []
     found = _tried(folder, lambda: system.ls(path, detail=False))
-    return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+    return sorted((each.rstrip("/").rpartition("/")[2] for each in found), key=natural_order)
 
 
 def exists(url: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterator
+
 import numpy as np
 
 from jedi_diffusion.data.collection import chosen
@@ -11,6 +14,7 @@ from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.files import stem_of
 from jedi_diffusion.pictures import open_picture
 
 
@@ -22,7 +26,8 @@ class StackedFiles:
         self._pictures = [file for file in files_below(folder, endings) if not file.endswith(f".{MASKS}")]
         if not self._pictures:
             raise DataError(f"{folder} holds no pictures.")
-        self._others = set(files_below(folder, [".txt", ".json", f".{MASKS}"]))
+        others = files_below(folder, [".txt", ".json", f".{MASKS}"])
+        self._others = {unicodedata.normalize("NFC", _lowered(file)): file for file in others}
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -32,20 +37,28 @@ class StackedFiles:
 
     def captions(self, item: int) -> int:
         """The number of captions of set number `item`, 0 if they are missing."""
-        text = f"{self._stem(item)}.txt"
-        return len(split_captions(read_bytes(text).decode(errors="replace"))) if text in self._others else 0
+        text = self._others.get(f"{stem_of(self._pictures[item])}.txt")
+        return 0 if text is None else len(split_captions(read_bytes(text).decode(errors="replace")))
 
     def read(self, item: int) -> StoredSample:
         """The files of set number `item`. Raises DataError."""
-        picture, stem = self._pictures[item], self._stem(item)
+        picture = self._pictures[item]
+        stem = stem_of(picture)
         files = {picture.rpartition(".")[2].lower(): read_bytes(picture)}
         for ending in ("txt", "json", MASKS):
-            if f"{stem}.{ending}" in self._others:
-                files[ending] = read_bytes(f"{stem}.{ending}")
+            if other := self._others.get(f"{stem}.{ending}"):
+                files[ending] = read_bytes(other)
         return StoredSample(stem.rpartition("/")[2], picture, files)
 
-    def _stem(self, item: int) -> str:
-        return self._pictures[item].rpartition(".")[0]
+    def parts(self) -> Iterator[tuple[str, None]]:
+        """Yield every file."""
+        yield from ((file, None) for file in (*self._pictures, *self._others.values()))
+
+
+def _lowered(file: str) -> str:
+    """A file's path with its ending in lower case."""
+    ending = next(each for each in (f".{MASKS}", ".txt", ".json") if file.lower().endswith(each))
+    return file[: -len(ending)] + ending
 
 
 class StoredSets:
@@ -64,6 +77,9 @@ class StoredSets:
     def size(self, item: int) -> int:
         """The number of captions; that there are as many pictures is checked when the set is read."""
         return max(1, self._sets.captions(item))
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        yield from self._sets.parts()
 
     def shards(self) -> Shards:
         """The shards that hold the sets. Raises UsageError for a folder of files."""
@@ -109,6 +125,9 @@ class SinglePictures:
     def shards(self) -> Shards:
         """The shards that hold the pictures."""
         return self._shards
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        yield from self._shards.parts()
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
         return self.whole(item)

@@ -6,6 +6,7 @@ its video.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from jedi_diffusion.data.record import SubjectSet, text_of
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.files import stem_of
 
 END = 0.2
 """Seconds at the end of a video in which no frame is looked for: the last one begins before the end."""
@@ -34,6 +36,10 @@ class Clips(Protocol):
 
     def read(self, item: int) -> StoredSample:
         """Its mp4 and txt. Raises DataError."""
+        ...
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        """Every file or shard, as `SetCollection.parts`."""
         ...
 
 
@@ -59,6 +65,9 @@ class VideoFrames:
 
     def size(self, item: int) -> int:
         return 1 + int(max(0.0, self._clips.seconds(item) - END) / self.gap)
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        yield from self._clips.parts()
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
         times = spread(self._clips.seconds(item) - END, size, self.gap, generator)
@@ -101,6 +110,9 @@ class _ShardClips:
     def read(self, item: int) -> StoredSample:
         return self._shards.read(item)
 
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        yield from self._shards.parts()
+
 
 class _FolderClips:
     """Videos in a folder. A video's length is read when it is first drawn; many videos belong in shards."""
@@ -109,6 +121,7 @@ class _FolderClips:
         self._files = files_below(folder, [".mp4"])
         if not self._files:
             raise DataError(f"{folder} holds no videos (mp4).")
+        self._texts = {stem_of(file): file for file in files_below(folder, [".txt"])}
         self._known: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -127,5 +140,11 @@ class _FolderClips:
 
     def read(self, item: int) -> StoredSample:
         file = self._files[item]
-        files = {"mp4": read_bytes(file), "txt": read_bytes(file[: -len("mp4")] + "txt")}
-        return StoredSample(file, file, files)
+        text = self._texts.get(stem_of(file))
+        if text is None:
+            raise DataError(f"{file} has no caption (txt) beside it.")
+        return StoredSample(file, file, {"mp4": read_bytes(file), "txt": read_bytes(text)})
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        texts = (self._texts.get(stem_of(file)) for file in self._files)
+        yield from ((file, None) for file in (*self._files, *(text for text in texts if text is not None)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import PictureError
-from jedi_diffusion.pictures import WHITE, open_picture
+from jedi_diffusion.pictures import WHITE, open_mask
 
 MASK_ENDING = ".mask.png"
 """The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
@@ -44,7 +44,7 @@ def mask_beside(picture: Path) -> Path:
 
 def read_mask(data: bytes, name: str, size: tuple[int, int]) -> Mask:
     """(H, W) from the bytes of a mask picture, for a picture of `size` = (W, H). Raises PictureError."""
-    mask = open_picture(data, name, decode_size=MAX_SIDE).convert("L")
+    mask = open_mask(data, name)
     if mask.size != size:
         raise PictureError(
             f"The mask {name} has {mask.width}x{mask.height} pixels, its picture {size[0]}x{size[1]}."

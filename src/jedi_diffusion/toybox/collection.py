@@ -1,5 +1,7 @@
 """The toybox as a collection of sets by number, one source of a training mixture among others."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
@@ -26,6 +28,10 @@ class ToyboxSets:
 
     def size(self, item: int) -> int:
         return self.pictures
+
+    def parts(self) -> Iterator[tuple[str, str | None]]:
+        """Yield nothing: the pictures are a function of the recipe."""
+        return iter(())
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
         subject = world.sample_subject(item)

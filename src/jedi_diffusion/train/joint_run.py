@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from jedi_diffusion import conditioning
+from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import replaced_folder
@@ -26,6 +27,7 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_trainer import JointTrainer
 from jedi_diffusion.train.lora import save_lora
 from jedi_diffusion.train.samples import sample_sheet
+from jedi_diffusion.train.state import checkpoints
 
 SHOWN = 4
 """Sets on a sheet of samples."""
@@ -87,7 +89,8 @@ class JointRun:
 
     `base` is where the recipe's base lies, if its name does not say so. The folder gets log.jsonl,
     samples-*.png, state/ with checkpoints, and at the end model/, or lora/ where the recipe trains adapters.
-    Raises DataError if latents were encoded by others than the base's networks.
+    Raises DataError if latents were encoded by others than the base's networks, RecipeError if the run began
+    on other data than there is now.
     """
 
     def __init__(
@@ -99,6 +102,9 @@ class JointRun:
         base: str | None = None,
     ) -> None:
         self.recipe, self.mixture, self.folder, self.accelerator = recipe, mixture, folder, accelerator
+        if accelerator.is_main_process:
+            begun = bool(checkpoints(folder / "state"))
+            check_unchanged(folder / "data.jsonl", [each.collection for each in mixture.sources], begun)
         self.pipeline = load_base(recipe.base if base is None else base)
         if recipe.fresh_unet:
             put_fresh_unet(self.pipeline, recipe.seed)
