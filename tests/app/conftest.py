@@ -2,19 +2,26 @@
 
 import asyncio
 import contextlib
+import gc
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from fakes import CARD, FakeRunner
+from PIL import Image
 from servers import Running
 
 from jedi_diffusion.app.application import Access, make_application
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Runner
+from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
+from jedi_diffusion.app.session import Example
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +75,52 @@ def serve() -> Iterator[Callable[..., Running]]:
 @pytest.fixture
 def running(serve: Callable[..., Running]) -> Running:
     return serve()
+
+
+class TwoExamples:
+    """Subjects of one colour each."""
+
+    def fixed(self) -> list[Example]:
+        return [
+            Example("a robot", Image.new("RGB", (16, 16), "red")),
+            Example("a dog", Image.new("RGB", (16, 16))),
+        ]
+
+    def surprise(self, seed: int) -> Example:
+        return Example("an owl", Image.new("RGB", (16, 16), "blue"))
+
+
+def zebras(prompts: list[str]) -> list[str]:
+    return ["zebra"] if any("zebra" in prompt for prompt in prompts) else []
+
+
+@pytest.fixture
+def served(serve: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
+    """Starts a server with the page, which knows no zebra; `page` are settings of `Page`."""
+    pages: list[Page] = []
+
+    def start(page: dict | None = None, **settings: object) -> Running:
+        def mount(service: Service) -> Callable:
+            pages.append(Page(service, TwoExamples(), **(page or {})))
+            return pages[-1].mount
+
+        running = serve(page=mount, service={"unknown_words": zebras}, **settings)
+        running.page = pages[-1]
+        return running
+
+    yield start
+    for each in pages:
+        each.close()
+    gc.collect()  # while these tests' filters hold
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -7,6 +7,7 @@ import httpx
 from fakes import FakeRunner
 
 from jedi_diffusion.app.engine import Engine
+from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.server import Server
 
 
@@ -19,6 +20,7 @@ class Running:
     runner: FakeRunner
     server: Server
     thread: threading.Thread
+    page: Page | None = None
 
     def stop(self) -> None:
         self.server.should_exit = True

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from jedi_diffusion.app.fields import FieldError, UnknownModelError
 from jedi_diffusion.app.jobs import CancelledJobError, ClosedError, DeadlineError, QueueFullError
 from jedi_diffusion.app.metrics import Metrics
-from jedi_diffusion.app.uploads import MediaTypeError, TooLargeError
+from jedi_diffusion.app.uploads import MediaTypeError, NoRoomError, TooLargeError
 from jedi_diffusion.errors import JeDiError, PictureError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ KINDS: list[tuple[type[JeDiError], int, str, str]] = [
     (UsageError, 400, INVALID, "bad_request"),
     (QueueFullError, 429, "rate_limit_error", "queue_full"),
     (CancelledJobError, 409, INVALID, "cancelled"),
+    (NoRoomError, 503, SERVER, "no_room"),
     (ClosedError, 503, SERVER, "shutting_down"),
     (DeadlineError, 504, SERVER, "deadline"),
     (JeDiError, 500, SERVER, "failed"),

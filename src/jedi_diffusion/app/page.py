@@ -6,19 +6,20 @@ import asyncio
 import html
 import os
 import secrets
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from PIL import Image
+from starlette.routing import Mount
 
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.page_gate import PageGate
 from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP
+from jedi_diffusion.app.private_folder import PrivateFolder
+from jedi_diffusion.app.received import Received
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.session import (
     MAX_PHOTOS,
@@ -36,7 +37,7 @@ from jedi_diffusion.app.session import (
     status_of,
     write_zip,
 )
-from jedi_diffusion.app.uploads import MAX_PHOTO, shown_name
+from jedi_diffusion.app.uploads import MAX_PHOTO
 from jedi_diffusion.errors import JeDiError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -51,28 +52,31 @@ COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached",
 
 
 class Page:
-    """The page over one service. Photos and pictures live in a temporary folder, which other users of the
-    machine cannot read, and which goes with the server."""
+    """The page over one service. Photos and pictures live in a `PrivateFolder`, which goes with `close`."""
 
     def __init__(self, service: Service, examples: Examples | None = None) -> None:
         self.service, self.examples = service, examples
-        self._folder = tempfile.TemporaryDirectory(prefix="jedi-page-")
-        self.folder = Path(self._folder.name).resolve()
-        # Gradio's own place for uploads is one that every user of the machine can read.
-        os.environ["GRADIO_TEMP_DIR"] = str(self.folder / "uploads")
+        self._folder = PrivateFolder()
+        self.folder = self._folder.path
+        self._shown_files = self.folder / "shown"
+        # Gradio takes as uploaded, and serves, what is in this folder; its own one is open to other users.
+        os.environ["GRADIO_TEMP_DIR"] = str(self._shown_files)
+        self.received = Received(self._shown_files / "received")
         self._fixed = list(examples.fixed()) if examples else []
         self.blocks = self._build()
 
+    def close(self) -> None:
+        """Delete the visitors' photos and pictures."""
+        self._folder.close()
+
     def mount(self, app: FastAPI) -> None:
         """Serve the page at /, below the routes that are there already."""
-        app.add_middleware(PageGate, folder=self.folder)
         gr.mount_gradio_app(
             app,
             self.blocks,
             "/",
             footer_links=[],
             run_history=False,
-            allowed_paths=[str(self.folder)],
             max_file_size=MAX_PHOTO,
             show_error=False,
             ssr_mode=False,
@@ -85,10 +89,17 @@ class Page:
             ),
             css=CSS,
         )
+        # Gradio checks paths, and serves no SVG in place, only in what it believes to have launched itself.
+        self.blocks.has_launched = self.blocks.is_running = True
+        mounted = app.router.routes[-1]
+        assert isinstance(mounted, Mount)
+        mounted.app = PageGate(mounted.app, self.received, self._shown_files)
 
     def _build(self) -> gr.Blocks:
         cache = (CACHE_SECONDS, CACHE_SECONDS)
-        with gr.Blocks(title="jedi-diffusion", analytics_enabled=False, delete_cache=cache) as blocks:
+        with PageBlocks(
+            self.received, title="jedi-diffusion", analytics_enabled=False, delete_cache=cache
+        ) as blocks:
             session = gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=self.leave)
             gr.Markdown(f"# New pictures of your subject\n\n{self.service.card.about}", elem_id="about")
             with gr.Row():
@@ -121,7 +132,6 @@ class Page:
             height=96,
             elem_id="photos",
         )
-        only_uploads(files)
         picked = gr.Gallery(
             [(each.picture, each.what) for each in self._fixed],
             label="Or a subject new to the model",
@@ -210,9 +220,9 @@ class Page:
     def upload(self, files: list[str] | None, session: Session) -> tuple[Any, ...]:
         """Adds the photos that can be read, and says which cannot; the field is empty again."""
         new = []
-        for number, path in enumerate(files or (), start=1):
-            with warned():
-                new.append(read_photo(path, shown_name(path, number)))
+        for handle in files or ():
+            with warned(), self.received.taken(handle) as path:
+                new.append(read_photo(path, path.name))
         with warned():
             session.give_photos([*(each for each in session.photos if not each.is_example), *new])
         return None, *self._photos_shown(session)
@@ -385,13 +395,16 @@ def told() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def only_uploads(component: Any) -> None:
-    """Gradio fetches files that a request gives as addresses; this page takes none but uploads."""
-    move = component.async_move_resource_to_block_cache
+class PageBlocks(gr.Blocks):
+    """Blocks that take no file in any of their inputs but those that were received."""
 
-    async def checked(path: Any) -> Any:
-        if "://" in str(path):
-            raise gr.Error("A photo must be uploaded; addresses are not read.", print_exception=False)
-        return await move(path)
+    def __init__(self, received: Received, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.received = received
 
-    component.async_move_resource_to_block_cache = checked
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> Any:
+        with told():
+            self.received.check(inputs)
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from jedi_diffusion.app.fetch import Fetcher
 from jedi_diffusion.app.fields import FieldError, fitted
-from jedi_diffusion.errors import PictureError
+from jedi_diffusion.errors import JeDiError, PictureError
 from jedi_diffusion.limits import MAX_REFERENCES
 from jedi_diffusion.pictures import open_picture
 
@@ -35,6 +35,10 @@ DECODERS = 2
 
 class TooLargeError(PictureError):
     """A photo or a body has more bytes than are accepted."""
+
+
+class NoRoomError(JeDiError):
+    """So many uploads are on their way or wait to be read that there is no room for another."""
 
 
 class MediaTypeError(PictureError):
