@@ -17,7 +17,7 @@ from starlette.routing import Mount
 
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.page_gate import PageGate
-from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP
+from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP, WRITTEN
 from jedi_diffusion.app.private_folder import PrivateFolder
 from jedi_diffusion.app.received import Received
 from jedi_diffusion.app.service import Service, asleep, woken_by
@@ -169,7 +169,7 @@ class Page:
             max_length=20_000,
             elem_id="prompts",
         )
-        words = gr.HTML(elem_id="words")
+        words = gr.Markdown(elem_id="words", **WRITTEN)
         label = "Stay close to my photos, or follow my prompt"
         balance = gr.Slider(-1, 1, 0, step=0.1, label=label, elem_id="balance", elem_classes="ends")
         with gr.Row():
@@ -200,7 +200,7 @@ class Page:
 
     def _results(self, session: gr.State, controls: list[Any]) -> list[Any]:
         """The components that `generate` changes."""
-        status = gr.HTML(said("Your pictures will appear here."), elem_id="status")
+        status = gr.Markdown(said("Your pictures will appear here."), elem_id="status", **WRITTEN)
         preview = gr.Gallery(label="In the making", elem_id="preview", visible=False, **STRIP)
         made = gr.Gallery(label="Pictures of this session", elem_id="made", visible=False, **SHOWN)
         with gr.Column(visible=False) as picture:

@@ -59,3 +59,6 @@ STRIP: dict[str, Any] = {
 }
 SHOWN: dict[str, Any] = STRIP | {"allow_preview": True, "buttons": ["download", "fullscreen"]}
 """How galleries look."""
+WRITTEN: dict[str, Any] = {"sanitize_html": False, "latex_delimiters": []}
+"""How HTML of our own is shown, in which all that comes from outside is escaped. gr.HTML would evaluate
+scripts to show it, which the policy of the page forbids."""
