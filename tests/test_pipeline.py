@@ -12,14 +12,15 @@ from diffusers import (
     LCMScheduler,
     StableDiffusionPipeline,
 )
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
-from jedi_diffusion.diffusion import spawn_generators
 from jedi_diffusion.diffusion.guidance import MODES
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.model import JointDenoiser, coupled_slope, make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.request import family_of
 
 
 def fill_new_channels(unet):
@@ -175,21 +176,6 @@ def test_null_sets_differ_with_references_and_agree_when_cached(pipe, photos):
         assert torch.allclose(joint, single, atol=1e-3) is same
 
 
-def test_without_references_the_untrained_model_is_the_base_pipeline(tmp_path):
-    base = StableDiffusionPipeline(
-        **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-    base.save_pretrained(tmp_path)
-    base.set_progress_bar_config(disable=True)
-    pipe = JeDiPipeline.from_single_image_model(tmp_path)
-    pipe.set_progress_bar_config(disable=True)
-    noise = torch.randn(4, 8, 8, generator=spawn_generators(0, 1)[0])[None]
-    settings = {"num_inference_steps": 4, "guidance_scale": 5.0}
-    ours = latents(pipe, "a dog on the beach", **settings)
-    theirs = base("a dog on the beach", latents=noise, output_type="latent", **settings).images
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
 def test_the_untrained_model_personalizes_by_coupling_and_replacement(tmp_path, photos):
     base = StableDiffusionPipeline(
         **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -315,6 +301,8 @@ def test_an_inpainting_model_keeps_its_nine_channels(tmp_path):
 def test_a_single_image_model_is_refused_with_the_way_to_convert_it():
     with pytest.raises(ModelError, match="from_single_image_model"):
         JeDiPipeline(**sd_parts())
+    with pytest.raises(ValueError, match="from_single_image_model"):  # what diffusers' users catch
+        JeDiPipeline(**sd_parts())
 
 
 def test_a_hub_id_is_fetched_as_safetensors_and_checked_like_a_folder(pipe, tmp_path, monkeypatch):
@@ -340,6 +328,14 @@ def test_a_model_that_is_not_there_is_named():
             load("/nowhere/at/all")
 
 
+def test_what_is_wrong_with_a_model_is_said_once(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"^You are trying to load the model files of the `variant=fp16`, but"
+    ):
+        JeDiPipeline.from_pretrained(tmp_path, variant="fp16")
+
+
 def test_half_precision_samples(tmp_path, photos):
     build(sd_parts()).save_pretrained(tmp_path)
     pipe = JeDiPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
@@ -347,6 +343,21 @@ def test_half_precision_samples(tmp_path, photos):
     for coupling in ("joint", "cached"):
         assert latents(pipe, "a dog", photos[:1], coupling=coupling).isfinite().all()
     assert pipe("a dog", photos[:1], num_inference_steps=1).images[0].size == (64, 64)
+
+
+def test_callbacks_see_what_the_network_takes_the_picture_to_be(pipe, photos, monkeypatch):
+    """Of the last step of DDIM that is the result; of the first it is not the noise that goes on."""
+    seen = []
+
+    def look(_pipeline, _step, _timestep, tensors):
+        seen.append(tensors)
+
+    config = pipe.scheduler.config
+    monkeypatch.setattr(pipe, "scheduler", type(pipe.scheduler).from_config(config, set_alpha_to_one=True))
+    made = latents(pipe, "a dog", photos[:1], callback_on_step_end=look)
+    assert [list(each) for each in seen] == [pipe._callback_tensor_inputs] * 3
+    torch.testing.assert_close(seen[-1]["clean_latents"], made, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(seen[0]["clean_latents"], seen[0]["latents"], atol=0.1)
 
 
 def test_callback_and_interrupt(pipe, photos):
@@ -364,15 +375,65 @@ def test_callback_and_interrupt(pipe, photos):
     assert latents(pipe, "a dog", photos[:1]).abs().max() > 0
 
 
-def test_a_generator_gives_the_same_pictures_again_and_none_follows_the_global_seed(pipe):
+def test_one_generator_is_the_first_pictures_and_goes_on_in_the_next_call(pipe, photos):
+    """As in diffusers: a list of it alone gives the same picture, and each call draws anew from it."""
+    alone = [latents(pipe, "a dog", photos[:1], generator=made) for made in (generator(3), [generator(3)])]
+    assert torch.equal(*alone)
     one = generator(3)
-    assert torch.equal(latents(pipe, "a dog", generator=one), latents(pipe, "a dog", generator=one))
+    calls = [latents(pipe, "a dog", photos[:1], generator=one) for _ in range(2)]
+    assert torch.equal(calls[0], alone[0])
+    assert not torch.allclose(*calls, atol=1e-3)
+    own = generator(3)
+    listed = [own, *family_of(own, 3)[1:]]
+    both = [
+        latents(pipe, "a dog", photos[:1], num_images_per_prompt=3, generator=g)
+        for g in (generator(3), listed)
+    ]
+    assert torch.equal(*both)
+    torch.testing.assert_close(both[0][:1], alone[0], rtol=0, atol=1e-4)
+
+
+def test_no_generator_follows_the_global_seed(pipe):
     torch.manual_seed(0)
     first = latents(pipe, "a dog", generator=None)
     second = latents(pipe, "a dog", generator=None)
     torch.manual_seed(0)
     assert torch.equal(latents(pipe, "a dog", generator=None), first)
     assert not torch.equal(first, second)
+
+
+def test_given_latents_take_the_place_of_the_targets_noise_alone(pipe, photos):
+    noise = torch.randn(2, 4, 8, 8, generator=generator(7))
+    pair = [generator(1), generator(2)]
+    both = latents(pipe, ["a dog", "a robot"], photos[:1], latents=noise, generator=pair)
+    for number, prompt in enumerate(("a dog", "a robot")):
+        own = generator(number + 1)
+        alone = latents(pipe, prompt, photos[:1], latents=noise[number : number + 1], generator=own)
+        torch.testing.assert_close(alone, both[number : number + 1], rtol=0, atol=1e-4)
+    drawn = torch.randn(1, 4, 8, 8, generator=generator(5))
+    given, own = (
+        latents(pipe, "a dog", **{"generator": generator(5)} | more) for more in ({"latents": drawn}, {})
+    )
+    assert torch.equal(given, own)
+    for wrong in (drawn[:, :3], drawn[..., :4], drawn.expand(2, -1, -1, -1), drawn * NAN):
+        with pytest.raises(UsageError, match="latents"):
+            latents(pipe, "a dog", latents=wrong)
+
+
+def test_switches_of_diffusers_leave_the_coupling_in_place(photos):
+    pipe = JeDiPipeline(**build(sd_parts()).components, distance_slope=2.0)
+    pipe.set_progress_bar_config(disable=True)
+    before = latents(pipe, "a dog", photos[:2])
+    switches = [
+        pipe.enable_attention_slicing,
+        lambda: pipe.enable_attention_slicing(1),
+        pipe.disable_attention_slicing,
+        lambda: pipe.unet.set_attn_processor(AttnProcessor2_0()),
+    ]
+    for switch in switches:
+        switch()
+        torch.testing.assert_close(latents(pipe, "a dog", photos[:2]), before, rtol=1e-4, atol=1e-4)
+        assert coupled_slope(pipe.unet) == 2
 
 
 def test_words_the_model_never_saw_are_named_once(photos, caplog):

@@ -51,7 +51,9 @@ def run_call(
     after_step: Callable[[int, Any], None],
     attention_record: AttentionRecord | None = None,
 ) -> list[Image.Image]:
-    """A picture for each prompt, from its own seed. after_step(step from 0, latents (T, C, H, W)).
+    """A picture for each prompt, from its own seed.
+
+    after_step(step from 0, clean latents (T, C, H, W)): what the network takes the pictures to be by then.
 
     What after_step raises ends the call. attention_record: see `JeDiPipeline.__call__`.
     Raises JeDiError, also when memory runs out.
@@ -61,7 +63,7 @@ def run_call(
     how = call.sampling
 
     def callback(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        after_step(step, tensors["latents"])
+        after_step(step, tensors["clean_latents"])
         return {}
 
     captions = list(call.captions) if call.references else []

@@ -25,8 +25,11 @@ class DataError(JeDiError):
     """Training data cannot be used: a damaged tar, a stale index, captions that do not match the pictures."""
 
 
-class ModelError(JeDiError):
-    """A model folder or checkpoint cannot be used: a missing, damaged, pickled or ill-shaped file."""
+class ModelError(JeDiError, ValueError):
+    """A model folder or checkpoint cannot be used: a missing, damaged, pickled or ill-shaped file.
+
+    A ValueError too, as diffusers' loaders raise for the same.
+    """
 
 
 class RecipeError(UsageError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jedi_diffusion.errors import ModelError
+from jedi_diffusion.errors import JeDiError, ModelError
 from jedi_diffusion.model.checkpoint import check_model_folder
 
 PathOrId = str | os.PathLike[Any]
@@ -38,6 +38,8 @@ def load_errors(path_or_id: PathOrId) -> Iterator[None]:
     """Turns what the libraries raise about a model into a ModelError that names it, with their first line."""
     try:
         yield
+    except JeDiError:
+        raise
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The model {os.fspath(path_or_id)} cannot be loaded: {reason}") from error

@@ -37,17 +37,26 @@ from jedi_diffusion.diffusion import (
     GuidanceMode,
     NullSet,
     SamplingPlan,
+    Step,
     draw_noise,
     plan_guidance,
     sample,
 )
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.model import AttentionRecord, JointDenoiser, coupled_slope, install_coupling, make_joint
+from jedi_diffusion.model import (
+    AttentionRecord,
+    JointDenoiser,
+    coupled_slope,
+    install_coupling,
+    is_joint,
+    make_joint,
+)
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.request import (
     Request,
     check_choice,
+    check_latents,
     check_recordable,
     checked_count,
     checked_temperature,
@@ -101,7 +110,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
-    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+    _callback_tensor_inputs = ["latents", "clean_latents"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -216,6 +225,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         height: int | None = None,
         width: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
         callback_on_step_end: Callback | None = None,
         attention_record: AttentionRecord | None = None,
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
@@ -234,9 +244,13 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
         temperature: 0 to 1, what the first noise is scaled by (`SamplingPlan`); None: the model's own.
         height, width: pixels, by default the UNet's own size.
-        generator: one a picture, or one for all: picture k then depends on its initial seed and k only, so a
-        second call with the same object gives the same pictures. None draws a seed from torch's global state.
-        callback_on_step_end(pipeline, step, timestep, {"latents": (T, C, H, W)}) may return other latents.
+        generator: one a picture, or one for all: the first picture then draws from it, as from a list of it
+        alone, and picture k from one of its own, which depends on the state that it has now and on k only.
+        None draws a seed from torch's global state.
+        latents: (T, C, H, W) of unit variance, in place of the noise that targets would draw.
+        callback_on_step_end(pipeline, step, timestep, tensors): of the tensors (T, C, H, W), "latents" go on
+        to the next step, and it may return others; "clean_latents" are what the network takes the pictures to
+        be, for previews.
         attention_record: takes down where the targets look (Figure 5), in the branch of guidance with most
         conditions; references come first among the pictures of its maps. The pictures stay the same.
         Everything is checked before the first forward; raises UsageError.
@@ -256,11 +270,13 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             temperature=self._own_temperature if temperature is None else temperature,
             size=(height, width),
             generator=generator,
+            latents=latents,
             attention_record=attention_record,
         )
         self._num_timesteps = len(request.scheduler.timesteps)
-        latents = self._sample(request, callback_on_step_end)
-        images = self._to_output(latents, output_type)
+        self._couple()
+        made = self._sample(request, callback_on_step_end)
+        images = self._to_output(made, output_type)
         self.maybe_free_model_hooks()
         return JeDiPipelineOutput(images=images) if return_dict else (images,)
 
@@ -278,6 +294,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         temperature: float,
         size: tuple[int | None, int | None],
         generator: torch.Generator | Sequence[torch.Generator] | None,
+        latents: Tensor | None,
         attention_record: AttentionRecord | None,
     ) -> Request:
         """All of a call's checks; nothing has run on a network yet."""
@@ -298,6 +315,8 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if attention_record is not None:
             check_recordable(len(references), plan)
         height, width = picture_size(*size, self.unet.config.sample_size, self.vae_scale_factor)
+        if latents is not None:
+            check_latents(latents, (len(targets), *self._latent_shape(height, width)))
         request = Request(
             prompts=targets,
             captions=captions,
@@ -309,6 +328,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             null_set=null_set,
             joint_targets=joint_targets,
             temperature=checked_temperature(temperature),
+            latents=latents,
             attention_record=attention_record,
         )
         self._report_unknown_words([*prompts, *captions])
@@ -320,6 +340,13 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             listed = ", ".join(dict.fromkeys(words))
             logger.warning("The model does not know these words and leaves them out: %s.", listed)
 
+    def _couple(self) -> None:
+        """Couple the UNet again after one of diffusers' switches (attention slicing, default processors) has
+        put plain attention in its place."""
+        if not is_joint(self.unet):
+            config: Any = self.config
+            install_coupling(self.unet, config.distance_slope)
+
     def _sample(self, request: Request, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
         sets = self._encode_sets(request)
@@ -329,14 +356,15 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if request.coupling == "cached":
             plan = self._run_references_once(denoiser, plan)
         plan = replace(plan, attention_record=request.attention_record, temperature=request.temperature)
-        noise = draw_noise(plan.batch, request.generators)
+        noise = draw_noise(plan.batch, request.generators, request.latents)
         with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
 
-            def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor | None:
+            def after_step(step: Step) -> Tensor | None:
                 bar.update()
                 if callback is None:
                     return None
-                return (callback(self, step, timestep, {"latents": latents}) or {}).get("latents")
+                tensors = {"latents": step.latents, "clean_latents": step.clean}
+                return (callback(self, step.number, step.timestep, tensors) or {}).get("latents")
 
             return sample(
                 denoiser,

@@ -20,6 +20,7 @@ class Request:
     """One prompt and one generator a target, one caption a reference; pixels (R, 3, H, W) in [-1, 1].
 
     scheduler: a copy of the pipeline's, set to the steps of this call. temperature: scales the first noise.
+    latents: the targets' first noise (T, C, H, W), None to draw it.
     attention_record: of `model.AttentionRecord`, or None.
     """
 
@@ -33,6 +34,7 @@ class Request:
     null_set: NullSet
     joint_targets: bool
     temperature: float = 1.0
+    latents: Tensor | None = None
     attention_record: Any = None
 
     @property
@@ -98,19 +100,41 @@ def one_caption_each(captions: str | Sequence[str] | None, references: int) -> l
 def one_generator_each(
     generator: torch.Generator | Sequence[torch.Generator] | None, pictures: int
 ) -> list[torch.Generator]:
-    """One generator a picture: the given ones, or children of one seed (None: from torch's global state).
+    """One generator a picture: the given ones, or a single one and its children (`family_of`), or children
+    of a seed from torch's global state (None).
 
     Raises UsageError for another count.
     """
     if generator is None:
         return spawn_generators(int(torch.randint(2**63 - 1, ())), pictures)
     if isinstance(generator, torch.Generator):
-        return spawn_generators(generator.initial_seed(), pictures)
+        return family_of(generator, pictures)
     if len(generator) != pictures:
         raise UsageError(
             f"There are {len(generator)} generators for {pictures} pictures; give one each, or one."
         )
     return list(generator)
+
+
+def family_of(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """The generator itself, then children of the state that it has now, which stays as it is.
+
+    As everywhere in diffusers, the first picture draws from the generator that was given, so that it is the
+    one that a list of it alone gives, and the next call goes on where this one ended. Unlike there, picture
+    k does not depend on how much is drawn for those before it.
+    """
+    twin = torch.Generator(generator.device)
+    twin.set_state(generator.get_state())
+    seed = int(torch.randint(2**63 - 1, (), generator=twin, device=twin.device))
+    return [generator, *spawn_generators(seed, count - 1, twin.device)]
+
+
+def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises UsageError for first latents of another shape, or that hold NaN or infinity."""
+    if tuple(latents.shape) != shape:
+        raise UsageError(f"latents have the shape {tuple(latents.shape)}, but must have {shape}.")
+    if not bool(torch.isfinite(latents).all()):
+        raise UsageError("latents hold NaN or infinity.")
 
 
 def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:

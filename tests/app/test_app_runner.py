@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from fakes import wait
 from PIL import Image
 
@@ -106,6 +107,24 @@ def test_a_call_ends_in_the_step_in_which_nobody_waits(runner) -> None:
     with pytest.raises(StoppedError):
         runner.run(Call(["a robot"], [0], [], [], SAMPLING), stop)
     assert seen == [0]
+
+
+def test_previews_show_what_the_picture_will_be_and_not_its_noise(runner, monkeypatch) -> None:
+    """A network that knows its picture: the preview of the first step is that picture."""
+    wanted = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    levels = runner.pipe.scheduler.alphas_cumprod
+
+    def oracle(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        return (noisy - levels[timestep].sqrt() * wanted) / (1 - levels[timestep]).sqrt()
+
+    monkeypatch.setattr(runner.pipe, "make_denoiser", lambda _: oracle)
+    shown: list[Image.Image] = []
+    call = Call(["a"], [0], [], [], SAMPLING)
+    runner.run(call, lambda step, preview: shown.extend(preview()))
+    (picture,) = runner.pipe.image_processor.postprocess(runner.pipe.decode_latents(wanted).detach())
+    assert len(shown) == 3
+    for each in shown:
+        assert np.abs(np.asarray(each, int) - np.asarray(picture, int)).max() <= 1
 
 
 def test_previews_are_pictures_of_the_right_size(runner) -> None:

@@ -53,8 +53,8 @@ class Runner(Protocol):
         """A picture for each prompt of the call.
 
         after_step(step from 0, preview) runs after every step; what it raises ends the call at once.
-        preview() decodes the pictures as they are at that step. Step -1 says that the call is (again) at its
-        beginning; a runner that waits says the latest step again.
+        preview() decodes what the model takes the pictures to be at that step. Step -1 says that the call is
+        (again) at its beginning; a runner that waits says the latest step again.
         """
 
 

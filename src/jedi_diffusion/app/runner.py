@@ -52,8 +52,8 @@ class PipelineRunner:
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
         """See `Runner`. Raises JeDiError."""
 
-        def look(step: int, latents: Any) -> None:
-            after_step(step, lambda: self._decode(latents))
+        def look(step: int, clean_latents: Any) -> None:
+            after_step(step, lambda: self._decode(clean_latents))
 
         return run_call(self.pipe, call, look)
 

@@ -8,12 +8,14 @@ from jedi_diffusion.diffusion.guidance import (
     plan_guidance,
     staged_guidance,
 )
+from jedi_diffusion.diffusion.levels import NoiseLevel, level_of_step
 from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
 from jedi_diffusion.diffusion.replacement import renoise
 from jedi_diffusion.diffusion.sampler import (
     CachedReferences,
     NullSet,
     SamplingPlan,
+    Step,
     draw_noise,
     sample,
     spawn_generators,
@@ -27,10 +29,13 @@ __all__ = [
     "GuidanceMode",
     "JointLoss",
     "NoiseDraw",
+    "NoiseLevel",
     "NullSet",
     "SamplingPlan",
+    "Step",
     "draw_noise",
     "joint_guidance",
+    "level_of_step",
     "plan_guidance",
     "renoise",
     "sample",

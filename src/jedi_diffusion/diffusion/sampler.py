@@ -17,11 +17,28 @@ from torch import Tensor
 
 from jedi_diffusion.diffusion.denoiser import Denoiser
 from jedi_diffusion.diffusion.guidance import Condition, Guidance
+from jedi_diffusion.diffusion.levels import level_of_step
 from jedi_diffusion.diffusion.replacement import renoise
 from jedi_diffusion.sets import SetBatch
 
 NullSet = Literal["joint", "single"]
-StepCallback = Callable[[int, Tensor, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that is done: its number from 0, its timestep (), and the targets (T, C, H, W) as they are.
+
+    latents: what goes on to the next step, in the scheduler's own scale. clean: what the network took the
+    clean latents for at this step, which shows early what the picture will be.
+    """
+
+    number: int
+    timestep: Tensor
+    latents: Tensor
+    clean: Tensor
+
+
+StepCallback = Callable[[Step], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,8 @@ def sample(
     """The targets' clean latents (T, C, H, W), in the order of the batch; as far as they came if stopped.
 
     scheduler: any of diffusers' SD family after `set_timesteps`; its state is used up. noise (I, C, H, W):
-    see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step,
-    timestep, latents) runs after each step and may return other latents. should_stop() is asked before each.
+    see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step)
+    runs after each step and may return other latents. should_stop() is asked before each.
     """
     layout = _lay_out(plan)
     coupling: Literal["joint", "cached"] = "joint" if plan.cached is None else "cached"
@@ -83,27 +100,31 @@ def sample(
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # else repeated timesteps would be looked up by value
     options = _step_options(scheduler, generators)
+    noisy = torch.empty_like(noise)
     for step, timestep in enumerate(scheduler.timesteps):
         if should_stop():
             break
-        pictures = torch.empty_like(noise)
-        pictures[~given] = latents
-        pictures[given] = renoise(scheduler, references, reference_noise, timestep)
-        noisy = scheduler.scale_model_input(pictures[layout.rows], timestep)
+        level = level_of_step(scheduler, timestep, noise)
+        noisy[~given] = scheduler.scale_model_input(latents, timestep)
+        noisy[given] = renoise(references, reference_noise, level)
         more = {"reference_cache": layout.reference_cache, **_recording(plan, layout, step)}
-        predictions = denoiser(noisy, timestep, layout.batch, coupling=coupling, **more)
+        predictions = denoiser(noisy[layout.rows], timestep, layout.batch, coupling=coupling, **more)
         guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
-        changed = callback(step, timestep, latents) if callback else None
-        latents = latents if changed is None else changed
+        if callback is not None:
+            clean = level.clean(noisy[~given], guided, scheduler.config.prediction_type)
+            changed = callback(Step(step, timestep, latents, clean))
+            latents = latents if changed is None else changed
     return latents
 
 
-def draw_noise(batch: SetBatch, generators: Sequence[torch.Generator]) -> Tensor:
+def draw_noise(
+    batch: SetBatch, generators: Sequence[torch.Generator], latents: Tensor | None = None
+) -> Tensor:
     """Noise for every picture, (I, C, H, W) float32 on the batch's device.
 
-    A target's noise comes from its own generator; then a set's references draw from its first's.
-    A picture is so the same alone or in a larger call.
+    A target's noise comes from its own generator, or is its row of `latents` (T, C, H, W) where these are
+    given; then a set's references draw from its first's. A picture is so the same alone or in a larger call.
     """
     noise = torch.empty_like(batch.latents, dtype=torch.float32)
     given = batch.is_reference.tolist()
@@ -113,17 +134,20 @@ def draw_noise(batch: SetBatch, generators: Sequence[torch.Generator]) -> Tensor
         rows = range(start, start + size)
         own = {row: next(remaining) for row in rows if not given[row]}
         first = next(iter(own.values()), None)
-        for row, generator in [*own.items(), *((row, first) for row in rows if given[row])]:
+        drawn = [] if latents is not None else list(own.items())
+        for row, generator in [*drawn, *((row, first) for row in rows if given[row])]:
             device = generator.device if generator else None
             noise[row] = torch.randn(noise.shape[1:], generator=generator, device=device)
         start += size
+    if latents is not None:
+        noise[~batch.is_reference] = latents.to(noise)
     return noise
 
 
-def spawn_generators(seed: int, count: int) -> list[torch.Generator]:
-    """One CPU generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
+def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """One generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
     seeds = (np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0] for k in range(count))
-    return [torch.Generator().manual_seed(int(each) >> 1) for each in seeds]
+    return [torch.Generator(device).manual_seed(int(each) >> 1) for each in seeds]
 
 
 @dataclass(frozen=True)

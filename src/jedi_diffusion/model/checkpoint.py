@@ -87,9 +87,11 @@ def check_weights_file(path: str | Path) -> Shapes:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             _check_start(path, start, length, size)
-            header = json.loads(file.read(length))
+            text = file.read(length)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: its safetensors header is not valid JSON.") from error
     return _check_header(path, header, data_bytes=size - 8 - length)
@@ -169,6 +171,11 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     if pickled:
         raise ModelError(_how_to_convert(pickled[0]))
     others = [file.name for file in present if file.suffix == ".safetensors"]
+    if variant and others:  # in diffusers' words, which people search for
+        raise ModelError(
+            f"You are trying to load the model files of the `variant={variant}`, but {folder} has no "
+            f"{single.name}; it holds {others[0]}."
+        )
     hint = f"; it holds {others[0]}, so give its variant" if others else ""
     raise ModelError(f"{folder} has no {single.name}{hint}.")
 
@@ -225,11 +232,14 @@ def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """The object in a JSON file of at most `limit` bytes. Raises ModelError."""
     try:
-        if path.stat().st_size > limit:
-            raise ModelError(f"{path} is larger than {limit} bytes, which no such file needs.")
-        content = json.loads(path.read_bytes())
+        is_small = path.stat().st_size <= limit
+        text = path.read_bytes() if is_small else b""
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    if not is_small:
+        raise ModelError(f"{path} is larger than {limit} bytes, which no such file needs.")
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON.") from error
     if not isinstance(content, dict):

@@ -111,7 +111,9 @@ class PerPictureProcessor:
         latent_size: Size | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C), each picture with its own text."""
-        return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        # Transformer blocks give no temb, and not every processor (SlicedAttnProcessor) takes one.
+        more = {} if temb is None else {"temb": temb}
+        return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 
 
 def coupled_attention(

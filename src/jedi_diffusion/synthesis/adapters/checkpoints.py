@@ -131,12 +131,13 @@ def _index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
         if not HUB_ID.fullmatch(settings.model):
             raise ModelError(f"There is no model folder {settings.model}.")
         try:
-            return read_json(Path(hf_hub_download(settings.model, file, revision=settings.revision)))
+            found = hf_hub_download(settings.model, file, revision=settings.revision)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"There is no folder {settings.model}, and the Hub does not give its {file}: "
                 f"{_first_line(error)}"
             ) from error
+        return read_json(Path(found))
     if not (folder / file).is_file():
         library = "diffusers pipeline" if file == "model_index.json" else "transformers model"
         raise ModelError(f"{folder} has no {file}; the {part} needs the folder of a {library}.")

@@ -1,0 +1,147 @@
+"""The pipeline against other programs of the same: diffusers' own pipelines where nothing is joint, and the
+paper's sampling written out by hand where references are there.
+"""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from PIL import Image
+from small_pipelines import sd_parts, sdxl_parts
+
+from jedi_diffusion.cli.models import SCHEDULERS, set_scheduler
+from jedi_diffusion.diffusion.guidance import MODES
+from jedi_diffusion.model import make_joint
+from jedi_diffusion.pipeline import JeDiPipeline
+
+STEPS = 4
+PROMPT, CAPTION = "a dog on the beach", "a robot"
+TEXT, IMAGE = 3.0, 2.0  # scales
+
+
+@pytest.fixture(scope="module", params=["sd", "sdxl"])
+def base_and_joint(request, tmp_path_factory):
+    """A stock pipeline, and the untrained joint one that is made from its folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "sd":
+        stock = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        StableDiffusionPipeline(**sd_parts(), **stock).save_pretrained(folder)
+        base = StableDiffusionPipeline.from_pretrained(folder, **stock)
+    else:
+        StableDiffusionXLPipeline(**sdxl_parts(), add_watermarker=False).save_pretrained(folder)
+        base = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    joint = JeDiPipeline.from_single_image_model(folder)
+    for pipe in (base, joint):
+        pipe.set_progress_bar_config(disable=True)
+    return base, joint
+
+
+@pytest.mark.parametrize("given", ["generator", "latents"])
+@pytest.mark.parametrize("scheduler", ["model", *SCHEDULERS])
+def test_without_references_every_scheduler_gives_the_stock_pictures(base_and_joint, scheduler, given):
+    """The same call of both, noise of the steps (lcm) included: the same picture to 1e-5."""
+    before = [pipe.scheduler for pipe in base_and_joint]
+    made = []
+    try:
+        for pipe in base_and_joint:
+            set_scheduler(pipe, scheduler)
+            settings = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "output_type": "latent"}
+            settings["generator"] = torch.Generator().manual_seed(3)
+            if given == "latents":
+                settings["latents"] = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+            made.append(pipe(PROMPT, **settings).images)
+    finally:
+        for pipe, own in zip(base_and_joint, before, strict=True):
+            pipe.scheduler = own
+    theirs, ours = made
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A joint pipeline whose input for references counts."""
+    parts = sd_parts()
+    unet = make_joint(parts["unet"])
+    with torch.no_grad():
+        unet.conv_in.weight[:, 4:].normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    pipe = JeDiPipeline(**parts | {"unet": unet})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def photos(count):
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@torch.no_grad()
+def by_hand(pipe, references, mode, null_set):
+    """Sections 3.2 and 3.3, with nothing of the package but the joint UNet: one set, one forward a branch."""
+    embed = {}
+    for text in (PROMPT, CAPTION, ""):
+        ids = pipe.tokenizer(text, padding="max_length", max_length=16, return_tensors="pt").input_ids
+        embed[text] = pipe.text_encoder(ids).last_hidden_state
+    given = torch.zeros(0, 4, 8, 8)
+    if references:
+        pixels = torch.stack([torch.from_numpy(np.array(each)).permute(2, 0, 1) for each in references])
+        given = pipe.vae.encode(pixels / 127.5 - 1).latent_dist.mode() * pipe.vae.config.scaling_factor
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(1, 4, 8, 8, generator=generator)
+    noise = torch.cat([torch.randn(1, 4, 8, 8, generator=generator) for _ in references] or [given])
+
+    def predict(target, t, has_text, has_pictures):
+        known = abar[t].sqrt() * given + (1 - abar[t]).sqrt() * noise  # the replacement trick
+        if not has_pictures and null_set == "single":
+            known = known[:0]
+        count = len(known)
+        mask, shown = torch.ones(count + 1, 1, 8, 8), torch.zeros(count + 1, 4, 8, 8)
+        if has_pictures:
+            mask[:count], shown[:count] = 0, given
+        captions = [CAPTION] * count + [PROMPT] if has_text else [""] * (count + 1)
+        return pipe.unet(
+            torch.cat([torch.cat([known, target]), mask, shown], dim=1),
+            t,
+            encoder_hidden_states=torch.cat([embed[text] for text in captions]),
+            cross_attention_kwargs={"set_sizes": (count + 1,)},
+        ).sample[-1:]
+
+    abar = pipe.scheduler.alphas_cumprod
+    steps = [751, 501, 251, 1]  # of 1000, "leading" with an offset of 1
+    for t, after in zip(steps, [501, 251, 1, None], strict=True):
+        e = predict(target, t, True, True)
+        if mode == "joint":  # eq. 3
+            e0 = predict(target, t, False, False)
+            e = e0 + TEXT * (e - e0)
+        elif mode == "text_only":
+            e1 = predict(target, t, False, True)
+            e = e1 + TEXT * (e - e1)
+        else:  # eq. 4
+            e0 = predict(target, t, False, False)
+            e1 = predict(target, t, mode == "text_first", mode == "image_first")
+            first, second = (TEXT, IMAGE) if mode == "text_first" else (IMAGE, TEXT)
+            e = e0 + first * (e1 - e0) + second * (e - e1)
+        x0 = (target - (1 - abar[t]).sqrt() * e) / abar[t].sqrt()
+        last = abar[0] if after is None else abar[after]
+        target = last.sqrt() * x0 + (1 - last).sqrt() * e
+    return target
+
+
+@pytest.mark.parametrize("references", [0, 1, 3])
+@pytest.mark.parametrize("null_set", ["joint", "single"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_papers_sampling_written_out_by_hand(trained, mode, null_set, references):
+    given = photos(references)
+    ours = trained(
+        PROMPT,
+        given,
+        reference_prompts=CAPTION,
+        num_inference_steps=STEPS,
+        guidance_mode=mode,
+        guidance_scale=TEXT,
+        image_guidance_scale=IMAGE,
+        null_set=null_set,
+        coupling="joint",
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(ours, by_hand(trained, given, mode, null_set), rtol=1e-4, atol=1e-4)
