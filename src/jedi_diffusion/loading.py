@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from safetensors import SafetensorError
+
 from jedi_diffusion.errors import JeDiError, ModelError
 from jedi_diffusion.model.checkpoint import check_model_folder
 
@@ -40,6 +42,6 @@ def load_errors(path_or_id: PathOrId) -> Iterator[None]:
         yield
     except JeDiError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The model {os.fspath(path_or_id)} cannot be loaded: {reason}") from error

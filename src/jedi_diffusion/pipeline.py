@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from jedi_diffusion.adapters import RecordedAdapters
 from jedi_diffusion.conditioning import (
     Picture,
     Text,
@@ -84,12 +84,12 @@ class JeDiPipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
 
 
-class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     """Personalized text-to-image generation with a joint-image model of the Stable Diffusion family.
 
     vae: AutoencoderKL or PatchAutoencoder; unet: a UNet2DConditionModel with 2C + 1 input channels, on which
     coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only. Adapters trained on a base
-    model are put on top of it with diffusers' `load_lora_weights`.
+    model are put on top of it with `load_lora_weights`, and calls take the coupling that those know.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
@@ -155,11 +155,6 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False
         self._num_timesteps = 0
-
-    @property
-    def _own_coupling(self) -> Coupling:
-        config: Any = self.config
-        return config.coupling
 
     @property
     def _own_temperature(self) -> float:
@@ -238,7 +233,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same. guidance_mode: `diffusion.plan_guidance`.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
-        None: the model's own (`config.coupling`), or "joint" with joint_targets.
+        None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
         target as a set of one; with coupling "cached" both are the same.
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
@@ -264,7 +259,7 @@ class JeDiPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             images_per_prompt=num_images_per_prompt,
             steps=num_inference_steps,
             guidance=(guidance_mode, guidance_scale, image_guidance_scale),
-            coupling=coupling or ("joint" if joint_targets else self._own_coupling),
+            coupling=coupling or ("joint" if joint_targets else self.own_coupling),
             null_set=null_set,
             joint_targets=joint_targets,
             temperature=self._own_temperature if temperature is None else temperature,

@@ -14,10 +14,11 @@ from tiny_runs import COLORS, recipe, save_base, save_subjects
 from two_processes import run_in_two_processes
 
 from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.cli import main
 from jedi_diffusion.cli.train import _open_mixture
-from jedi_diffusion.errors import ModelError, RecipeError, UsageError
+from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.model import coupled_slope
-from jedi_diffusion.train import joint_trainer
+from jedi_diffusion.train import joint_trainer, network, skipping
 from jedi_diffusion.train.batches import Examples
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_processes
@@ -92,23 +93,41 @@ def test_the_loss_falls_on_a_handful_of_sets(tmp_path, base, subjects) -> None:
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, base, subjects, monkeypatch, channels_last) -> None:
-    raw = recipe(base, subjects, training__channels_last=channels_last)
+def with_dropout(base: Path, folder: Path) -> Path:
+    """A copy of the base whose UNet draws from torch's global state in training."""
+    shutil.copytree(base, folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dropout": 0.2}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes", [{"training__channels_last": True}, {"fresh_unet": True}, {"lora": {"rank": 2}}], ids=str
+)
+def test_a_run_killed_before_and_after_a_checkpoint_is_the_same_run(
+    tmp_path, base, subjects, monkeypatch, changes
+) -> None:
+    """Bit for bit, whatever torch's global state is at each start."""
+    raw = recipe(with_dropout(base, tmp_path / "base"), subjects, **changes)
+    torch.manual_seed(1)
     whole = run_of(tmp_path / "whole", raw)
     whole.train()
-    killed = run_of(tmp_path / "killed", raw)
     advance = joint_trainer.JointTrainer.advance
+    for last, found in ((1, 0), (3, 0)):  # the first checkpoint is that of step 2
+        torch.manual_seed(10 + last)
+        killed = run_of(tmp_path / "killed", raw)
+        assert killed.trainer.step == found
 
-    def dies(self, examples, tally):
-        if self.step == 3:
-            raise MemoryError
-        return advance(self, examples, tally)
+        def dies(self, examples, tally, last=last):
+            if self.step == last:
+                raise MemoryError
+            return advance(self, examples, tally)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(joint_trainer.JointTrainer, "advance", dies)
-        with pytest.raises(MemoryError):
-            killed.train()
+        with monkeypatch.context() as patch:
+            patch.setattr(joint_trainer.JointTrainer, "advance", dies)
+            with pytest.raises(MemoryError):
+                killed.train()
+    torch.manual_seed(20)
     resumed = run_of(tmp_path / "killed", raw)
     assert resumed.trainer.step == 2
     read = []
@@ -130,11 +149,85 @@ def spy(function, calls):
 
 def test_stopping_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, base, subjects, monkeypatch) -> None:
     run = run_of(tmp_path, recipe(base, subjects, records__save_every=100))
-    asked = iter([False, False, True])
-    monkeypatch.setattr(run.trainer, "_asked", lambda stop: next(asked))
-    with pytest.raises(KeyboardInterrupt, match="Stopped after step 3; the same command goes on"):
-        run.train()
+    stop_after(run, 3, monkeypatch)
     assert run_of(tmp_path, recipe(base, subjects)).trainer.step == 3
+
+
+def stop_after(run: JointRun, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.trainer, "_asked", lambda stop: run.trainer.step == step)
+    with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step}; the same command goes on"):
+        run.train()
+
+
+@pytest.mark.parametrize("kind", ["model", "lora"])
+def test_a_stopped_run_is_exported_to_try(tmp_path, base, subjects, monkeypatch, capsys, kind) -> None:
+    """By the run's own command, of any checkpoint, without the data."""
+    photos = shutil.copytree(subjects, tmp_path / "photos")
+    lora = {"lora": {"rank": 2}} if kind == "lora" else {}
+    raw = recipe(base, photos, conditions__cached=0.7, **lora)
+    run = run_of(tmp_path / "run", raw)
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(run.recipe.model_dump(mode="json"), indent=2))
+    stop_after(run, 3, monkeypatch)
+    shutil.rmtree(photos)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    command = ["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    for given, step in (("last", 3), ("2", 2)):
+        assert main([*command, "--export", given]) == 0
+        folder = tmp_path / "run" / f"{kind}-{step:08d}"
+        assert f"Exported: {folder}" in capsys.readouterr().out
+        assert f"{step} of 4 steps" in (folder / "README.md").read_text()
+        wanted = load_file(tmp_path / "run" / "state" / f"step-{step:08d}" / "state.safetensors")
+        if kind == "model":
+            pipe = JeDiPipeline.from_pretrained(folder)
+            name, found = "conv_in.weight", pipe.unet.conv_in.weight
+        else:
+            pipe = JeDiPipeline.from_single_image_model(base)
+            pipe.load_lora_weights(folder, adapter_name="default")
+            name, found = "conv_in.lora_A.default.weight", pipe.unet.conv_in.lora_A["default"].weight
+        assert torch.equal(found, wanted[f"average/denoiser.unet.{name}"])
+        assert pipe.own_coupling == "cached"
+    for given, message in (
+        ("4", "no checkpoint of step 4; it has those of 2, 3"),
+        ("newest", "--export is 'newest', but must be the number of a step, or last"),
+    ):
+        assert main([*command, "--export", given]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*command[:2], "--out", str(tmp_path / "none"), "--export", "last"]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_steps_whose_gradient_is_not_finite_change_nothing(tmp_path, base, subjects, monkeypatch, caplog):
+    """One is skipped; too many in a row end the run with a checkpoint that is sound."""
+    monkeypatch.setattr(skipping, "LONGEST", 3)
+    raw = recipe(base, subjects, training__steps=9, records__save_every=1, records__keep_last=99)
+    step = network.JointStep.forward
+    bad = {1, *range(3, 9)}
+    run = run_of(tmp_path, raw)
+
+    def broken(self, micro):
+        return step(self, micro) * (torch.nan if run.trainer.step in bad else 1.0)
+
+    monkeypatch.setattr(network.JointStep, "forward", broken)
+    with pytest.raises(JeDiError, match="the last 3 steps, up to step 6, are not finite: lower training"):
+        run.train()
+    saved = {
+        int(path.name[-8:]): load_file(path / "state.safetensors") for path in checkpoints(tmp_path / "state")
+    }
+    assert max(saved) == 6
+    assert all(value.isfinite().all() for state in saved.values() for value in state.values())
+
+    def moved(first: int, second: int) -> set[str]:
+        names = [n for n in saved[second] if not n.startswith("optimizer")]
+        return {n.split("/")[0] for n in names if not torch.equal(saved[first][n], saved[second][n])}
+
+    assert moved(1, 2) == moved(3, 6) == set()
+    assert moved(2, 3) == {"weights", "average"}
+    logged = rows(tmp_path)
+    assert [row["skipped"] for row in logged[:4]] == [0, 1, 0, 1]
+    assert logged[1]["loss"] is logged[1]["gradient_norm"] is None
+    assert logged[2]["loss"] > 0
+    assert "Step 2 is skipped: the norm of its gradient is nan" in caplog.text
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path, base, subjects) -> None:
@@ -229,7 +322,8 @@ def test_a_joint_model_is_trained_further(tmp_path, base, subjects) -> None:
 
 
 def test_adapters_load_on_the_base_and_give_the_trained_model(tmp_path, base, subjects) -> None:
-    raw = recipe(base, subjects, lora={"rank": 4}, training__learning_rate=1e-2)
+    """The loaded model takes the coupling that most steps used, as the trained one does."""
+    raw = recipe(base, subjects, lora={"rank": 4}, training__learning_rate=1e-2, conditions__cached=0.7)
     run = run_of(tmp_path, raw)
     names = set(run.trainer.parameters)
     assert all("lora" in name for name in names)
@@ -250,6 +344,7 @@ def test_adapters_load_on_the_base_and_give_the_trained_model(tmp_path, base, su
     }
     plain = loaded(**call, generator=torch.Generator().manual_seed(0)).images
     loaded.load_lora_weights(folder)
+    assert loaded.own_coupling == "cached"
     same = loaded(**call, generator=torch.Generator().manual_seed(0)).images
     expected = trained(**call, generator=torch.Generator().manual_seed(0)).images
     torch.testing.assert_close(same, expected, atol=1e-4, rtol=1e-3)
@@ -298,31 +393,45 @@ def test_trackers_that_are_missing_are_named(tmp_path, base, subjects) -> None:
 
 
 def test_two_processes_train_what_one_trains(tmp_path, base, subjects) -> None:
-    """With whole weights and sharded (FSDP2); the latter also resumed, and taken over by one process."""
+    """With whole weights and sharded (FSDP2); resumed by as many processes, by more, and by fewer."""
     plain = recipe(base, subjects, training__micro_batch=3, conditions__cached=0.5)
     sharded = plain | {"training": plain["training"] | {"sharded": True}}
     sharded["records"] = plain["records"] | {"sample_every": 3}
-    for name, raw in (("two", plain), ("sharded", sharded)):
+    for name, raw in (("plain", plain), ("sharded", sharded)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(raw))
-    train_sharded = ["train", tmp_path / "sharded.yaml", "--out", tmp_path / "sharded"]
+
+    def train(kind: str, name: str) -> list:
+        return ["train", tmp_path / f"{kind}.yaml", "--out", tmp_path / name]
+
+    def take_over(begun: str, name: str) -> None:
+        half = "state/step-00000002"
+        shutil.copytree(tmp_path / begun / half, tmp_path / name / half)
+
+    run_of(tmp_path / "one", plain).train()
+    take_over("one", "one_two")
+    take_over("one", "one_sharded")
     printed = run_in_two_processes(
         [
-            ["train", tmp_path / "two.yaml", "--out", tmp_path / "two"],
-            train_sharded,
+            train("plain", "two"),
+            ["forget", tmp_path / "two"],
+            train("plain", "two"),
+            train("plain", "one_two"),
+            train("sharded", "sharded"),
             ["forget", tmp_path / "sharded"],
-            train_sharded,
+            train("sharded", "sharded"),
+            train("sharded", "one_sharded"),
         ]
     )
-    assert printed.count("Trained:") == 3
-    run_of(tmp_path / "one", plain).train()
-    shutil.copytree(
-        tmp_path / "sharded" / "state" / "step-00000002", tmp_path / "mixed" / "state" / "step-00000002"
-    )
-    run_of(tmp_path / "mixed", plain).train()
+    assert printed.count("Trained:") == 6
+    for begun in ("two", "sharded"):
+        take_over(begun, f"{begun}_one")
+        run_of(tmp_path / f"{begun}_one", plain).train()
 
     expected = [row["loss"] for row in rows(tmp_path / "one")]
     weights = JeDiPipeline.from_pretrained(tmp_path / "one" / "model").unet.state_dict()
-    for name, steps in {"two": (1, 2, 3, 4), "sharded": (1, 2, 3, 4, 3, 4), "mixed": (3, 4)}.items():
+    again = dict.fromkeys(("two", "sharded"), (1, 2, 3, 4, 3, 4))
+    taken = dict.fromkeys(("one_two", "one_sharded", "two_one", "sharded_one"), (3, 4))
+    for name, steps in (again | taken).items():
         losses = [row["loss"] for row in rows(tmp_path / name)]
         assert [row["step"] for row in rows(tmp_path / name)] == list(steps)
         assert losses == pytest.approx([expected[step - 1] for step in steps], rel=1e-4)

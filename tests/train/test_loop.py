@@ -1,8 +1,10 @@
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrize
@@ -19,17 +21,20 @@ RECIPE = CONFIGS / "train" / "toybox.yaml"
 class Regression:
     """Least squares on random inputs: the smallest task there is."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, broken: Collection[int] = ()) -> None:
+        """At call `stop_at` it is killed; in calls `broken` its gradient is not finite."""
         torch.manual_seed(0)
         self.modules = nn.ModuleDict({"line": nn.Linear(4, 1)})
         self.step_shares: dict[str, Tensor] = {}
-        self.calls, self.stop_at = 0, stop_at
+        self.calls, self.stop_at, self.broken = 0, stop_at, broken
 
     def loss(self, generator: torch.Generator) -> Tensor:
         self.calls += 1
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         x = torch.randn(8, 4, generator=generator)
+        if self.calls in self.broken:
+            x = x * torch.inf
         return (self.modules["line"](x) - x.sum(1, keepdim=True)).square().mean()
 
 
@@ -49,6 +54,10 @@ def stage_of(steps: int) -> AutoencoderStage:
         learning_rate=0.05,
         warmup=5,
     )
+
+
+def refuses(*given: object, **settings: object) -> None:
+    raise SafetensorError("no memory on this device")
 
 
 def trained(task: Regression, folder: Path, recipe: Recipe, steps: int = 40) -> StageLoop:
@@ -132,12 +141,29 @@ def test_a_time_budget_ends_the_stage(tmp_path: Path, recipe: Recipe) -> None:
     assert 1.2 <= loop.spent < 10
 
 
-def test_a_loss_that_is_not_a_number_stops_with_advice(tmp_path: Path, recipe: Recipe) -> None:
-    task = Regression()
-    with torch.no_grad():
-        task.modules["line"].weight.fill_(torch.nan)
-    with pytest.raises(JeDiError, match="The loss of stage line is nan at step 20: lower its learning_rate"):
-        trained(task, tmp_path, recipe)
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(
+    tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    often = recipe.model_copy(update={"save_minutes": 1e-9})
+    with pytest.raises(KeyboardInterrupt):
+        trained(Regression(stop_at=20), tmp_path / "killed", often, 20)
+    before, facts = load_state(tmp_path / "killed" / "line" / "state", "cpu") or ({}, {})
+    assert facts["step"] == 19
+    loop = trained(Regression(broken={20}), tmp_path / "broken", recipe, 20)
+    for name, value in loop.parameters.items():
+        assert torch.equal(value, before[f"weights/{name}"])
+        assert torch.equal(loop.average[name], before[f"average/{name}"])
+    row = json.loads((tmp_path / "broken" / "line" / "log.jsonl").read_text())
+    assert row["loss"] is row["gradient_norm"] is None
+    assert "Step 20 is skipped: the norm of its gradient is nan" in caplog.text
+
+
+def test_too_many_broken_steps_end_the_stage_with_a_sound_checkpoint(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(JeDiError, match=r"25 steps, up to step 35, .* lower learning_rate of stage line"):
+        trained(Regression(broken=range(11, 41)), tmp_path, recipe)
+    tensors, facts = load_state(tmp_path / "line" / "state", "cpu") or ({}, {})
+    assert facts["step"] == 35
+    assert all(value.isfinite().all() for value in tensors.values())
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -184,8 +210,14 @@ def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: p
     assert load_state(tmp_path, "cpu") is not None
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+def test_only_damage_is_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_state(tmp_path, 1, {"x": torch.ones(2)}, {})
+    for device in ("cpu:0", "cpu:1", torch.device("cpu", 1)):  # as several processes call theirs
+        assert load_state(tmp_path, device)[0]["x"].tolist() == [1, 1]  # type: ignore[index]
+    with monkeypatch.context() as patch:
+        patch.setattr("jedi_diffusion.train.state.safe_open", refuses)
+        with pytest.raises(ModelError, match="step-00000001 cannot be read: no memory on this device"):
+            load_state(tmp_path, "cpu")
     (path / "state.safetensors").write_bytes(b"\x00" * 10)
     with pytest.raises(ModelError, match="step-00000001 is damaged"):
         load_state(tmp_path, "cpu")

@@ -1,5 +1,8 @@
 import json
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import runner
 from jedi_diffusion.train.config import Recipe
+from jedi_diffusion.train.export import export_stages
 from jedi_diffusion.train.runner import TrainingRun
 
 STAGE = {
@@ -109,9 +113,12 @@ def test_a_fresh_model_predicts_zero_and_moves_its_outputs_by_their_channels_dev
 def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Bit for bit, whatever torch's global state is at each start."""
+    monkeypatch.setitem(RECIPE["model"]["unet"], "dropout", 0.2)  # type: ignore[index]
     whole = weights(run_of(tmp_path / "whole").train())
     losses = runner.JointTask.loss
     for stop_at in (1, 6):  # in the first step of "pairs"; then in the middle of "sets"
+        torch.manual_seed(stop_at)
         calls = 0
 
         def stopping(self, generator, stop_at=stop_at):  # type: ignore[no-untyped-def]
@@ -125,9 +132,41 @@ def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
         with pytest.raises(KeyboardInterrupt):
             run_of(tmp_path / "killed").train()
     monkeypatch.setattr(runner.JointTask, "loss", losses)
+    torch.manual_seed(20)
     again = weights(run_of(tmp_path / "killed").train())
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_stage_under_way_is_exported_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = runner.JointTask.loss
+    with pytest.raises(UsageError, match="holds no checkpoint of a stage that is under way"):
+        export_stages(run_of(tmp_path), None)
+
+    def stopping(self, generator):  # type: ignore[no-untyped-def]
+        if self.stage.name == "sets" and asked.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        asked.step += self.stage.name == "sets"
+        return losses(self, generator)
+
+    asked = SimpleNamespace(step=0)
+    monkeypatch.setattr(runner.JointTask, "loss", stopping)
+    with pytest.raises(KeyboardInterrupt, match="Stopped after step 3 of sets; the same command goes on"):
+        run_of(tmp_path).train()
+    folder = export_stages(run_of(tmp_path), 3)
+    assert folder == tmp_path / "model-sets-00000003"
+    state = load_file(tmp_path / "sets" / "state" / "step-00000003" / "state.safetensors")
+    found = JeDiPipeline.from_pretrained(folder)
+    assert torch.equal(found.unet.conv_in.weight, state["average/unet.conv_in.weight"].half())
+    trained = load_file(tmp_path / "autoencoder" / "finished.safetensors")
+    assert all(torch.equal(v, trained[f"autoencoder.{k}"].half()) for k, v in found.vae.state_dict().items())
+    with pytest.raises(UsageError, match="no checkpoint of step 2; it has those of 3"):
+        export_stages(run_of(tmp_path), 2)
+    for stage in ("autoencoder", "sets"):  # as if the first stage had been stopped
+        (tmp_path / stage).rename(tmp_path / f"was-{stage}")
+    (tmp_path / "was-sets").rename(tmp_path / "autoencoder")
+    with pytest.raises(UsageError, match="autoencoder is not finished: there is no model to try before"):
+        export_stages(run_of(tmp_path), None)
 
 
 def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:

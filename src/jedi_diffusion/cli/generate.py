@@ -183,7 +183,7 @@ def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
         given,
         **names,
         size=given.size or models.own_size(pipe),
-        coupling=given.coupling or ("joint" if given.joint_targets else pipe.config.coupling),
+        coupling=given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
         temperature=pipe.config.temperature if given.temperature is None else given.temperature,
         image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
     )

@@ -56,6 +56,8 @@ class TrainOptions:
     """Train only this stage of a recipe in stages; may be given several times."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    export: str | None = None
+    """STEP or "last": write the model, or adapters, of that checkpoint into the folder, and stop."""
     dry_run: bool = False
     """Print the resolved recipe, and what it will cost if it has a base, then stop."""
 
@@ -88,6 +90,11 @@ def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
     print(resolved)
     if options.dry_run:
         _print_sizes(recipe, options)
+    elif options.export is not None:
+        from jedi_diffusion.train.export import export_stages
+
+        _check_same_run(Path(options.out), resolved)
+        print(f"Exported: {export_stages(_prepare(recipe, 'cpu', options), _exported_step(options.export))}")
     else:
         run = _prepare(recipe, device, options)  # before the folder is made: it may refuse the recipe
         _open_folder(options, resolved)
@@ -108,6 +115,16 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         _print_estimate(recipe, options.processes or 1)
         return
     from jedi_diffusion.toybox.bundle import folder_of
+
+    if options.export is not None:
+        from jedi_diffusion.train.export import export_joint
+
+        quiet_libraries()
+        folder = Path(options.out)
+        _check_same_run(folder, resolved)
+        result = export_joint(recipe, folder, _exported_step(options.export), folder_of(recipe.base))
+        print(f"Exported: {result}")
+        return
     from jedi_diffusion.train.joint_run import JointRun, start_processes
 
     quiet_libraries()
@@ -121,6 +138,24 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     result = JointRun(recipe, mixture, folder, accelerator, folder_of(recipe.base)).train()
     if accelerator.is_main_process:
         print(f"Trained: {result}")
+
+
+def _exported_step(given: str) -> int | None:
+    """The step of --export; None for the newest. Raises UsageError."""
+    if given != "last" and not given.isdecimal():
+        raise UsageError(f"--export is {given!r}, but must be the number of a step, or last.")
+    return None if given == "last" else int(given)
+
+
+def _check_same_run(folder: Path, resolved: str) -> None:
+    """Raises UsageError where there is no run, RecipeError where it is another recipe's."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no run: --export reads the checkpoints of the run in --out.")
+    if path.read_text() != resolved:
+        raise RecipeError(
+            f"{folder} holds a run of another recipe ({path}): choose another folder for --out."
+        )
 
 
 def _print_estimate(recipe: JointRecipe, processes: int) -> None:
@@ -143,10 +178,8 @@ def _open_folder(options: TrainOptions, resolved: str) -> Path:
         write_file(path, resolved.encode())
     elif options.resume == "never":
         raise UsageError(f"{folder} holds a run already: choose another folder for --out.")
-    elif path.read_text() != resolved:
-        raise RecipeError(
-            f"{folder} holds a run of another recipe ({path}): choose another folder for --out."
-        )
+    else:
+        _check_same_run(folder, resolved)
     return folder
 
 

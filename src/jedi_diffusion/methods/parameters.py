@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.randomness import seeded
 
 
 @contextmanager
@@ -44,8 +45,7 @@ def adapters(module: nn.Module, config: Any, random: torch.Generator) -> Iterato
     if any(isinstance(each, BaseTunerLayer) for each in module.modules()):
         raise UsageError("The model carries adapters already; fuse or unload them first.")
     before = {id(each) for each in module.parameters()}
-    with torch.random.fork_rng(devices=[]):  # peft draws from torch's global state
-        torch.manual_seed(int(torch.randint(2**62, (), generator=random)))
+    with seeded(int(torch.randint(2**62, (), generator=random))):  # peft draws from torch's global state
         inject_adapter_in_model(config, module)
     try:
         yield {name: each for name, each in module.named_parameters() if id(each) not in before}

@@ -32,7 +32,7 @@ MAX_HEADER_BYTES = 4 * 2**20  # SDXL's largest is 0.3 MB
 MAX_CONFIG_BYTES = 2**20
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8}
-_PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 3
 
 Shapes = dict[str, tuple[int, ...]]
@@ -79,7 +79,7 @@ def check_weights_file(path: str | Path) -> Shapes:
     Raises ModelError for a pickle, whatever its name, and for a truncated or malformed file.
     """
     path = Path(path)
-    if path.suffix in _PICKLED:
+    if path.suffix in PICKLED:
         raise ModelError(_how_to_convert(path))
     try:
         size = path.stat().st_size
@@ -167,7 +167,7 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
             raise ModelError(f"{index} names a shard that is not a plain file name.")
         return [folder / name for name in sorted(set(names.values()))]
     present = sorted(file for file in folder.iterdir() if file.is_file())
-    pickled = [file for file in present if file.suffix in _PICKLED]
+    pickled = [file for file in present if file.suffix in PICKLED]
     if pickled:
         raise ModelError(_how_to_convert(pickled[0]))
     others = [file.name for file in present if file.suffix == ".safetensors"]

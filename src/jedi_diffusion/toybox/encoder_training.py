@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.randomness import seeded
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.augmentation import impostors, vary
 from jedi_diffusion.toybox.bulk import render_many
@@ -78,8 +79,7 @@ def train(recipe: EncoderRecipe, device: str = "cpu") -> tuple[ScorerNetwork, di
     if recipe.subjects < recipe.groups * recipe.subjects_per_noun + recipe.others:
         raise UsageError(f"{recipe.subjects} subjects do not fill one batch; take more.")
     pool = render_pool("scorer", recipe.seed * 10_000_000, recipe.subjects, recipe.pictures, device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed):
         network = ScorerNetwork().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(

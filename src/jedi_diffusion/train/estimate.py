@@ -103,7 +103,7 @@ def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -
     parameters = sum(p.numel() for p in unet.parameters())
     work = count_work(recipe, unet.config, vae)
     if recipe.lora is not None:
-        add_lora(unet, recipe.lora)
+        add_lora(unet, recipe.lora, recipe.seed)
     trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
     total = sum(source.probability for source in recipe.data.sources)
     pictures = online = forward = 0.0

@@ -84,6 +84,35 @@ def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
     pipeline.register_modules(unet=unet)
 
 
+def open_pipeline(recipe: JointRecipe, base: str | None = None) -> JeDiPipeline:
+    """What a recipe trains, as it is at first. base: where it lies, if its name does not say so."""
+    pipeline = load_base(recipe.base if base is None else base)
+    if recipe.fresh_unet:
+        put_fresh_unet(pipeline, recipe.seed)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def result_name(recipe: JointRecipe) -> str:
+    """What the folder of a run's result is called."""
+    return "model" if recipe.lora is None else "lora"
+
+
+def save_result(
+    recipe: JointRecipe, pipeline: JeDiPipeline, folder: Path, steps: int, seconds: float
+) -> Path:
+    """Write a model, or adapters, after so many steps, with recipe and model card; returns the folder."""
+    pipeline.register_to_config(coupling=main_coupling(recipe.conditions.cached))
+    with replaced_folder(folder) as partial:
+        if recipe.lora is None:
+            pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
+        else:
+            save_lora(pipeline, recipe, partial)
+        (partial / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+        (partial / "README.md").write_text(model_card(recipe, steps, seconds))
+    return folder
+
+
 class JointRun:
     """Trains a recipe into `folder`; started again with the same folder it goes on where it was.
 
@@ -105,10 +134,7 @@ class JointRun:
         if accelerator.is_main_process:
             begun = bool(checkpoints(folder / "state"))
             check_unchanged(folder / "data.jsonl", [each.collection for each in mixture.sources], begun)
-        self.pipeline = load_base(recipe.base if base is None else base)
-        if recipe.fresh_unet:
-            put_fresh_unet(self.pipeline, recipe.seed)
-        self.pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = open_pipeline(recipe, base)
         mixture.check_encoded(lambda: encoders_fingerprint(self.pipeline, mixture.resolution), recipe.base)
         self.trainer = JointTrainer(recipe, self.pipeline, mixture, folder, accelerator)
 
@@ -125,23 +151,13 @@ class JointRun:
             self.accelerator.end_training()
         if not done:
             raise KeyboardInterrupt(
-                f"Stopped after step {self.trainer.step}; the same command goes on from there."
+                f"Stopped after step {self.trainer.step}; the same command goes on from there, and with "
+                "--export last it writes what was learned so far, to try."
             )
         self.trainer.load_average()
-        self.pipeline.register_to_config(coupling=main_coupling(self.recipe.conditions.cached))
-        return self._save()
-
-    def _save(self) -> Path:
-        """Write the result by the main process: a model, or adapters, with recipe and model card."""
-        folder = self.folder / ("model" if self.recipe.lora is None else "lora")
+        folder = self.folder / result_name(self.recipe)
         if self.accelerator.is_main_process:
-            with replaced_folder(folder) as partial:
-                if self.recipe.lora is None:
-                    self.pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
-                else:
-                    save_lora(self.pipeline, partial)
-                (partial / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
-                (partial / "README.md").write_text(model_card(self.recipe, self.trainer.spent))
+            save_result(self.recipe, self.pipeline, folder, self.trainer.step, self.trainer.spent)
         self.accelerator.wait_for_everyone()
         return folder
 
@@ -176,7 +192,7 @@ def first_only(logger: logging.Logger) -> Iterator[None]:
         logger.removeFilter(passes)
 
 
-def model_card(recipe: JointRecipe, seconds: float) -> str:
+def model_card(recipe: JointRecipe, steps: int, seconds: float) -> str:
     """What was trained on what, for whoever finds the weights."""
     training = recipe.training
     sources = "\n".join(
@@ -185,12 +201,13 @@ def model_card(recipe: JointRecipe, seconds: float) -> str:
         for each in recipe.data.sources
     )
     hours = seconds / 3600
+    of_all = "" if steps == training.steps else f" of {training.steps}"
     kind = "Adapters for a joint-image" if recipe.lora else "A joint-image"
     fresh = " (but its UNet from random weights)" if recipe.fresh_unet else ""
     return f"""# {recipe.name}
 
 {kind} diffusion model (JeDi) on the base `{recipe.base}`{fresh}, trained with jedi-diffusion:
-{training.steps} steps of {training.batch} sets at {recipe.data.resolution} pixels, {hours:.1f} hours.
+{steps}{of_all} steps of {training.batch} sets at {recipe.data.resolution} pixels, {hours:.1f} hours.
 
 Data:
 {sources}

@@ -2,8 +2,6 @@
 processes.
 
 What a step trains on is laid out by `plan`; this file holds the loop and what it keeps.
-
-Letters: I pictures of a micro-batch.
 """
 
 import math
@@ -19,46 +17,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jedi_diffusion.data.mixture import Mixture
+from jedi_diffusion.data.permutation import keyed_number
 from jedi_diffusion.diffusion.denoiser import Coupling
 from jedi_diffusion.diffusion.loss import JointLoss
-from jedi_diffusion.errors import JeDiError, RecipeError
+from jedi_diffusion.errors import ModelError, RecipeError
 from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_steps
+from jedi_diffusion.randomness import seeded
+from jedi_diffusion.train.batches import AnyExample, Encoder, read_steps
 from jedi_diffusion.train.estimate import count_work
-from jedi_diffusion.train.frozen import freeze
 from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
-from jedi_diffusion.train.lora import add_lora
+from jedi_diffusion.train.network import JointStep, prepare_modules
 from jedi_diffusion.train.peaks import peak
 from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
 from jedi_diffusion.train.sharding import local, shard, split_like, whole, whole_unet
+from jedi_diffusion.train.skipping import Skipping
 from jedi_diffusion.train.state import load_state, save_state
 from jedi_diffusion.train.tally import StepLog, Tally, summary
 
 BAR = "{desc}: {percentage:5.1f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]"
-
-
-class JointStep(nn.Module):
-    """One forward of the network on a micro-batch: each picture's weighted squared error, (I,).
-
-    A module, so that wrappers such as DistributedDataParallel see one forward and one backward. `in_step`:
-    all micro-batches of a coupling run the UNet as often, as processes that share one have to.
-    """
-
-    def __init__(self, denoiser: JointDenoiser, loss: JointLoss, in_step: bool = False) -> None:
-        super().__init__()
-        self.denoiser, self.loss, self.in_step = denoiser, loss, in_step
-
-    def forward(self, micro: MicroBatch) -> Tensor:
-        batch, draw = micro.batch, micro.draw
-        errors = self.loss.errors(self.denoiser, batch, draw, micro.coupling)
-        losses = (draw.weight * errors).flatten(1).mean(1)
-        if self.in_step and micro.coupling == "cached" and not bool(batch.is_reference.any()):
-            # Coupling "cached" runs references by themselves: where there are none, a picture that counts
-            # nothing stands in for them.
-            idle = self.denoiser(draw.noisy[:1], draw.timesteps[:1], batch.select([0], (1,)))
-            losses = losses + 0 * idle.float().mean()
-        return losses
 
 
 def learning_rate(training: Optimization, step: int) -> float:
@@ -99,7 +76,7 @@ class JointTrainer:
         )
         self.encode = Encoder(pipeline, loss)
         self.sharded = training.sharded and accelerator.num_processes > 1
-        _prepare_modules(recipe, pipeline, accelerator, self.sharded, mixture.encoded)
+        prepare_modules(recipe, pipeline, accelerator.device, self.sharded, mixture.encoded)
         if self.sharded:
             shard(pipeline.unet, accelerator, getattr(torch, training.precision))
         self.network: nn.Module = JointStep(JointDenoiser(pipeline.unet), loss, in_step=self.sharded)
@@ -113,7 +90,7 @@ class JointTrainer:
             weight_decay=training.weight_decay,
             fused=True,
         )
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.skipping = 0, 0.0, Skipping()
         self._restore()
         if self.sharded:
             self.optimizer = accelerator.prepare(self.optimizer)
@@ -148,9 +125,11 @@ class JointTrainer:
                 norm = self.advance(examples, tally)
                 self.spent = before + time.monotonic() - started
                 bar.update()
+                if self.skipping.too_many:
+                    self.save()
+                    raise self.skipping.error(self.step, "training.learning_rate", self.folder / "state")
                 if self.step % records.log_every == 0 or self.step == training.steps:
                     row = tally.close(self.step, self.spent, norm, learning_rate(training, self.step - 1))
-                    self._check(row["loss"])
                     log.write(row)
                     bar.set_postfix_str(summary(row))
                 asked = self._asked(stop)
@@ -163,7 +142,10 @@ class JointTrainer:
         return self.step == training.steps
 
     def advance(self, examples: Sequence[AnyExample], tally: Tally) -> Tensor:
-        """One optimizer step on this process's sets; returns the gradient's norm before clipping."""
+        """One optimizer step on this process's sets; returns the gradient's norm before clipping.
+
+        Weights and average stay as they are where that is not finite.
+        """
         training, accelerator = self.recipe.training, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(training, self.step)
@@ -173,24 +155,36 @@ class JointTrainer:
         # Wrappers average gradients over processes; eq. 2 divides by the weight of the whole step.
         scale = accelerator.num_processes / plan.weight(training.reference_weight)
         groups = micro_batches(mine, training.micro_batch, self._least_groups(plan))
-        for group in groups:
-            micro = self.encode([mine[n] for n in group], [examples[n] for n in group], coupling)
-            last = group is groups[-1]
-            with nullcontext() if last else accelerator.no_sync(self.network):
-                with accelerator.autocast():
-                    losses = self.network(micro)
-                accelerator.backward(scale * losses.sum())
-            tally.add(micro, losses.detach())
+        kept = []
+        with seeded(self._dropout_seed(), accelerator.device):
+            for group in groups:
+                micro = self.encode([mine[n] for n in group], [examples[n] for n in group], coupling)
+                last = group is groups[-1]
+                with nullcontext() if last else accelerator.no_sync(self.network):
+                    with accelerator.autocast():
+                        losses = self.network(micro)
+                    accelerator.backward(scale * losses.sum())
+                kept.append((micro, losses.detach()))
         norm = whole(accelerator.clip_grad_norm_([*self.parameters.values()], training.clip))
-        self.optimizer.step()
+        sound = self.skipping.sound(norm, self.step + 1)
+        if sound or accelerator.scaler is not None:  # a scaler skips by itself, and lowers its scale
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.update_average()
+        if sound:
+            self.update_average()
+        for micro, losses in kept:
+            tally.add(micro, losses, sound)
+        tally.count_skipped(not sound)
         encoded = self.mixture.encoded_sources
         tally.count(
             sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
         )
         self.step += 1
         return norm
+
+    def _dropout_seed(self) -> int:
+        """Of what layers draw from torch's global state in this step, on this process."""
+        return keyed_number(self.recipe.seed, "dropout", self.step, self.accelerator.process_index) >> 1
 
     def _least_groups(self, plan: StepPlan) -> int:
         """How many micro-batches this process makes at least: sharded, all have to make as many."""
@@ -212,13 +206,6 @@ class JointTrainer:
             return stop()
         flag = torch.tensor(float(stop()), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
-
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise JeDiError(
-                f"The loss is {loss} at step {self.step}: lower training.learning_rate and start again; the "
-                f"last checkpoint in {self.folder / 'state'} is from before."
-            )
 
     def with_average(self, call: Callable[[int], None]) -> None:
         """Call with the averaged weights in the UNet, which is put back as it was.
@@ -283,6 +270,11 @@ class JointTrainer:
                 f"{self.folder} was trained on other data than the recipe's sources hold now: put the data "
                 "back, or choose another folder for --out."
             )
+        if {f"weights/{name}" for name in self.parameters} - tensors.keys():
+            raise ModelError(
+                f"The checkpoint in {self.folder / 'state'} is of other networks than {self.recipe.base} has "
+                "now: put that base back, or choose another folder for --out."
+            )
         for name, parameter in self.parameters.items():
             parameter.copy_(split_like(tensors[f"weights/{name}"], parameter))
             self.average[name] = split_like(tensors[f"average/{name}"], parameter)
@@ -295,27 +287,3 @@ class JointTrainer:
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.spent = facts["step"], facts["spent"]
-
-
-def _prepare_modules(
-    recipe: JointRecipe, pipeline: JeDiPipeline, accelerator: Accelerator, sharded: bool, encoded: bool
-) -> None:
-    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32.
-
-    Where all data is `encoded` already, the autoencoder and the text encoders are not needed there.
-    """
-    precision = getattr(torch, recipe.training.precision)
-    freeze(pipeline, "cpu" if encoded else accelerator.device, precision)
-    unet = pipeline.unet
-    if not sharded:  # else its parts go there one by one, as the whole may not fit
-        unet.to(accelerator.device)
-    if recipe.lora is None:
-        unet.to(torch.float32).requires_grad_(True)
-    else:
-        unet.to(precision)
-        add_lora(unet, recipe.lora)
-    if recipe.training.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if recipe.training.channels_last:
-        unet.to(memory_format=torch.channels_last)
-    unet.train()

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.config import Recipe, Stage
 from jedi_diffusion.train.interrupts import stop_requests
+from jedi_diffusion.train.skipping import Skipping, finite_or_none
 from jedi_diffusion.train.state import load_state, save_state
 from jedi_diffusion.train.tasks import Task
 
@@ -68,7 +69,7 @@ class StageLoop:
             betas=(0.9, 0.99),
             fused=True,
         )
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.skipping = 0, 0.0, Skipping()
         self._restore()
 
     @property
@@ -93,12 +94,18 @@ class StageLoop:
                     bar.close()
                     self.save()
                     raise KeyboardInterrupt(
-                        f"Stopped after step {self.step} of {self.stage.name}; the same command goes on."
+                        f"Stopped after step {self.step} of {self.stage.name}; the same command goes on, and "
+                        "with --export last it writes what was learned so far, to try."
                     )
                 loss, norm = self._advance()
                 now = time.monotonic()
                 self.spent = before + now - started
                 bar.update(self.progress - bar.n)
+                if self.skipping.too_many:
+                    bar.close()
+                    self.save()
+                    key = f"learning_rate of stage {self.stage.name}"
+                    raise self.skipping.error(self.step, key, self.folder)
                 if self.step % LOG_EVERY == 0:
                     self._log(log, loss, norm)
                     bar.set_postfix(step=self.step, loss=f"{loss.item():.4f}")
@@ -115,23 +122,28 @@ class StageLoop:
     def _advance(self) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.stage, self.step, self.progress)
-        generator = torch.Generator().manual_seed(step_seed(self.run.recipe.seed, self.stage.name, self.step))
+        seed, name = self.run.recipe.seed, self.stage.name
+        generator = torch.Generator().manual_seed(step_seed(seed, name, self.step))
         precision = getattr(torch, self.run.recipe.precision)
         kind = torch.device(self.run.device).type
-        with self._attention():
+        dropout = seeded(step_seed(seed, f"{name}/dropout", self.step), self.run.device)
+        with self._attention(), dropout:
             with torch.autocast(kind, precision, enabled=precision != torch.float32):
                 loss = self.task.loss(generator)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.stage.clip)
-        self._move()
-        with torch.no_grad():  # else the graph would grow with every step
-            # Ordered as the dict: both were built from the same names.
-            torch._foreach_lerp_(
-                [*self.average.values()], [*self.parameters.values()], 1 - ema_decay(self.stage, self.step)
-            )
+        if self.skipping.sound(norm, self.step + 1):
+            self._move()
+            self._update_average()
         self.step += 1
         return loss.detach(), norm
+
+    @torch.no_grad()  # else the graph would grow with every step
+    def _update_average(self) -> None:
+        # Ordered as the dict: both were built from the same names.
+        average, trained = [*self.average.values()], [*self.parameters.values()]
+        torch._foreach_lerp_(average, trained, 1 - ema_decay(self.stage, self.step))
 
     @torch.no_grad()
     def _move(self) -> None:
@@ -146,16 +158,10 @@ class StageLoop:
         return plain_attention() if self.stage.attention == "plain" else nullcontext()
 
     def _log(self, log: IO[str], loss: Tensor, norm: Tensor) -> None:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise JeDiError(
-                f"The loss of stage {self.stage.name} is {value} at step {self.step}: lower its "
-                f"learning_rate and start again; the last checkpoint in {self.folder} is from before."
-            )
         row = {
             "step": self.step,
-            "loss": value,
-            "gradient_norm": norm.item(),
+            "loss": finite_or_none(loss),
+            "gradient_norm": finite_or_none(norm),
             "seconds": round(self.spent, 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }

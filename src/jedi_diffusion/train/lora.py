@@ -8,20 +8,28 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from jedi_diffusion.adapters import AdapterRecord
+from jedi_diffusion.data.permutation import keyed_number
+from jedi_diffusion.model.joint_unet import coupled_slope
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.train.joint_recipe import LoraSection
+from jedi_diffusion.randomness import seeded
+from jedi_diffusion.train.config import main_coupling
+from jedi_diffusion.train.joint_recipe import JointRecipe, LoraSection
 
 TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)|conv_in"
 
 
-def add_lora(unet: UNet2DConditionModel, section: LoraSection) -> None:
+def add_lora(unet: UNet2DConditionModel, section: LoraSection, seed: int) -> None:
     """Freeze a joint UNet and add adapters, in float32, to its attention layers and its first convolution.
+
+    The adapters' first weights depend on `seed` alone.
 
     The first convolution's rank is the number of values that it reads from its new channels: its adapter can
     then become anything that training the new channels could make of them.
     """
     unet.requires_grad_(False)
-    unet.add_adapter(lora_config(unet, section))
+    with seeded(keyed_number(seed, "adapters") >> 1):  # peft draws from torch's global state
+        unet.add_adapter(lora_config(unet, section))
     cast_training_params(unet)
 
 
@@ -39,12 +47,25 @@ def lora_config(unet: UNet2DConditionModel, section: LoraSection) -> LoraConfig:
     )
 
 
-def save_lora(pipeline: JeDiPipeline, folder: Path) -> None:
-    """Write the UNet's adapters as safetensors that `pipeline.load_lora_weights(folder)` reads."""
+def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None:
+    """Write the UNet's adapters as safetensors that `pipeline.load_lora_weights(folder)` reads.
+
+    Beside peft's settings the file holds the AdapterRecord, which that call follows.
+    """
     adapter: Any = pipeline.unet.peft_config["default"]
-    JeDiPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
-        unet_lora_adapter_metadata=adapter.to_dict(),
+    record = AdapterRecord(
+        coupling=main_coupling(recipe.conditions.cached),
+        base=recipe.base,
+        distance_slope=coupled_slope(pipeline.unet),
+        prediction_type=pipeline.scheduler.config.prediction_type,
+    )
+    JeDiPipeline.write_lora_layers(
+        state_dict=JeDiPipeline.pack_weights(get_peft_model_state_dict(pipeline.unet), "unet"),
+        save_directory=str(folder),
+        is_main_process=True,
+        weight_name="pytorch_lora_weights.safetensors",
+        save_function=None,  # type: ignore[arg-type]  # diffusers' own
         safe_serialization=True,
+        lora_adapter_metadata={f"unet.{key}": value for key, value in adapter.to_dict().items()}
+        | record.metadata(),
     )

@@ -160,7 +160,7 @@ class TrainingRun:
         for stage in self.recipe.stages[: 1 + self.recipe.stages.index(chosen[-1])]:
             if stage in chosen:
                 self._stage(stage, first, shares)
-            elif not self._finished(stage) and self.init is None:
+            elif not self.load_finished(stage) and self.init is None:
                 raise UsageError(
                     f"Stage {stage.name} comes before {chosen[-1].name} and is not trained: train it first, "
                     "or start from a trained model (--init)."
@@ -168,16 +168,16 @@ class TrainingRun:
             first += stage.subjects
         return self.save_model()
 
-    def _finished(self, stage: Stage) -> bool:
+    def load_finished(self, stage: Stage) -> bool:
         """Whether the stage's result is in the run's folder; if so, it is loaded."""
         finished = self.folder / stage.name / FINISHED
         if finished.exists():
-            load_strict(self._modules(stage), finished)
+            load_strict(self.modules_of(stage), finished)
         return finished.exists()
 
-    def save_model(self) -> Path:
+    def save_model(self, name: str = "model") -> Path:
         """Write the models, as they are now, as a diffusers folder in float16 with its recipe."""
-        folder = self.folder / "model"
+        folder = self.folder / name
         with replaced_folder(folder) as partial:
             pipeline = self.models.pipeline(half=True)
             pipeline.save_pretrained(partial, safe_serialization=True, max_shard_size=SHARD)
@@ -190,7 +190,7 @@ class TrainingRun:
         """
         folder = self.folder / stage.name
         folder.mkdir(parents=True, exist_ok=True)
-        if self._finished(stage):
+        if self.load_finished(stage):
             return
         task = self._task(stage, first, folder)
         minutes = None if self.minutes is None else self.minutes * stage.share / shares
@@ -199,11 +199,12 @@ class TrainingRun:
         loop.load_average()
         if isinstance(task, AutoencoderTask):
             self.models.autoencoder.make_isometric(to_unit(task.pictures[:1024]))
-        write_tensors(folder / FINISHED, self._modules(stage).state_dict())
+        write_tensors(folder / FINISHED, self.modules_of(stage).state_dict())
         shutil.rmtree(folder / "state")
         (folder / "pool.safetensors").unlink()
 
-    def _modules(self, stage: Stage) -> nn.ModuleDict:
+    def modules_of(self, stage: Stage) -> nn.ModuleDict:
+        """What a stage trains."""
         if isinstance(stage, AutoencoderStage):
             return nn.ModuleDict({"autoencoder": self.models.autoencoder})
         return nn.ModuleDict({"unet": self.models.unet, "text_encoder": self.models.text_encoder})

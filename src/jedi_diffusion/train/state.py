@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from jedi_diffusion.errors import ModelError, OutputError
+from jedi_diffusion.model.checkpoint import check_weights_file, read_json
 
 PREFIX = "step-"
 PARTIAL = ".partial-"
@@ -52,7 +53,7 @@ def save_state(
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"The checkpoint {final} cannot be written: {reason.rstrip('.')}.") from error
     for old in checkpoints(folder)[:-keep_last]:
-        if keep_every is None or int(old.name.removeprefix(PREFIX)) % keep_every:
+        if keep_every is None or step_of(old) % keep_every:
             shutil.rmtree(old)
     return final
 
@@ -74,18 +75,41 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
 def load_state(folder: Path, device: torch.device | str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint's tensors and facts, or None where there is none. Raises ModelError on damage."""
+    """The newest checkpoint's tensors and facts, or None where there is none. Raises as `read_state` does."""
     found = checkpoints(folder)
-    if not found:
-        return None
+    return read_state(found[-1], device) if found else None
+
+
+def read_state(
+    checkpoint: Path, device: torch.device | str, prefix: str = ""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A checkpoint's facts, and its tensors whose names begin with `prefix`, on a device.
+
+    Raises ModelError: only what is not whole is called damaged.
+    """
+    path = checkpoint / "state.safetensors"
     try:
-        tensors = load_file(found[-1] / "state.safetensors", device=str(device))
-        return tensors, json.loads((found[-1] / "state.json").read_text())
-    except (OSError, SafetensorError, ValueError) as error:
+        facts = read_json(checkpoint / "state.json")
+        check_weights_file(path)
+    except ModelError as error:
         raise ModelError(
-            f"The checkpoint {found[-1]} is damaged ({error}); remove it to start the stage again."
+            f"The checkpoint {checkpoint} is damaged: {error} Remove it to go on from the one before, or "
+            "from the start if there is none."
         ) from error
+    kind = torch.device(device)
+    place = "cpu" if kind.type == "cpu" else str(kind)  # several processes call theirs cpu:0, cpu:1
+    try:
+        with safe_open(path, framework="pt", device=place) as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
+            return {name: file.get_tensor(name) for name in names}, facts
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The checkpoint {checkpoint} cannot be read: {str(error).rstrip('.')}.") from error
 
 
 def sync(path: Path) -> None:

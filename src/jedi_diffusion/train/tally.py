@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from jedi_diffusion.train.batches import MicroBatch
+from jedi_diffusion.train.skipping import finite_or_none
 
 LARGEST = 16
 """Sets of more pictures are counted with those of this many."""
@@ -37,6 +38,7 @@ class Tally:
         columns = sum(map(len, self._groups.values()))
         self._sums = torch.zeros(2, columns, device=accelerator.device)
         self._pictures, self._seconds, self._operations, self._waited = 0, 0.0, 0.0, 0.0
+        self._skipped = 0
 
     def time_reading(self, reader: Iterable[Item]) -> Iterator[Item]:
         """The reader's items; the time that is spent waiting for them is counted."""
@@ -54,13 +56,19 @@ class Tally:
         """Floating-point operations that a step needed, of all processes together."""
         self._operations += operations
 
-    def add(self, micro: MicroBatch, losses: Tensor) -> None:
-        """losses: (I,), each picture's weighted error."""
+    def count_skipped(self, skipped: bool) -> None:
+        """Once a step: whether its gradient was not finite, so that it changed nothing."""
+        self._skipped += skipped
+
+    def add(self, micro: MicroBatch, losses: Tensor, sound: bool = True) -> None:
+        """losses: (I,), each picture's weighted error; those of steps that are not `sound` are left out."""
         owners = [each.source for each in micro.sets for _ in range(len(each))]
         roles = [int(flag) for each in micro.sets for flag in each.is_reference]
         sizes = [min(len(each), LARGEST) for each in micro.sets for _ in range(len(each))]
         weights = micro.draw.weight.flatten(1).mean(1)
         self._pictures += len(sizes)
+        if not sound:
+            return
         first = 0
         for names, columns in zip(self._groups.values(), (owners, roles, sizes), strict=True):
             index = torch.tensor([first + column for column in columns], device=losses.device)
@@ -70,6 +78,8 @@ class Tally:
 
     def close(self, step: int, seconds: float, norm: Tensor, rate: float) -> dict[str, Any]:
         """The row of all since the last one. `seconds`: of the whole run.
+
+        loss, gradient_norm: None where there is no finite one. skipped: steps without one.
 
         tflops_per_device and mfu count what training needs, not what is repeated to save memory. waiting:
         part of this process's time in which the next pictures were not there yet.
@@ -87,11 +97,13 @@ class Tally:
         sources = len(self._groups["loss_by_source"])
         elapsed = max(seconds - self._seconds, 1e-9)
         speed = self._operations / elapsed / self.accelerator.num_processes
+        total = sum(weights[:sources])
         row = {
             "step": step,
-            "loss": sum(errors[:sources]) / max(sum(weights[:sources]), 1e-9),
+            "loss": sum(errors[:sources]) / total if total else None,
             **losses,
-            "gradient_norm": float(norm),
+            "skipped": self._skipped,
+            "gradient_norm": finite_or_none(norm),
             "learning_rate": rate,
             "pictures_per_second": round(float(pictures) / elapsed, 2),
             "tflops_per_device": float(f"{speed / 1e12:.4g}"),
@@ -102,6 +114,7 @@ class Tally:
         }
         self._sums.zero_()
         self._pictures, self._seconds, self._operations, self._waited = 0, seconds, 0.0, 0.0
+        self._skipped = 0
         return row
 
 
@@ -109,7 +122,8 @@ def summary(row: dict[str, Any]) -> str:
     """A row in a few words, for the progress bar."""
     known = row["mfu"] is not None
     speed = f"MFU {row['mfu']:.0%}" if known else f"{row['tflops_per_device']:.3g} TFLOP/s"
-    return f"loss={row['loss']:.4f}, {speed}"
+    loss = "none" if row["loss"] is None else f"{row['loss']:.4f}"
+    return f"loss={loss}, {speed}"
 
 
 def memory_gib(device: torch.device) -> float:

@@ -1,0 +1,153 @@
+"""Adapters of a joint model: their file says how they were trained, and calls follow it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any, Self, cast
+
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from torch import Tensor
+
+from jedi_diffusion.diffusion import Coupling
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.loading import PathOrId, load_errors
+from jedi_diffusion.model import coupled_slope
+from jedi_diffusion.model.checkpoint import PICKLED
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "jedi."
+"""Of our keys in diffusers' adapter metadata, which go by part of the model: "unet.r", "jedi.coupling"."""
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """How adapters were trained: the coupling of most steps, the base's name, and what of the base is in no
+    weight: `distance_slope` (`install_coupling`) and its scheduler's `prediction_type`.
+    """
+
+    coupling: Coupling
+    base: str
+    distance_slope: float
+    prediction_type: str
+
+    def metadata(self) -> dict[str, Any]:
+        return {PREFIX + name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, Any] | None) -> Self | None:
+        """The record among a file's metadata; None in files that others wrote. Raises ModelError."""
+        ours = {
+            name.removeprefix(PREFIX): value
+            for name, value in (metadata or {}).items()
+            if name.startswith(PREFIX)
+        }
+        if not ours:
+            return None
+        try:
+            record = cls(**ours)
+        except TypeError as error:
+            raise ModelError(f"The adapters' record of their training does not fit: {error}.") from error
+        if record.coupling not in ("joint", "cached"):
+            raise ModelError(f"The adapters were trained with an unknown coupling, {record.coupling!r}.")
+        return record
+
+
+class RecordedAdapters(StableDiffusionLoraLoaderMixin):
+    """diffusers' adapters on a pipeline with a joint UNet, whose calls take the coupling that they know."""
+
+    unet: Any
+    scheduler: Any
+    config: Any
+
+    def load_lora_weights(  # type: ignore[override]  # as diffusers' own
+        self,
+        pretrained_model_name_or_path_or_dict: PathOrId | dict[str, Tensor],
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Put adapters from a folder, a file, the Hub or a state dict on the UNet; safetensors only.
+
+        Calls that name no coupling then take the one that the adapters were trained with, if their file says
+        so. kwargs: diffusers'. Raises ModelError for adapters of another kind of base, UsageError for a
+        pickle.
+        """
+        source: Any = pretrained_model_name_or_path_or_dict
+        names = [kwargs.get("weight_name"), None if isinstance(source, dict) else source]
+        if any(name is not None and PurePath(name).suffix in PICKLED for name in names):
+            raise UsageError("Adapters are read from safetensors only; a pickle can run any code.")
+        kwargs["use_safetensors"] = True
+        before = set(self._loaded)
+        with load_errors("from a state dict" if isinstance(source, dict) else source):
+            found: Any = self.lora_state_dict(source, return_lora_metadata=True, **kwargs)
+            record = AdapterRecord.of_metadata(found[2])
+            if record is not None:
+                self._check_base(record)
+            super().load_lora_weights(source, adapter_name, hotswap, **kwargs)
+        for name, adapter in self._loaded.items():
+            if name == adapter_name or name not in before:
+                adapter.jedi_record = record
+
+    def set_adapters(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers', with a warning where adapters of different couplings are put together."""
+        super().set_adapters(*args, **kwargs)
+        if len({each.coupling for each in self._active_records()}) > 1:
+            logger.warning(
+                "The active adapters were trained with different couplings; calls that name none take %r.",
+                self.own_coupling,
+            )
+
+    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers', and the pipeline's own coupling becomes that of the adapters."""
+        self._unfused_coupling = self.config.coupling
+        super().fuse_lora(*args, **kwargs)
+        cast(Any, self).register_to_config(coupling=self.own_coupling)
+
+    def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers', and the pipeline's own coupling is what it was."""
+        super().unfuse_lora(*args, **kwargs)
+        cast(Any, self).register_to_config(coupling=self._unfused_coupling)
+
+    @property
+    def own_coupling(self) -> Coupling:
+        """What a call takes that names none: that of the active adapters (the last of several) if their file
+        says it, else `config.coupling`.
+        """
+        records = self._active_records()
+        coupling: Coupling = records[-1].coupling if records else self.config.coupling
+        return coupling
+
+    @property
+    def _loaded(self) -> dict[str, Any]:
+        """peft's configurations of the UNet's adapters, by name: they come and go with the adapters."""
+        loaded: dict[str, Any] = getattr(self.unet, "peft_config", {})
+        return loaded
+
+    def _active_records(self) -> list[AdapterRecord]:
+        """Of the adapters that take part in a forward now, in their order."""
+        if not self._loaded:
+            return []
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layer = next(each for each in self.unet.modules() if isinstance(each, BaseTunerLayer))
+        active = [] if layer.disable_adapters else layer.active_adapters
+        records = (getattr(self._loaded[name], "jedi_record", None) for name in active)
+        return [each for each in records if each is not None]
+
+    def _check_base(self, record: AdapterRecord) -> None:
+        """Raises ModelError if the base here is of another kind than the one that the adapters know."""
+        here = {
+            "distance_slope": coupled_slope(self.unet),
+            "prediction_type": self.scheduler.config.prediction_type,
+        }
+        for name, value in here.items():
+            trained = getattr(record, name)
+            if trained != value:
+                raise ModelError(
+                    f"The adapters were trained on {record.base}, with {name} {trained}, but this model has "
+                    f"{value}: load them on the base that they were trained on."
+                )
