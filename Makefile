@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out/demo
 WORKERS ?= 2
+# Which mutants `make mutation` tries, by module and function; all of them take hours.
+MUTANTS ?= 'jedi_diffusion.diffusion.*'
 # For instance: make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 
 # Test workers share the machine: one thread each, or they fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow mutation lint format clean
 
 demo: $(READY)
 	$(BIN)/jedi demo --out $(OUT) --overwrite
@@ -21,6 +23,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(TEST) -m slow
+
+# One process: each mutant is a fork. Goes on where it was stopped; `mutmut results` lists what no test noticed.
+mutation: $(READY)
+	OMP_NUM_THREADS=1 nice $(BIN)/mutmut run --max-children 1 $(MUTANTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) out mutants .pytest_cache .mypy_cache .ruff_cache

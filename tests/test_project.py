@@ -182,7 +182,7 @@ def test_start_is_fast_and_light(statement: str) -> None:
 
 
 def test_make_knows_its_targets() -> None:
-    for target in ("demo", "test", "test-slow", "lint"):
+    for target in ("demo", "test", "test-slow", "mutation", "lint"):
         done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     script = ROOT / ".ci" / "run"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+REFERENCE_TIMESTEP = 0
+"""The timestep at which references run when coupling is "cached": clean latents, no noise."""
+
 
 @dataclass(frozen=True)
 class ImageSet:

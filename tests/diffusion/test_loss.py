@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 
 from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.model import REFERENCE_TIMESTEP
 from jedi_diffusion.sets import SetBatch
 
 SIZES = (3, 1, 2)
@@ -66,6 +67,38 @@ def test_loss_equals_a_loop_over_pictures(prediction_type, coupling, weighted):
             top, bottom = top + (w * error).sum().item(), bottom + 4 * w.sum().item()
             picture += 1
     assert measured.item() == pytest.approx(top / bottom, rel=1e-4)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_the_denoiser_is_given_the_batch_and_the_coupling(coupling):
+    """Clean references run at the very timestep at which they run in sampling."""
+    batch = make_batch()
+    loss = JointLoss.from_scheduler(scheduler())
+    calls = []
+
+    def record(noisy, timestep, batch, coupling):
+        calls.append((timestep, batch, coupling))
+        return noisy
+
+    settings = {} if coupling == "joint" else {"coupling": coupling}  # "joint" if none is named
+    loss(record, batch, torch.Generator().manual_seed(0), **settings)
+    loss.errors(record, batch, loss.draw(batch, torch.Generator().manual_seed(0), **settings), **settings)
+    for timestep, seen, named in calls:
+        assert seen is batch
+        assert named == coupling
+        at_zero = timestep[batch.is_reference] == REFERENCE_TIMESTEP
+        assert bool(at_zero.all()) == (coupling == "cached")
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("inf"), float("nan")])
+def test_weights_out_of_range_are_refused(bad):
+    for name in ("reference_weight", "min_snr"):
+        with pytest.raises(UsageError, match=f"{name} must be .*, but is {bad}"):
+            JointLoss.from_scheduler(scheduler(), **{name: bad})
+    with pytest.raises(UsageError, match="min_snr must be more than 0, but is 0"):
+        JointLoss.from_scheduler(scheduler(), min_snr=0)
+    sound = JointLoss.from_scheduler(scheduler(), reference_weight=0, min_snr=0.5)
+    assert (sound.reference_weight, sound.min_snr) == (0, 0.5)
 
 
 def test_a_set_shares_its_timestep_and_sets_differ():
@@ -135,7 +168,7 @@ def test_the_draw_is_a_function_of_the_generator():
 
 
 def test_unknown_prediction_types_are_refused():
-    with pytest.raises(UsageError, match="flow"):
+    with pytest.raises(UsageError, match=r"prediction types epsilon, v_prediction, sample, not .flow"):
         JointLoss.from_scheduler(scheduler(prediction_type="flow"))
 
 

@@ -157,24 +157,70 @@ def test_a_network_that_predicts_the_picture_gives_it_for_clean():
     assert all(torch.equal(each, wanted) for each in clean)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_ddim_by_hand(temperature):
-    """Five steps of DDIM with equation 3, written out with one call a branch."""
+@pytest.mark.parametrize("name", [*SCHEDULERS, *OTHERS])
+def test_the_first_latents_have_the_scale_of_the_scheduler(name):
+    """Whatever a scheduler works in, the network at first sees noise of variance 1."""
+    batch = make_batch()
+    noise = draw_noise(batch, spawn_generators(0, 2))
+    seen = []
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        seen.append(noisy[~batch.is_reference])
+        return noisy * 0.1
+
+    plan = SamplingPlan(batch, NULL, plan_guidance("joint", 1.0), temperature=0.5)
+    sample(record, ready(name), plan, noise, spawn_generators(0, 2))
+    torch.testing.assert_close(seen[0], 0.5 * noise[~batch.is_reference], rtol=0.01, atol=0)
+
+
+def test_steps_at_one_timestep_keep_their_own_noise_levels():
+    """Many small steps: several share a rounded timestep, so that none may be looked up by it."""
+    batch = make_batch((2,), (1, 0))
+    noise = draw_noise(batch, spawn_generators(0, 1))
+    scheduler = ready("dpm", steps=60, use_karras_sigmas=True)
+    sigmas, timesteps = scheduler.sigmas.clone(), scheduler.timesteps.tolist()
+    assert len(set(timesteps)) < len(timesteps)
+    seen = []
+
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+        seen.append(noisy[0])
+        return noisy * 0.1
+
+    sample(record, scheduler, SamplingPlan(batch, NULL, plan_guidance("joint", 1.0)), noise, [])
+    for noisy, sigma in zip(seen, sigmas[:-1], strict=True):
+        expected = (batch.latents[0] + sigma * noise[0]) / (1 + sigma**2).sqrt()
+        torch.testing.assert_close(noisy, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "temperature"),
+    [("joint", 1.0), ("joint", 0.5), ("text_first", 1.0), ("image_first", 1.0), ("text_only", 1.0)],
+)
+def test_ddim_by_hand(mode, temperature):
+    """Five steps of DDIM with equations 3 and 4, written out with one call a branch; scales 3 and 2."""
     batch = make_batch()
     noise = draw_noise(batch, spawn_generators(0, 2))
     scheduler = ready("ddim", steps=5, set_alpha_to_one=True)
     given, x = batch.is_reference, noise.clone()
-    null = SetBatch(torch.zeros_like(x), torch.ones(5, 1, 1, 1), torch.zeros(5, 2, 3), batch.set_sizes)
+    zeros, ones, silence = torch.zeros_like(x), torch.ones(5, 1, 1, 1), torch.zeros(5, 2, 3)
+    null = SetBatch(zeros, ones, silence, batch.set_sizes)
+    text = SetBatch(zeros, ones, batch.text, batch.set_sizes)
+    image = SetBatch(batch.latents, batch.mask, silence, batch.set_sizes)
     x[~given] *= temperature
     for t in scheduler.timesteps.tolist():
         abar = scheduler.alphas_cumprod[t]
         after = scheduler.alphas_cumprod[t - 200] if t >= 200 else torch.tensor(1.0)
         x[given] = abar.sqrt() * batch.latents[given] + (1 - abar).sqrt() * noise[given]
-        e0, e = (set_mean_denoiser(x, t, each) for each in (null, batch))
-        eps = e0 + 3.0 * (e - e0)
+        e0, e_text, e_image, e = (set_mean_denoiser(x, t, each) for each in (null, text, image, batch))
+        eps = {
+            "joint": e0 + 3 * (e - e0),
+            "text_first": e0 + 3 * (e_text - e0) + 2 * (e - e_text),
+            "image_first": e0 + 2 * (e_image - e0) + 3 * (e - e_image),
+            "text_only": e_image + 3 * (e - e_image),
+        }[mode]
         x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
         x = after.sqrt() * x0 + (1 - after).sqrt() * eps
-    got = run("ddim", batch, steps=5, set_alpha_to_one=True, temperature=temperature)
+    got = run("ddim", batch, mode, steps=5, set_alpha_to_one=True, temperature=temperature)
     torch.testing.assert_close(got, x[~given], rtol=1e-4, atol=1e-3)
 
 
@@ -205,7 +251,8 @@ def test_branches_in_one_batch_equal_separate_calls(mode, null_set):
 def test_what_each_branch_sees():
     batch, seen = make_batch(), []
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling, reference_cache):
+        assert (coupling, reference_cache) == ("joint", None)
         seen.append(batch)
         return noisy * 0
 
@@ -238,6 +285,19 @@ def test_spawned_generators_depend_on_seed_and_number_only():
     assert seeds[:2] == [each.initial_seed() for each in spawn_generators(7, 2)]
     assert len({*seeds, *(each.initial_seed() for each in spawn_generators(8, 4))}) == 8
     assert len(spawn_generators(2**64 - 1, 1)) == 1
+    # Recorded runs are repeated by them, so they must never change.
+    assert seeds[:2] == [8460147692890830636, 3317731564112288844]
+
+
+def test_noise_is_drawn_picture_by_picture_in_float32():
+    """Three sets: a target from its own generator, then its set's references from the same one."""
+    batch = make_batch((1, 2, 2), (0, 1, 0, 1, 0))
+    half = SetBatch(batch.latents.half(), batch.mask, batch.text, batch.set_sizes)
+    noise = draw_noise(half, spawn_generators(3, 3))
+    assert noise.dtype == torch.float32
+    for generator, rows in zip(spawn_generators(3, 3), ([0], [2, 1], [4, 3]), strict=True):
+        for row in rows:
+            assert torch.equal(noise[row], torch.randn(4, 3, 3, generator=generator))
 
 
 def test_cached_references_are_read_by_branch():
@@ -265,6 +325,7 @@ def test_callback_sees_and_changes_latents_and_stop_ends_the_loop():
 
     def callback(step):
         steps.append(step.number)
+        assert step.timestep == ready("ddim").timesteps[step.number]
         return torch.full_like(step.latents, 7.0)
 
     noise = draw_noise(batch, generators)

@@ -298,3 +298,17 @@ def test_load_strict_reads_no_pickle(tmp_path):
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ModelError, match="only safetensors are accepted"):
         load_strict(nn.Linear(1, 1), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_no_number_format_hides_what_is_not_finite(tmp_path, dtype, bad):
+    weight = torch.ones(2, 3, dtype=dtype)
+    save_file({"weight": weight, "bias": torch.ones(2, dtype=dtype)}, tmp_path / "sound.safetensors")
+    weight[1, 2] = bad
+    save_file({"weight": weight, "bias": torch.ones(2, dtype=dtype)}, tmp_path / "bad.safetensors")
+    module = nn.Linear(3, 2, dtype=dtype)
+    load_strict(module, tmp_path / "sound.safetensors")
+    with pytest.raises(ModelError, match="NaN or infinity in tensor weight"):
+        load_strict(module, tmp_path / "bad.safetensors")
+    assert module.weight.isfinite().all()

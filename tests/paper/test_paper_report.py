@@ -59,6 +59,24 @@ def test_a_table_stands_beside_the_papers_with_its_line(done: dict[str, Scored])
     assert row[4].startswith("0.46")
 
 
+def test_every_table_is_compared_with_what_the_paper_compares_with() -> None:
+    """Main tables with all photos, ablations with the inputs, tables of our own with the other photos."""
+    levels = {"all": 0.1, "inputs": 0.2, "others": 0.3}
+    columns = scored("any", 0.5).subjects
+    subjects = {each: np.full(12, levels.get(each.partition(", ")[2], 0.5)) for each in columns}
+    scores = {each: weighted_mean(values, np.ones(12)) for each, values in subjects.items()}
+    done = {cell.name: Scored(cell.name, scores, subjects) for cell in PLAN.cells}
+    wanted = {**dict.fromkeys(("2", "5", "9"), "all"), **dict.fromkeys(("3", "4", "6", "7"), "inputs")}
+    for table in gather(PLAN, done):
+        comparison = wanted.get(table.key, "others")
+        assert table.comparison == comparison
+        shown = table.table()
+        line = next(row for row in shown.rows if row[-1] != "–")
+        places = [n for n, name in enumerate(shown.head) if name.startswith(("toy-ID", "Mtoy-ID"))]
+        assert places
+        assert all(line[n].startswith(f"{levels[comparison]:.2f}") for n in places), table.key
+
+
 def test_rows_that_are_not_done_are_left_open(done: dict[str, Scored]) -> None:
     (cell,) = PLAN.tables["4"]["(+) CLIP emb"]
     del done[cell.name]

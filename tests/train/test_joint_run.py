@@ -20,7 +20,7 @@ from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import joint_trainer, network, skipping
 from jedi_diffusion.train.batches import Examples
-from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
 from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_processes
 from jedi_diffusion.train.plan import plan_step
 from jedi_diffusion.train.sharding import whole_unet
@@ -223,6 +223,10 @@ def test_steps_whose_gradient_is_not_finite_change_nothing(tmp_path, base, subje
 
     assert moved(1, 2) == moved(3, 6) == set()
     assert moved(2, 3) == {"weights", "average"}
+    for name, before in saved[2].items():
+        if name.startswith("average/"):  # decay (1 + 2) / (10 + 2) at the third step
+            trained = saved[3][name.replace("average/", "weights/")]
+            torch.testing.assert_close(saved[3][name], 0.25 * before + 0.75 * trained)
     logged = rows(tmp_path)
     assert [row["skipped"] for row in logged[:4]] == [0, 1, 0, 1]
     assert logged[1]["loss"] is logged[1]["gradient_norm"] is None
@@ -242,7 +246,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, base, subjects) -> 
 
 
 def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
-    """The first step's logged loss against JointLoss on all of its sets as one batch."""
+    """The first step's logged loss and gradient against JointLoss on all of its sets as one batch."""
     from jedi_diffusion.diffusion.loss import NoiseDraw
 
     raw = recipe(base, subjects, training__reference_weight=0.3, conditions__cached=0.0)
@@ -250,15 +254,26 @@ def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
     plan = plan_step(run.recipe, run.mixture, 0)
     micro = run.trainer.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
     assert isinstance(micro.draw, NoiseDraw)
-    with torch.no_grad():
-        prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
-    top = bottom = 0.0
+    prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
+    top, bottom = torch.zeros(()), 0.0
     for row in range(len(prediction)):
         weight = 0.3 if micro.batch.is_reference[row] else 1.0
-        top += weight * (prediction[row] - micro.draw.target[row]).square().mean().item()
+        top = top + weight * (prediction[row] - micro.draw.target[row]).square().mean()
         bottom += weight
+    gradients = torch.autograd.grad(top / bottom, [*run.trainer.parameters.values()])
     run.train()
-    assert rows(tmp_path)[0]["loss"] == pytest.approx(top / bottom, rel=1e-4)
+    first = rows(tmp_path)[0]
+    assert first["loss"] == pytest.approx(top.item() / bottom, rel=1e-4)
+    assert first["gradient_norm"] == pytest.approx(torch.nn.utils.get_total_norm(gradients).item(), rel=1e-3)
+
+
+def test_the_learning_rate_rises_and_stays_or_falls_on_a_cosine() -> None:
+    def rates(**settings) -> list[float]:
+        training = Optimization(steps=100, batch=1, learning_rate=2.0, **settings)
+        return [joint_trainer.learning_rate(training, step) for step in (0, 4, 50, 75, 100)]
+
+    assert rates(warmup=5) == pytest.approx([0.4, 2, 2, 2, 2])
+    assert rates(warmup=0, schedule="cosine") == pytest.approx([2, 1.992, 1, 1 - 0.5**0.5, 0], abs=1e-3)
 
 
 def test_losses_of_roles_are_those_of_their_pictures(tmp_path, base, subjects) -> None:

@@ -125,6 +125,18 @@ def test_shares_of_steps_train_as_weights_that_are_multiples_do(tmp_path: Path, 
     torch.testing.assert_close(shared.modules["line"].bias, product.modules["line"].bias)
 
 
+def test_the_average_follows_the_weights_as_its_decay_says(tmp_path: Path, recipe: Recipe) -> None:
+    """Step by step, in float64: decay (1 + n) / (10 + n), at most the stage's."""
+    stage = stage_of(12).model_copy(update={"ema": 0.4})
+    loop = StageLoop(Regression(), stage, Run(tmp_path, recipe, "cpu"))
+    expected = loop.parameters["line.weight"].detach().double()
+    for step in range(12):
+        loop._advance()
+        decay = min(0.4, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * loop.parameters["line.weight"].detach().double()
+        torch.testing.assert_close(loop.average["line.weight"].double(), expected)
+
+
 def test_the_average_is_only_lent_to_samples(tmp_path: Path, recipe: Recipe) -> None:
     loop = trained(Regression(), tmp_path, recipe)
     before = loop.parameters["line.weight"].detach().clone()

@@ -82,6 +82,14 @@ def test_sets_are_distinct_pictures_of_one_subject_with_a_target() -> None:
     assert start == len(draw.latents)
 
 
+def test_the_loss_counts_the_subject_more_and_what_is_beside_it_once() -> None:
+    stage = stage_of(subject_weight=2.5)
+    pool, _, _ = pool_of(stage)
+    draw = draw_sets(pool, stage, compose(stage.set_sizes, stage.batch), torch.Generator().manual_seed(0))
+    on_the_left = torch.tensor([[3.5, 1.0], [3.5, 1.0]])  # as the pictures' masks
+    assert torch.equal(draw.weight, on_the_left.expand(len(draw.latents), 1, 2, 2))
+
+
 def test_draws_depend_on_the_generator_alone() -> None:
     stage = stage_of()
     pool, _, _ = pool_of(stage)

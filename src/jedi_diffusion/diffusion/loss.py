@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jedi_diffusion.diffusion.denoiser import Coupling, Denoiser
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -47,14 +47,12 @@ class JointLoss:
     alphas_cumprod (T,): the noise schedule; prediction_type: "epsilon",
     "v_prediction", or "sample" (the clean latents x0, whose errors count as those of v would).
     reference_weight: weight of the references, 1 in the paper's loss (used by coupling "joint" only).
-    reference_timestep: the timestep at which coupling "cached" reads its clean references.
     min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023), None for the paper's plain mean.
     """
 
     alphas_cumprod: Tensor
     prediction_type: str = "epsilon"
     reference_weight: float = 1.0
-    reference_timestep: int = 0
     min_snr: float | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +61,6 @@ class JointLoss:
             raise UsageError(f"The loss knows prediction types {known}, not {self.prediction_type!r}.")
         if not 0 <= self.reference_weight < float("inf"):
             raise UsageError(f"reference_weight must be 0 or more, but is {self.reference_weight}.")
-
         if self.min_snr is not None and not 0 < self.min_snr < float("inf"):
             raise UsageError(f"min_snr must be more than 0, but is {self.min_snr}.")
 
@@ -93,7 +90,7 @@ class JointLoss:
         A set's timestep is uniform over 0..T-1; those of a batch are one from each of S equal parts of the
         schedule (Kingma et al., Variational Diffusion Models, 2021), so that losses of batches vary less.
 
-        Coupling "cached": references are clean, at `reference_timestep`, and carry no loss.
+        Coupling "cached": references are clean, at REFERENCE_TIMESTEP, and carry no loss.
         """
         x0, is_reference = batch.latents.float(), batch.is_reference
         timesteps = self._one_timestep_per_set(batch, generator)
@@ -104,7 +101,7 @@ class JointLoss:
         reference_weight = self.reference_weight
         if coupling == "cached":
             noisy = torch.where(is_reference.view(-1, 1, 1, 1), x0, noisy)
-            timesteps = timesteps.masked_fill(is_reference, self.reference_timestep)
+            timesteps = timesteps.masked_fill(is_reference, REFERENCE_TIMESTEP)
             reference_weight = 0.0
         weight = torch.where(is_reference, reference_weight, 1.0).view(-1, 1, 1, 1)
         if batch.weight is not None:

@@ -13,7 +13,8 @@ from jedi_diffusion.model.joint_unet import (
     remove_coupling,
     widen_input,
 )
-from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, ReferenceCache
+from jedi_diffusion.model.reference_cache import CacheView, ReferenceCache
+from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
 __all__ = [
     "REFERENCE_TIMESTEP",

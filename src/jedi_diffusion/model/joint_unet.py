@@ -24,8 +24,8 @@ from torch import nn
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.model.attention_record import AttentionWriter
 from jedi_diffusion.model.coupled_attention import CoupledSelfAttnProcessor, PerPictureProcessor
-from jedi_diffusion.model.reference_cache import REFERENCE_TIMESTEP, CacheView, CacheWriter, ReferenceCache
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.model.reference_cache import CacheView, CacheWriter, ReferenceCache
+from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 Coupling = Literal["joint", "cached"]
 

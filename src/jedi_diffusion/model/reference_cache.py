@@ -15,9 +15,6 @@ import torch
 
 from jedi_diffusion.errors import UsageError
 
-REFERENCE_TIMESTEP = 0
-"""The timestep at which references run when coupling is "cached": clean latents, no noise."""
-
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
