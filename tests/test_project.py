@@ -38,6 +38,7 @@ LEVELS = {
     "attention_figure": 3,
     "calls": 3,
     "conditioning": 3,
+    "costs": 3,
     "loading": 3,
     "request": 3,
     "pipeline": 3,

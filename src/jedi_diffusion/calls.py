@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from jedi_diffusion.errors import JeDiError
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch says of devices without memory, in small letters."""
+LESS_MEMORY = "take a smaller size, fewer references, fewer pictures at once (--batch), or --dtype bfloat16"
 
 if TYPE_CHECKING:
     from jedi_diffusion.model import AttentionRecord
@@ -50,13 +55,14 @@ def run_call(
     call: Call,
     after_step: Callable[[int, Any], None],
     attention_record: AttentionRecord | None = None,
+    during_step: Callable[[], None] | None = None,
 ) -> list[Image.Image]:
     """A picture for each prompt, from its own seed.
 
     after_step(step from 0, clean latents (T, C, H, W)): what the network takes the pictures to be by then.
 
-    What after_step raises ends the call. attention_record: see `JeDiPipeline.__call__`.
-    Raises JeDiError, also when memory runs out.
+    during_step() runs between the layers of the networks, many times a step. What either raises ends the
+    call. attention_record: see `JeDiPipeline.__call__`. Raises JeDiError, also when memory runs out.
     """
     import torch
 
@@ -67,7 +73,7 @@ def run_call(
         return {}
 
     captions = list(call.captions) if call.references else []
-    try:
+    with _between_layers(pipe, during_step), _memory_said(call):
         return pipe(
             prompt=list(call.prompts),
             references=list(call.references),
@@ -86,8 +92,36 @@ def run_call(
             callback_on_step_end=callback,
             attention_record=attention_record,
         ).images
-    except torch.OutOfMemoryError as error:
+
+
+@contextmanager
+def _between_layers(pipe: Any, during_step: Callable[[], None] | None) -> Iterator[None]:
+    """Call `during_step` before each layer of the networks that take time."""
+    hooks = []
+    if during_step is not None:
+        layers = [layer for network in (pipe.unet, pipe.vae) for layer in network.modules()]
+        hooks = [layer.register_forward_pre_hook(lambda *_: during_step()) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _memory_said(call: Call) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has a class of its own for graphics cards alone
+        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in NO_MEMORY):
+            raise
+        how = call.sampling
         raise JeDiError(
-            f"There is not enough memory for {len(call.prompts)} pictures of {how.height} pixels at once; "
-            "take a smaller --batch, a smaller --size, or --dtype bfloat16."
+            f"There is not enough memory for {pictures_said(len(call.prompts), how)} at once; {LESS_MEMORY}."
         ) from error
+
+
+def pictures_said(count: int, how: Sampling) -> str:
+    """A call in words: "2 pictures of 512x512 pixels"."""
+    return f"{count} picture{'s' * (count > 1)} of {how.width}x{how.height} pixels"

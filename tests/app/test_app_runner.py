@@ -11,6 +11,7 @@ import torch
 from fakes import wait
 from PIL import Image
 
+from jedi_diffusion.app import runner as app_runner
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
@@ -97,7 +98,11 @@ def test_a_shared_call_gives_the_same_pictures(runner) -> None:
         assert np.abs(np.asarray(alone, dtype=int) - np.asarray(together)).max() <= 1
 
 
-def test_a_call_ends_in_the_step_in_which_nobody_waits(runner) -> None:
+@pytest.mark.parametrize(("look", "ends_at"), [(1e9, 0), (0.0, -1)])
+def test_a_call_ends_when_nobody_waits_between_steps_and_inside_one(
+    look, ends_at, runner, monkeypatch
+) -> None:
+    monkeypatch.setattr(app_runner, "LOOK", look)
     seen: list[int] = []
 
     def stop(step: int, preview: object) -> None:
@@ -106,7 +111,8 @@ def test_a_call_ends_in_the_step_in_which_nobody_waits(runner) -> None:
 
     with pytest.raises(StoppedError):
         runner.run(Call(["a robot"], [0], [], [], SAMPLING), stop)
-    assert seen == [0]
+    assert seen == [ends_at]
+    assert not any(layer._forward_pre_hooks for layer in runner.pipe.unet.modules())
 
 
 def test_previews_show_what_the_picture_will_be_and_not_its_noise(runner, monkeypatch) -> None:

@@ -4,10 +4,12 @@ Row 15, with a real pipeline, is in test_app_runner.py.
 """
 
 import base64
+import contextlib
 import io
 import json
 import os
 import socket
+import socketserver
 import struct
 import threading
 import time
@@ -355,8 +357,56 @@ def test_row_12_which_addresses_are_public() -> None:
         "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 240.0.0.1"
     )
     private += " ::1 fe80::1 fe80::1%eth0 fc00::1 ::ffff:10.0.0.1 2002:7f00:0001:: ff02::1 ::"
+    private += " 64:ff9b::a00:1 64:ff9b::808:808 64:ff9b:1::1 ::127.0.0.1 ::8.8.8.8 fec0::1 3fff::1 5f00::1"
+    private += " 2001:0:808:808:0:0:f5ff:fffe 2001:0:a00:1:0:0:f7f7:f7f7 2002:a9fe:a9fe:: 2001:db8::1"
+    # Metadata of clouds: Oracle, Azure, Alibaba, Amazon, Google
+    private += " 192.0.0.192 168.63.129.16 100.100.100.200 169.254.170.2 fd00:ec2::254 fd20:ce::254"
     assert [each for each in private.split() if is_public(each)] == []
-    assert all(is_public(each) for each in ("8.8.8.8", "2606:4700::1111"))
+    public = "8.8.8.8 2606:4700::1111 ::ffff:8.8.8.8 2002:808:808:: 2001:0:808:808:0:0:f7f7:f7f7"
+    assert [each for each in public.split() if not is_public(each)] == []
+
+
+class Dripping(socketserver.BaseRequestHandler):
+    """A machine that never falls silent, and never ends: a byte of a header, or of a body, at a time."""
+
+    def handle(self) -> None:
+        first = self.request.recv(65536)
+        start = b"HTTP/1.0 200 OK\r\n\r\n" if b"/body" in first else b"HTTP/1.0 200 OK\r\nX: "
+        with contextlib.suppress(OSError):
+            self.request.sendall(start)
+            while True:
+                self.request.sendall(b"x")
+                time.sleep(0.05)
+
+
+def test_row_12_one_deadline_over_a_whole_fetch_beside_ordinary_uploads(serve) -> None:
+    fetcher = Fetcher(10**6, seconds=0.6, allowed=lambda address: True)
+    running = serve(service={"photos": PhotoReader(fetcher)})
+    slow = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping)
+    slow.daemon_threads = True
+    threading.Thread(target=slow.serve_forever, daemon=True).start()
+    answers: list[tuple[str, float]] = []
+
+    def ask(path: str) -> None:
+        start = time.monotonic()
+        with running.client() as client:
+            said = message(by_address(client, f"http://127.0.0.1:{slow.server_address[1]}/{path}"))
+        answers.append((said, time.monotonic() - start))
+
+    waiting = [threading.Thread(target=ask, args=(path,)) for path in ("header", "body") * 2]
+    try:
+        for thread in waiting:
+            thread.start()
+        with running.client() as client:
+            assert edit(client, encoded(noise())).status_code == 200
+        assert not answers, "the upload came after the fetches"
+        for thread in waiting:
+            thread.join(20)
+    finally:
+        slow.shutdown()
+        slow.server_close()
+    assert len(answers) == 4
+    assert all("takes longer than 0.6 s" in said and seconds < 2.5 for said, seconds in answers), answers
 
 
 # Rows 13 and 14: load, cancelling, disconnecting, deadlines

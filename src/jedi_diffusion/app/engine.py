@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from jedi_diffusion.app.budget import Budget
 from jedi_diffusion.app.jobs import (
     Ask,
     CancelledJobError,
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 PREVIEW_STEPS = 3
 """Steps between two previews of a picture, for those who watch."""
-SMOOTHING = 0.2
-"""Weight of the latest call in the running mean of seconds a step."""
 
 
 class Place(NamedTuple):
@@ -54,7 +53,8 @@ class Engine:
     runners: one a device, each with a thread of its own. capacity: pictures that may wait. max_bytes: memory
     that the references of unfinished jobs may hold, and as much again for kept pictures. batch: pictures in
     one call at most. deadline: seconds that a job may take from its submission. keep: finished jobs that can
-    still be asked for, keep_seconds: for how long. on_end is called with each job that ends.
+    still be asked for, keep_seconds: for how long. budget: what one job may cost. on_end is called with each
+    job that ends.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class Engine:
         deadline: float = 600.0,
         keep: int = 64,
         keep_seconds: float = 600.0,
+        budget: Budget | None = None,
         on_end: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.capacity, self.max_bytes, self.batch = capacity, max_bytes, batch
         self.deadline, self.keep, self.keep_seconds = deadline, keep, keep_seconds
         self.on_end = on_end
-        self.step_seconds: float | None = None
+        self.budget = budget or Budget()
         self._changed = threading.Condition(threading.RLock())
         self._turns: OrderedDict[str, deque[Job]] = OrderedDict()
         self._unfinished: dict[str, Job] = {}
@@ -108,7 +109,8 @@ class Engine:
     def submit(self, ask: Ask, client: str = "", seconds: float | None = None, previews: bool = False) -> Job:
         """Put an ask into the queue, with a deadline of `seconds` from now (at most and by default the
         engine's). previews: rough pictures are wanted meanwhile.
-        Raises QueueFullError, ClosedError, UsageError for an ask that no queue could hold."""
+        Raises QueueFullError, ClosedError, UsageError for an ask that no queue could hold, TooMuchError."""
+        self.budget.check(ask.sampling, len(ask.prompts), len(ask.digests))
         if len(ask.prompts) > self.capacity or ask.bytes > self.max_bytes:
             raise UsageError(
                 f"{len(ask.prompts)} pictures with {ask.bytes / 2**20:.0f} MB of references are more than "
@@ -164,17 +166,17 @@ class Engine:
     def seconds_left(self, job: Job) -> float | None:
         """About how long until the job is done; None until a call has shown how fast this machine is."""
         with self._changed:
-            if self.step_seconds is None:
+            if not self.budget.is_known:
                 return None
-            own, earlier = job.steps_left, 0
-            others: dict[str, int] = {}
+            own, earlier = self._work_left(job), 0.0
+            others: dict[str, float] = {}
             for each in self._unfinished.values():
                 if each.client != job.client:
-                    others[each.client] = others.get(each.client, 0) + each.steps_left
+                    others[each.client] = others.get(each.client, 0) + self._work_left(each)
                 elif each.submitted < job.submitted:
-                    earlier += each.steps_left
-            ahead = sum(min(steps, own + earlier) for steps in others.values())
-            return (own + earlier + ahead) * self.step_seconds / len(self._threads)
+                    earlier += self._work_left(each)
+            ahead = sum(min(seconds, own + earlier) for seconds in others.values())
+            return (own + earlier + ahead) / len(self._threads)
 
     def close(self, grace: float = 30.0) -> None:
         """Take no more, finish what there is within `grace` seconds, return the rest as ClosedError."""
@@ -209,9 +211,10 @@ class Engine:
         client = next(iter(self._turns))
         first = self._turns[client][0]
         places: list[Place] = []
+        most = self.budget.at_once(first.ask.sampling, len(first.ask.digests), self.batch)
         jobs = [job for queue in self._turns.values() for job in queue if job.ask.key == first.ask.key]
-        for job in jobs if self.batch > 1 else [first]:
-            while len(places) < self.batch and job.taken < len(job.ask.prompts):
+        for job in jobs if most > 1 else [first]:
+            while len(places) < most and job.taken < len(job.ask.prompts):
                 places.append(Place(job, job.taken))
                 job.taken += 1
         if client in self._turns:
@@ -247,12 +250,15 @@ class Engine:
             self._store(places, pictures, time.monotonic() - start)
 
     def _after_step(self, places: list[Place], step: int, preview: Preview) -> None:
-        """Note progress; raises StoppedError when nobody waits for any of the pictures."""
+        """Note progress; raises StoppedError when nobody waits for any of the pictures. Runners call it
+        inside a step too, with the step before."""
         with self._changed:
             self.end_what_is_late()
             live = [place for place in places if not place.job.is_over]
             if not live:
                 raise StoppedError
+            if all(job.steps[number] == step + 1 for job, number in live):
+                return
             for job, number in live:
                 job.steps[number] = step + 1
             is_watched = step % PREVIEW_STEPS == 1 and any(job.wants_previews for job, _ in live)
@@ -265,9 +271,9 @@ class Engine:
 
     def _store(self, places: list[Place], pictures: Sequence[Image.Image], seconds: float) -> None:
         with self._changed:
-            step = seconds / (len(places) * places[0].job.ask.sampling.steps)
-            old = self.step_seconds
-            self.step_seconds = step if old is None else old + SMOOTHING * (step - old)
+            ask = places[0].job.ask
+            steps = len(places) * ask.sampling.steps
+            self.budget.note(ask.sampling, len(ask.digests), steps, seconds)
             for (job, number), picture in zip(places, pictures, strict=True):
                 if job.is_over:
                     continue
@@ -316,6 +322,9 @@ class Engine:
 
     def _seconds_until_free(self) -> int:
         """An estimate for Retry-After: half of the queue."""
-        steps = sum(job.steps_left for job in self._unfinished.values())
-        seconds = steps * (self.step_seconds or 0.0) / len(self._threads) / 2
+        seconds = sum(map(self._work_left, self._unfinished.values())) / len(self._threads) / 2
         return min(600, max(1, math.ceil(seconds)))
+
+    def _work_left(self, job: Job) -> float:
+        """Seconds that a worker needs for what is left of a job."""
+        return self.budget.seconds(job.ask.sampling, len(job.ask.digests), job.steps_left)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from jedi_diffusion.app.budget import TooMuchError
 from jedi_diffusion.app.fields import FieldError, UnknownModelError
 from jedi_diffusion.app.jobs import CancelledJobError, ClosedError, DeadlineError, QueueFullError
 from jedi_diffusion.app.metrics import Metrics
@@ -24,6 +25,7 @@ KINDS: list[tuple[type[JeDiError], int, str, str]] = [
     (TooLargeError, 413, INVALID, "too_large"),
     (MediaTypeError, 415, INVALID, "media_type"),
     (PictureError, 400, INVALID, "bad_picture"),
+    (TooMuchError, 400, INVALID, "too_much"),
     (UsageError, 400, INVALID, "bad_request"),
     (QueueFullError, 429, "rate_limit_error", "queue_full"),
     (CancelledJobError, 409, INVALID, "cancelled"),

@@ -162,15 +162,20 @@ def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height
         seeds=tuple(range(seed, seed + fields.n)),
         references=tuple(references),
         captions=tuple(fields.reference_prompt) if references else (),
-        sampling=Sampling(
-            height=height,
-            width=width,
-            steps=fields.steps,
-            guidance=fields.guidance_scale,
-            guidance_mode=fields.guidance_mode,
-            image_guidance=fields.image_guidance_scale,
-            coupling=fields.coupling,
-            null_set=fields.null_set,
-            temperature=fields.temperature,
-        ),
+        sampling=sampling_of(fields, width, height),
+    )
+
+
+def sampling_of(fields: Fields, width: int, height: int) -> Sampling:
+    """How the pictures of a request are computed."""
+    return Sampling(
+        height=height,
+        width=width,
+        steps=fields.steps,
+        guidance=fields.guidance_scale,
+        guidance_mode=fields.guidance_mode,
+        image_guidance=fields.image_guidance_scale,
+        coupling=fields.coupling,
+        null_set=fields.null_set,
+        temperature=fields.temperature,
     )

@@ -52,9 +52,10 @@ class Runner(Protocol):
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
         """A picture for each prompt of the call.
 
-        after_step(step from 0, preview) runs after every step; what it raises ends the call at once.
-        preview() decodes what the model takes the pictures to be at that step. Step -1 says that the call is
-        (again) at its beginning; a runner that waits says the latest step again.
+        after_step(step from 0, preview) runs after every step, and every now and then inside a long one, or
+        while a runner waits, with the latest step again; what it raises ends the call at once. preview()
+        decodes what the model takes the pictures to be at that step. Step -1 says that the call is (again) at
+        its beginning.
         """
 
 

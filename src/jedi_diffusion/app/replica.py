@@ -88,9 +88,15 @@ class Replica:
             await asyncio.wait([working])
 
     def _work(self, call: Call, stop: threading.Event, tell: Callable[[Event | None], object]) -> None:
+        told: int | None = None
+
         def after_step(step: int, preview: Preview) -> None:
+            nonlocal told
             if stop.is_set():
                 raise StoppedError
+            if step == told:
+                return
+            told = step
             is_shown = call.previews and step % PREVIEW_STEPS == 1
             tell(StepDone(step, tuple(preview()) if is_shown else ()))
 

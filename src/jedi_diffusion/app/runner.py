@@ -11,18 +11,22 @@ from PIL import Image
 
 from jedi_diffusion.app.jobs import Preview, Runner
 from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.costs import Costs
 
 GAIN = 1.1
 """Speed-up of larger calls from which they are worth it; below it each picture is a call of its own, which
 keeps it bit-equal to its solo run."""
 BATCHES = (2, 4, 8)
 TRIAL_STEPS = 2
+LOOK = 0.1
+"""Seconds inside a step after which a call is asked whether anybody still waits for it."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
-    multiples of; the words it knows, None for any, and how many of a prompt it reads."""
+    multiples of; the words it knows, None for any, and how many of a prompt it reads; what its calls cost,
+    and the bytes of memory that are free for them where it runs."""
 
     name: str
     fingerprint: str
@@ -32,6 +36,8 @@ class ModelCard:
     about: str = ""
     words: frozenset[str] | None = None
     most_words: int = 0
+    costs: Costs | None = None
+    memory: int | None = None
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
         """Words that a model with a closed vocabulary leaves out, each once."""
@@ -52,10 +58,22 @@ class PipelineRunner:
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
         """See `Runner`. Raises JeDiError."""
 
-        def look(step: int, clean_latents: Any) -> None:
-            after_step(step, lambda: self._decode(clean_latents))
+        latest, told = -1, time.monotonic()
+        preview: Preview = tuple
 
-        return run_call(self.pipe, call, look)
+        def look(step: int, clean_latents: Any) -> None:
+            nonlocal latest, told, preview
+            latest, preview = step, lambda: self._decode(clean_latents)
+            after_step(latest, preview)
+            told = time.monotonic()
+
+        def say_again() -> None:
+            nonlocal told
+            if time.monotonic() - told > LOOK:
+                after_step(latest, preview)
+                told = time.monotonic()
+
+        return run_call(self.pipe, call, look, during_step=say_again)
 
     def _decode(self, latents: Any) -> list[Image.Image]:
         return self.pipe.image_processor.postprocess(self.pipe.decode_latents(latents), output_type="pil")

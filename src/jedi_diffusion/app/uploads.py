@@ -29,6 +29,10 @@ MAX_FIELD = 64 * 2**10
 """Bytes of one field of a form; the longest prompt fits."""
 PHOTOS = ("image", "image[]")
 REPEATED = ("reference_prompt", "reference_prompt[]")
+FETCHES = 8
+"""Photos fetched at the same time, where addresses are allowed."""
+LOOKUP = 1.0
+"""Seconds beyond a fetch's own deadline after which it is given up from outside."""
 DECODERS = 2
 """Photos decoded at the same time: each may need 150 MB for a moment."""
 
@@ -96,6 +100,7 @@ class PhotoReader:
     def __init__(self, fetcher: Fetcher | None = None) -> None:
         self._fetcher = fetcher
         self._limiter = anyio.CapacityLimiter(DECODERS)
+        self._fetching = anyio.CapacityLimiter(FETCHES)
 
     async def read(self, photos: list[UploadFile | str], width: int, height: int) -> list[Image.Image]:
         """Upright RGB references of width x height. Raises PictureError that names the file, FieldError."""
@@ -112,7 +117,7 @@ class PhotoReader:
                     "image is text, but must be a file: addresses and paths are not read by this server.",
                     "image",
                 )
-            data = await anyio.to_thread.run_sync(fetcher.fetch, address, limiter=self._limiter)
+            data = await self._fetch(fetcher, address)
             return await anyio.to_thread.run_sync(decode, data, address[:200], limiter=self._limiter)
         name = shown_name(photo.filename, number)
         if (photo.size or 0) > MAX_PHOTO:
@@ -121,6 +126,16 @@ class PhotoReader:
             raise PictureError(f"{name} is empty.")
         data = await photo.read()
         return await anyio.to_thread.run_sync(decode, data, name, limiter=self._limiter)
+
+    async def _fetch(self, fetcher: Fetcher, address: str) -> bytes:
+        """Off the decoders' threads, so that ordinary uploads go on whatever a slow machine does."""
+        try:
+            with anyio.fail_after(fetcher.seconds + LOOKUP):  # a name server that is silent heeds no deadline
+                return await anyio.to_thread.run_sync(
+                    fetcher.fetch, address, limiter=self._fetching, abandon_on_cancel=True
+                )
+        except TimeoutError:
+            raise fetcher.too_slow(address) from None
 
 
 def shown_name(name: str | None, number: int) -> str:

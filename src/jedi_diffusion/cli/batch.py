@@ -187,6 +187,7 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
         # Names are never taken by others here: each job has a folder of its own.
         job = generate.plan(replace(given, overwrite=True), generate.read_references(given.reference))
         job = replace(job, options=generate.resolved(given, pipe), seal=seal)
+        generate.check_memory(pipe, job.options, len(job.items))
         settings = generate.describe(job, pipe, fingerprint)
         missing = [item for item in job.items if not is_made(job, item, settings)]
         if missing and given.joint_targets:  # its pictures come as one set or not at all

@@ -16,12 +16,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__
-from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.calls import LESS_MEMORY, Call, Sampling, pictures_said, run_call
 from jedi_diffusion.cli import attention_map, models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
-from jedi_diffusion.errors import ModelError, PictureError
+from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 
@@ -35,6 +35,8 @@ SETTINGS = "settings.json"
 SHEET_PICTURES = 64
 """Pictures that the contact sheet shows at most."""
 SHEET_COLUMNS = 6
+UNCHECKED = 20
+"""Pictures of the model's own size, references included, whose memory is not estimated beforehand."""
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 
 
@@ -90,6 +92,7 @@ def run(arguments: list[str]) -> None:
         check_same_references(recorded, references)
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
+    check_memory(pipe, job.options, len(job.items))
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
@@ -166,6 +169,28 @@ def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
     job = replace(job, options=resolved(job.options, pipe))
     attention_map.new_record(job.options)  # a point in pixels is held against the model's own size
     return pipe, job
+
+
+def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
+    """Raises UsageError where a call of the run would take more memory than there is.
+
+    given: `resolved`. Calls that are not much larger than the model's own pictures are not estimated: to run
+    the model for its figures takes some seconds.
+    """
+    from jedi_diffusion import costs
+
+    at_once = pictures if given.joint_targets else min(pictures, given.batch)
+    how, own = sampling_of(given), models.own_size(pipe)
+    if how.width * how.height * (at_once + len(given.reference)) <= UNCHECKED * own**2:
+        return
+    figures = costs.measure(pipe, own)
+    need = figures.bytes(figures.work(how, at_once, len(given.reference)))
+    free = costs.free_memory(pipe.device)
+    if need > free:
+        raise UsageError(
+            f"{pictures_said(at_once, how)} at once with {len(given.reference)} references would take about "
+            f"{need / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {LESS_MEMORY}."
+        )
 
 
 def load_pipe(given: GenerateOptions) -> Any:
@@ -261,7 +286,14 @@ def sample(
     record: AttentionRecord | None = None,
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
-    sampling = Sampling(
+    prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
+    call = Call(prompts, seeds, references, given.reference_prompt, sampling_of(given))
+    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record)
+
+
+def sampling_of(given: GenerateOptions) -> Sampling:
+    """How the pictures are computed; the size is resolved."""
+    return Sampling(
         height=given.size or 0,
         width=given.size or 0,
         steps=given.steps,
@@ -273,9 +305,6 @@ def sample(
         joint_targets=given.joint_targets,
         temperature=given.temperature,
     )
-    prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
-    call = Call(prompts, seeds, references, given.reference_prompt, sampling)
-    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record)
 
 
 def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class ServeOptions:
     """Pictures that may wait; beyond them clients are told to come back later."""
     deadline: float = 600.0
     """Seconds after which a request is given up."""
+    max_pixels: int | None = None
+    """Pixels of a picture (1048576 is 1024x1024); by default as many as the machine's memory holds."""
+    max_seconds: float | None = None
+    """Seconds that a request may take by the server's own estimate; by default as many as --deadline."""
     content_credentials: CertificateAndKey = None
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     grace: float = 30.0
@@ -118,6 +122,10 @@ def check(given: ServeOptions) -> None:
     """Raises UsageError for numbers out of range."""
     check_range("--queue", given.queue, 16, 10_000)
     check_range("--deadline", given.deadline, 1, 86_400)
+    if given.max_pixels is not None:
+        check_range("--max-pixels", given.max_pixels, 256, 2**22)
+    if given.max_seconds is not None:
+        check_range("--max-seconds", given.max_seconds, 1, 86_400)
     check_range("--grace", given.grace, 0, 3600)
     check_range("--batch", given.batch, 0, 256)
     check_range("--replicas", given.replicas, 0, 1000)
@@ -150,6 +158,7 @@ def prepare(
     """The server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
     ModelError, UsageError."""
     from jedi_diffusion.app.application import Access, make_application
+    from jedi_diffusion.app.budget import SHARE, Budget
     from jedi_diffusion.app.engine import Engine
     from jedi_diffusion.app.examples import ToyboxExamples
     from jedi_diffusion.app.fetch import Fetcher
@@ -168,7 +177,13 @@ def prepare(
         runner, card = load(given.model, given.device, given.dtype)
         runners = [runner]
     batch = given.batch or measured_batch(runners[0], card.size)
-    engine = Engine(runners, capacity=given.queue, batch=batch, deadline=given.deadline)
+    budget = Budget(
+        card.costs,
+        None if card.memory is None else int(SHARE * card.memory),
+        given.max_pixels,
+        given.deadline if given.max_seconds is None else given.max_seconds,
+    )
+    engine = Engine(runners, capacity=given.queue, batch=batch, deadline=given.deadline, budget=budget)
     service = Service(
         engine,
         card,
@@ -214,6 +229,7 @@ def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
 
 
 def card_of(pipe: Any, name: str) -> ModelCard:
+    from jedi_diffusion import costs
     from jedi_diffusion.app.runner import ModelCard
 
     words = pipe.tokenizer.init_kwargs.get("whole_words")
@@ -226,6 +242,8 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
         words=None if words is None else frozenset(words),
         most_words=pipe.tokenizer.model_max_length,
+        costs=costs.measure(pipe, models.own_size(pipe)),
+        memory=costs.free_memory(pipe.device),
     )
 
 

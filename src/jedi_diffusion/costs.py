@@ -1,0 +1,210 @@
+"""What a call of the pipeline costs in memory and time, from short calls of the model itself.
+
+Letters: R references; T targets; P pixels of a picture. Convolutions grow with the pictures that go through
+the network, rows * P; coupled attention with the pairs of pictures that see each other, pairs * P^2.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from jedi_diffusion.calls import Call, Sampling, run_call
+
+LEAST_SIDE = 384
+"""Pixels of a side below which attention does not show yet how it grows."""
+SLACK = 1.2
+"""Kernels take memory of their own beside what is counted."""
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+"""Limit and use of a container's memory, in the two forms that Linux has."""
+
+
+class Work(NamedTuple):
+    """What a step of a call computes: pictures, pairs of them in all, and pairs of the largest set, whose
+    scores are in memory at one time."""
+
+    rows: int
+    pairs: int
+    widest: int
+    pixels: int
+
+
+class Growth(NamedTuple):
+    """A cost that is `linear` a row's pixel and `square` a pair's pixel squared."""
+
+    linear: float
+    square: float
+
+    def at(self, rows: int, pairs: int, pixels: int) -> float:
+        return self.linear * rows * pixels + self.square * pairs * pixels**2
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A model's own figures. memory: bytes of a call beside the weights; step: seconds of one step; rest:
+    seconds of what a call does once, to encode and decode; coupling: the model's own."""
+
+    memory: Growth
+    step: Growth
+    rest: Growth
+    coupling: str = "joint"
+
+    def bytes(self, work: Work) -> int:
+        """Memory that a call needs at most."""
+        return int(SLACK * self.memory.at(work.rows, work.widest, work.pixels))
+
+    def step_seconds(self, work: Work) -> float:
+        return self.step.at(work.rows, work.pairs, work.pixels)
+
+    def seconds(self, work: Work, steps: int) -> float:
+        """Time that a call takes with nothing else on the machine."""
+        return steps * self.step_seconds(work) + self.rest.at(work.rows, work.pairs, work.pixels)
+
+    def work(self, sampling: Sampling, targets: int, references: int) -> Work:
+        """The work of a call with so many pictures, if captions are not empty.
+
+        Raises UsageError for guidance that makes no sense.
+        """
+        from jedi_diffusion.diffusion import plan_guidance
+
+        scales = sampling.guidance, sampling.image_guidance
+        sets_differ = references > 0 or sampling.joint_targets
+        plan = plan_guidance(sampling.guidance_mode, *scales, pictures_matter=sets_differ)
+        coupling = "joint" if sampling.joint_targets else sampling.coupling or self.coupling
+        if sampling.joint_targets:
+            sets, size, seen = 1, references + targets, references + targets
+        elif coupling == "cached":
+            sets, size, seen = targets, 1, references + 1
+        else:
+            sets, size, seen = targets, references + 1, references + 1
+        branches, pixels = len(plan.branches), sampling.height * sampling.width
+        # References run once with coupling "cached"; they are encoded, and targets decoded, all at once.
+        rows = max(branches * sets * size, 2 * references, 2 * targets)
+        return Work(rows, branches * sets * size * seen, max(size * seen, references**2), pixels)
+
+
+def measure(pipe: Any, own_size: int) -> Costs:
+    """Run the model for a step at two sizes, one reference and one target. Raises JeDiError."""
+    factor = pipe.vae_scale_factor
+    large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
+    sides = [max(factor, side // (8 * factor) * 8 * factor) for side in (large // 2, large)]
+    _trial(pipe, sides[0])  # warms up
+    trials = [_trial(pipe, side) for side in sides]
+    rows, pairs = 2, 4
+    memory, step, rest = (
+        _fitted(
+            [
+                (rows * side**2, pairs * side**4, trial[kind])
+                for side, trial in zip(sides, trials, strict=True)
+            ]
+        )
+        for kind in range(3)
+    )
+    return Costs(memory, step, rest, pipe.config.coupling)
+
+
+def _fitted(points: list[tuple[int, int, float]]) -> Growth:
+    """The growth through two points (rows * P, pairs * P^2, cost), neither part of it negative."""
+    (x1, y1, cost1), (x2, y2, cost2) = points
+    square = (cost2 * x1 - cost1 * x2) / (y2 * x1 - y1 * x2)
+    if square <= 0:
+        return Growth(max(cost1 / x1, cost2 / x2), 0.0)
+    if (linear := (cost2 - square * y2) / x2) < 0:
+        return Growth(0.0, cost2 / y2)
+    return Growth(linear, square)
+
+
+def _trial(pipe: Any, side: int) -> tuple[float, float, float]:
+    """Bytes, seconds of a step, and seconds of the rest, of a call with one step of a set of two."""
+    marks: list[float] = []
+
+    def mark(*_: Any) -> None:
+        if pipe.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+
+    hooks = [pipe.unet.register_forward_pre_hook(mark), pipe.unet.register_forward_hook(mark)]
+    sampling = Sampling(side, side, steps=1, guidance=1.0, coupling="joint")
+    call = Call(["a"], [0], [Image.new("RGB", (side, side), "gray")], ["a"], sampling)
+    start = time.perf_counter()
+    try:
+        with _memory_counter(pipe) as memory:
+            run_call(pipe, call, lambda step, latents: None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    step = marks[-1] - marks[-2]
+    return memory.peak, step, time.perf_counter() - start - step
+
+
+def _memory_counter(pipe: Any) -> Any:
+    """A context in which `peak` is the most bytes that tensors made in it held at one time."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    modules = [each for each in pipe.components.values() if isinstance(each, torch.nn.Module)]
+    weights = {each.untyped_storage()._cdata for module in modules for each in module.parameters()}
+
+    class Counter(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = self.peak = 0
+            self._known = set(weights)
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor):
+                    self._note(tensor.untyped_storage())
+            return result
+
+        def _note(self, storage: Any) -> None:
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self._known:
+                self._known.add(key)
+                self.held += size
+                self.peak = max(self.peak, self.held)
+                weakref.finalize(storage, self._forget, key, size)
+
+        def _forget(self, key: int, size: int) -> None:
+            self._known.discard(key)
+            self.held -= size
+
+    return Counter()
+
+
+def free_memory(device: Any) -> int:
+    """Bytes that this process can still take on a torch device, as far as the machine says."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for limit, use in CGROUPS:
+        if limit.is_file() and use.is_file() and (most := limit.read_text().strip()).isdigit():
+            free = min(free, int(most) - int(use.read_text()))
+    if sys.platform != "win32":
+        import resource
+
+        most_addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if most_addresses != resource.RLIM_INFINITY:
+            free = min(free, most_addresses - psutil.Process().memory_info().vms)
+    return max(0, free)

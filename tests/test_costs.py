@@ -1,0 +1,101 @@
+"""What a call is expected to cost, against what it does cost; memory that is not there."""
+
+import resource
+
+import psutil
+import pytest
+import torch
+from PIL import Image
+from small_pipelines import save_joint
+
+from jedi_diffusion import JeDiPipeline, costs
+from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.errors import JeDiError
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> JeDiPipeline:
+    pipe = JeDiPipeline.from_pretrained(save_joint(tmp_path_factory.mktemp("models") / "joint"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.0])
+def test_memory_is_told_for_sizes_and_sets_that_were_not_measured(slope, pipe, monkeypatch) -> None:
+    """With and without attention that is as wide as the pairs of tokens."""
+    from jedi_diffusion.model import install_coupling
+
+    monkeypatch.setattr(costs, "LEAST_SIDE", 64)
+    install_coupling(pipe.unet, slope)
+    figures = costs.measure(pipe, 32)
+    for side, references, targets, coupling in (
+        (96, 1, 1, "joint"),
+        (96, 3, 2, "joint"),
+        (64, 2, 3, "cached"),
+    ):
+        how = Sampling(side, side, steps=1, coupling=coupling)
+        photo = Image.new("RGB", (side, side), "gray")
+        with costs._memory_counter(pipe) as memory:
+            call = Call(["a robot"] * targets, range(targets), [photo] * references, ["a"], how)
+            run_call(pipe, call, lambda *_: None)
+        expected = figures.bytes(figures.work(how, targets, references))
+        assert 0.9 * memory.peak < expected < 3.5 * memory.peak, (side, references, targets, coupling)
+
+
+def test_costs_grow_with_pictures_and_with_the_square_of_attention() -> None:
+    figures = costs.Costs(costs.Growth(1, 0), costs.Growth(1, 1), costs.Growth(0, 0), "cached")
+    joint, cached, alone = (
+        figures.work(Sampling(8, 8, coupling=coupling), 2, references)
+        for coupling, references in (("joint", 3), (None, 3), ("joint", 0))
+    )
+    assert joint == (16, 64, 16, 64)  # two branches of two sets of four
+    assert cached == (6, 16, 9, 64)  # as the model's own; a pass over the references beside
+    assert alone == (4, 4, 1, 64)
+    assert figures.work(Sampling(8, 8, joint_targets=True), 4, 2) == (12, 72, 36, 64)
+    assert figures.step_seconds(alone) == 4 * 64 + 4 * 64**2
+    assert figures.work(Sampling(8, 8, guidance=1.0), 1, 0).pairs == 1
+
+
+def test_growth_through_two_points_is_never_negative() -> None:
+    assert costs._fitted([(1, 1, 3.0), (4, 16, 24.0)]) == pytest.approx((2, 1))
+    assert costs._fitted([(1, 1, 3.0), (4, 16, 9.0)]) == (3, 0)
+    assert costs._fitted([(1, 1, 0.1), (4, 16, 16.0)]) == (0, 1)
+
+
+def test_free_memory_heeds_limits_of_container_and_process(tmp_path, monkeypatch) -> None:
+    device = torch.device("cpu")
+    machine = costs.free_memory(device)
+    assert 0 < machine <= psutil.virtual_memory().total
+    files = tmp_path / "limit", tmp_path / "use"
+    monkeypatch.setattr(costs, "CGROUPS", (files,))
+    for limit, expected in (("max", machine), ("5000000", 3000000)):
+        files[0].write_text(f"{limit}\n")
+        files[1].write_text("2000000\n")
+        assert costs.free_memory(device) == pytest.approx(expected, rel=0.2)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1000, 1000))
+    assert costs.free_memory(device) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None],
+    ids=["python", "card", "cpu"],
+)
+def test_memory_that_runs_out_is_a_sentence(error, pipe, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        if error is not None:
+            raise error
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(JeDiPipeline, "__call__", fail)
+    with pytest.raises(JeDiError, match="not enough memory for 2 pictures of 16x8 pixels"):
+        run_call(pipe, Call(["a", "b"], [0, 1], [], [], Sampling(8, 16)), lambda *_: None)
+
+
+def test_other_errors_of_torch_are_not_called_memory(pipe, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(JeDiPipeline, "__call__", fail)
+    with pytest.raises(RuntimeError, match="sizes"):
+        run_call(pipe, Call(["a"], [0], [], [], Sampling(8, 8)), lambda *_: None)
