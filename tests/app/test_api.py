@@ -98,6 +98,24 @@ def test_errors_reach_the_openai_client_as_its_own(running) -> None:
         assert "secret" not in str(broken.value)
 
 
+def test_an_edit_that_fails_says_where_its_finished_pictures_are(serve) -> None:
+    running = serve(FakeRunner(step_seconds=0.02))
+    with running.client() as client:
+        form = {"prompt": "a robot", "n": "8", "seed": "3", "steps": "5", "deadline": "0.5"}
+        answer = client.post("/v1/images/edits", data=form, files={"image": png(1)})
+        assert answer.status_code == 504
+        error = answer.json()["error"]
+        assert error["code"] == "deadline"
+        assert 1 <= len(error["done"]) < 8
+        for number, row in enumerate(error["done"]):
+            expected = picture_of("a robot", 3 + number, (opened(png(1)),))
+            assert opened(client.get(row["url"]).content).tobytes() == expected.tobytes()
+        state = client.get(f"/v1/jobs/{error['job']}").json()
+        assert [bool(row["url"]) for row in state["pictures"]] == [True] * len(error["done"]) + [False] * (
+            8 - len(error["done"])
+        )
+
+
 def test_words_that_the_model_does_not_know_are_named(serve) -> None:
     running = serve(service={"unknown_words": lambda prompts: ["zebra"]})
     with running.client() as client:

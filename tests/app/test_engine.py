@@ -17,6 +17,7 @@ from jedi_diffusion.app.jobs import (
     Job,
     QueueFullError,
 )
+from jedi_diffusion.app.kept import GoneError
 from jedi_diffusion.errors import JeDiError, UsageError
 
 RED, BLUE = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
@@ -215,14 +216,42 @@ def test_progress_previews_and_time_left(make_engine, runner) -> None:
 
 
 def test_jobs_belong_to_their_client_and_are_forgotten(make_engine, runner) -> None:
-    engine = make_engine(runner, keep=2)
-    jobs = [wait(engine.submit(ask("a"), "me")) for _ in range(3)]
-    assert engine.find(jobs[2].id, "me") is jobs[2]
+    engine = make_engine(runner)
+    jobs = [wait(engine.submit(ask("a"), "me")) for _ in range(200)]
+    assert all(engine.find(job.id, "me") is job for job in jobs)
     assert engine.find(jobs[2].id, "you") is None
+    files = [job.pictures[0].path for job in jobs]
+    assert all(path.is_file() and path.parent.stat().st_mode & 0o77 == 0 for path in files)
+    engine.keep_bytes = 3 * jobs[0].kept_bytes
     assert engine.find(jobs[0].id, "me") is None
+    assert [path.is_file() for path in files] == [False] * 197 + [True] * 3
     engine.keep_seconds = 0.0
     time.sleep(0.01)
-    assert engine.find(jobs[2].id, "me") is None
+    assert engine.find(jobs[-1].id, "me") is None
+    assert not any(path.is_file() for path in files)
+    with pytest.raises(GoneError):
+        jobs[-1].result()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+def test_pictures_that_are_finished_survive_the_end_of_their_job(end, make_engine, runner) -> None:
+    engine = make_engine(runner)
+    job = engine.submit(ask("a", "b", "c", "d"), "me")
+
+    def stop() -> None:
+        if len(job.done) == 2 and not job.is_over:
+            if end == "cancelled":
+                engine.cancel(job)
+            else:
+                job.deadline = 0.0
+                engine.end_what_is_late()
+
+    job.listeners.append(stop)
+    assert wait(job).state == end
+    found = engine.find(job.id, "me")
+    assert found.done == [0, 1]
+    for number, prompt in enumerate("ab"):
+        assert found.pictures[number].open().tobytes() == picture_of(prompt, number).tobytes()
 
 
 def test_close_finishes_what_it_can_and_returns_the_rest(make_engine, runner) -> None:

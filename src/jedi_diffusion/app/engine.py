@@ -14,8 +14,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from PIL import Image
-
 from jedi_diffusion.app.budget import Budget
 from jedi_diffusion.app.jobs import (
     Ask,
@@ -29,13 +27,15 @@ from jedi_diffusion.app.jobs import (
     Runner,
     State,
     StoppedError,
-    size_of,
 )
+from jedi_diffusion.app.kept import Kept, Shelf
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError, UsageError
 
 logger = logging.getLogger(__name__)
 
+MOST_FINISHED = 4096
+"""Finished jobs that can still be asked for, with or without pictures."""
 PREVIEW_STEPS = 3
 """Steps between two previews of a picture, for those who watch."""
 
@@ -51,10 +51,10 @@ class Engine:
     """Makes pictures for many clients on one or more devices.
 
     runners: one a device, each with a thread of its own. capacity: pictures that may wait. max_bytes: memory
-    that the references of unfinished jobs may hold, and as much again for kept pictures. batch: pictures in
-    one call at most. deadline: seconds that a job may take from its submission. keep: finished jobs that can
-    still be asked for, keep_seconds: for how long. budget: what one job may cost. on_end is called with each
-    job that ends.
+    that the references of unfinished jobs may hold. batch: pictures in one call at most. deadline: seconds
+    that a job may take from its submission. keep_seconds: how long a finished job can still be asked for, and
+    keep_bytes: on disk, of the pictures of all of them. budget: what one job may cost. on_end is called with
+    each job that ends.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Engine:
         max_bytes: int = 2**30,
         batch: int = 1,
         deadline: float = 600.0,
-        keep: int = 64,
+        keep_bytes: int = 2**30,
         keep_seconds: float = 600.0,
         budget: Budget | None = None,
         on_end: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.capacity, self.max_bytes, self.batch = capacity, max_bytes, batch
-        self.deadline, self.keep, self.keep_seconds = deadline, keep, keep_seconds
+        self.deadline, self.keep_bytes, self.keep_seconds = deadline, keep_bytes, keep_seconds
+        self._shelf = Shelf()
         self.on_end = on_end
         self.budget = budget or Budget()
         self._changed = threading.Condition(threading.RLock())
@@ -239,6 +240,7 @@ class Engine:
         start = time.monotonic()
         try:
             pictures = runner.run(call, lambda step, preview: self._after_step(places, step, preview))
+            kept = [self._shelf.add(picture) for picture in pictures]
         except StoppedError:
             return
         except JeDiError as error:
@@ -247,7 +249,7 @@ class Engine:
             logger.exception("A call of the pipeline failed.")
             self._fail(places, FaultError("The server failed to make the picture; its log says why."))
         else:
-            self._store(places, pictures, time.monotonic() - start)
+            self._store(places, kept, time.monotonic() - start)
 
     def _after_step(self, places: list[Place], step: int, preview: Preview) -> None:
         """Note progress; raises StoppedError when nobody waits for any of the pictures. Runners call it
@@ -269,15 +271,17 @@ class Engine:
             for job in {place.job.id: place.job for place in live}.values():
                 job.tell()
 
-    def _store(self, places: list[Place], pictures: Sequence[Image.Image], seconds: float) -> None:
+    def _store(self, places: list[Place], pictures: Sequence[Kept], seconds: float) -> None:
         with self._changed:
             ask = places[0].job.ask
             steps = len(places) * ask.sampling.steps
             self.budget.note(ask.sampling, len(ask.digests), steps, seconds)
             for (job, number), picture in zip(places, pictures, strict=True):
-                if job.is_over:
-                    continue
                 job.pictures[number] = picture
+                if job.is_over:  # it ended during the last step; what is made is kept all the same
+                    if job.id not in self._finished:
+                        picture.delete()
+                    continue
                 job.steps[number] = job.ask.sampling.steps
                 if all(each is not None for each in job.pictures):
                     self._end(job, "done")
@@ -310,15 +314,17 @@ class Engine:
                 del self._turns[job.client]
 
     def _forget(self) -> None:
-        """Drop finished jobs that are too many, too large together or too old."""
+        """Drop finished jobs that are too many, or whose pictures are too large together or too old."""
         oldest = time.monotonic() - self.keep_seconds
-        held = sum(size_of(job.pictures) for job in self._finished.values())
+        held = sum(job.kept_bytes for job in self._finished.values())
         while self._finished:
             first = next(iter(self._finished.values()))
-            if len(self._finished) <= self.keep and held <= self.max_bytes and (first.ended or 0) >= oldest:
+            fits = len(self._finished) <= MOST_FINISHED and held <= self.keep_bytes
+            if fits and (first.ended or 0) >= oldest:
                 break
-            held -= size_of(first.pictures)
+            held -= first.kept_bytes
             del self._finished[first.id]
+            first.delete()
 
     def _seconds_until_free(self) -> int:
         """An estimate for Retry-After: half of the queue."""

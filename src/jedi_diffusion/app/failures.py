@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from jedi_diffusion.app.budget import TooMuchError
 from jedi_diffusion.app.fields import FieldError, UnknownModelError
 from jedi_diffusion.app.jobs import CancelledJobError, ClosedError, DeadlineError, QueueFullError
+from jedi_diffusion.app.kept import GoneError
 from jedi_diffusion.app.metrics import Metrics
 from jedi_diffusion.app.uploads import MediaTypeError, NoRoomError, TooLargeError
 from jedi_diffusion.errors import JeDiError, PictureError, UsageError
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 INVALID, SERVER = "invalid_request_error", "server_error"
 KINDS: list[tuple[type[JeDiError], int, str, str]] = [
     (UnknownModelError, 404, INVALID, "model_not_found"),
+    (GoneError, 404, INVALID, "not_found"),
     (TooLargeError, 413, INVALID, "too_large"),
     (MediaTypeError, 415, INVALID, "media_type"),
     (PictureError, 400, INVALID, "bad_picture"),
@@ -58,15 +61,20 @@ def plain(status: int, message: str, headers: dict[str, str] | None = None) -> R
     return JSONResponse({"error": error}, status, headers)
 
 
+def refusal(error: JeDiError, metrics: Metrics, **more: Any) -> Response:
+    """The answer to an error, which is counted; `more`: what else a client is told."""
+    status, body = describe(error)
+    metrics.rejects.labels(str(body["code"])).inc()
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
+    return JSONResponse({"error": body | more}, status, headers)
+
+
 def install(app: FastAPI, metrics: Metrics) -> None:
     """Make all failures of an application answer in this shape, and count them by code."""
 
     def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, JeDiError)
-        status, body = describe(error)
-        metrics.rejects.labels(str(body["code"])).inc()
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
-        return JSONResponse({"error": body}, status, headers)
+        return refusal(error, metrics)
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from PIL import Image
 
+from jedi_diffusion.app.kept import Kept
 from jedi_diffusion.calls import Call, Sampling
 from jedi_diffusion.errors import JeDiError
 
@@ -110,7 +111,7 @@ class Job:
         self.ended: float | None = None
         self.state: State = "queued"
         self.error: JeDiError | None = None
-        self.pictures: list[Image.Image | None] = [None] * len(ask.prompts)
+        self.pictures: list[Kept | None] = [None] * len(ask.prompts)
         self.previews: list[Image.Image | None] = [None] * len(ask.prompts)
         self.wants_previews = False
         self.steps = [0] * len(ask.prompts)
@@ -135,14 +136,27 @@ class Job:
         """The pictures, in the order of the prompts. Raises the JeDiError that ended the job."""
         if self.error is not None:
             raise self.error
-        return [picture for picture in self.pictures if picture is not None]
+        return [picture.open() for picture in self.pictures if picture is not None]
+
+    @property
+    def done(self) -> list[int]:
+        """Numbers of the pictures that are finished, also where the job has not come to its end."""
+        return [number for number, picture in enumerate(self.pictures) if picture is not None]
+
+    @property
+    def kept_bytes(self) -> int:
+        return sum(picture.bytes for picture in self.pictures if picture is not None)
+
+    def delete(self) -> None:
+        """Delete the pictures' files."""
+        for picture in self.pictures:
+            if picture is not None:
+                picture.delete()
 
     def let_go(self) -> None:
-        """Drop what a job that is over no longer needs; the references' digests stay."""
+        """Drop what a job that is over no longer needs; finished pictures and references' digests stay."""
         self.ask = replace(self.ask, references=())
         self.previews = [None] * len(self.previews)
-        if self.state != "done":
-            self.pictures = [None] * len(self.pictures)
 
     def tell(self) -> None:
         for listener in tuple(self.listeners):

@@ -60,8 +60,7 @@ class Metrics:
         self.seconds.labels(job.state).observe(job.ended - job.submitted)
         if job.started is not None:
             self.wait.observe(job.started - job.submitted)
-        if job.state == "done":
-            self.pictures.inc(len(job.pictures))
+        self.pictures.inc(len(job.done))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -365,7 +365,8 @@ def in_the_making(job: Job) -> Any:
     """What there is of a job's pictures: finished ones, previews, and gray ones for those not begun."""
     gray = Image.new("RGB", (job.ask.sampling.width, job.ask.sampling.height), "gray")
     total = job.ask.sampling.steps
-    shown = [made or preview or gray for made, preview in zip(job.pictures, job.previews, strict=True)]
+    pairs = zip(job.pictures, job.previews, strict=True)
+    shown = [made.open() if made else preview or gray for made, preview in pairs]
     texts = [
         f"{prompt}: step {step} of {total}" for prompt, step in zip(job.ask.prompts, job.steps, strict=True)
     ]

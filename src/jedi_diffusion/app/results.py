@@ -37,4 +37,4 @@ def png_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> byt
     picture = job.pictures[number] if 0 <= number < len(job.pictures) else None
     if picture is None:
         raise UsageError(f"Picture {number} of this job is not there (yet); its state is {job.state}.")
-    return seal(png_bytes(picture, parameters_of(job, number, card), made_with(card)))
+    return seal(png_bytes(picture.open(), parameters_of(job, number, card), made_with(card)))

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from jedi_diffusion.app.failures import describe
+from jedi_diffusion.app.failures import describe, refusal
 from jedi_diffusion.app.fields import FieldError, Fields
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.results import made_with, png_of
@@ -67,10 +67,17 @@ async def generate(request: Request) -> Response:
 
 
 async def pictures(request: Request, job: Job, form: str) -> Response:
-    """The answer of OpenAI's API, with seeds and warnings beside its own fields. Raises JeDiError."""
+    """The answer of OpenAI's API, with seeds and warnings beside its own fields.
+
+    Where the job has failed, the error says also where those of its pictures are that were finished.
+    """
     service = service_of(request)
     await service.wait(request, job)
-    job.result()
+    if job.error is not None:
+        done = [
+            {"url": address_of(request, job, number), "seed": job.ask.seeds[number]} for number in job.done
+        ]
+        return refusal(job.error, service.metrics, **({"job": job.id, "done": done} if done else {}))
     data: list[dict[str, Any]] = []
     for number, seed in enumerate(job.ask.seeds):
         if form == "url":

@@ -231,7 +231,7 @@ def marked(prompts: str, unknown: Sequence[str]) -> str:
 
 def status_of(job: Job, seconds_left: float | None) -> str:
     """A job's progress as HTML that screen readers announce."""
-    done = sum(picture is not None for picture in job.pictures)
+    done = len(job.done)
     if job.state == "queued":
         text = "Waiting for its turn."
     else:

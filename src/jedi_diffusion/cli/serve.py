@@ -64,6 +64,10 @@ class ServeOptions:
     """Pictures that may wait; beyond them clients are told to come back later."""
     deadline: float = 600.0
     """Seconds after which a request is given up."""
+    keep_seconds: float = 600.0
+    """Seconds for which finished pictures can be fetched."""
+    keep_mb: int = 1024
+    """Megabytes of disk for finished pictures; the oldest go first."""
     max_pixels: int | None = None
     """Pixels of a picture (1048576 is 1024x1024); by default as many as the machine's memory holds."""
     max_seconds: float | None = None
@@ -122,6 +126,8 @@ def check(given: ServeOptions) -> None:
     """Raises UsageError for numbers out of range."""
     check_range("--queue", given.queue, 16, 10_000)
     check_range("--deadline", given.deadline, 1, 86_400)
+    check_range("--keep-seconds", given.keep_seconds, 1, 7 * 86_400)
+    check_range("--keep-mb", given.keep_mb, 1, 2**20)
     if given.max_pixels is not None:
         check_range("--max-pixels", given.max_pixels, 256, 2**22)
     if given.max_seconds is not None:
@@ -183,7 +189,15 @@ def prepare(
         given.max_pixels,
         given.deadline if given.max_seconds is None else given.max_seconds,
     )
-    engine = Engine(runners, capacity=given.queue, batch=batch, deadline=given.deadline, budget=budget)
+    engine = Engine(
+        runners,
+        capacity=given.queue,
+        batch=batch,
+        deadline=given.deadline,
+        keep_bytes=given.keep_mb * 2**20,
+        keep_seconds=given.keep_seconds,
+        budget=budget,
+    )
     service = Service(
         engine,
         card,
