@@ -38,7 +38,7 @@ class Kept:
 
 
 class Shelf:
-    """Where pictures are kept: a `PrivateFolder`, made with the first one, gone with the process at the latest."""
+    """Where pictures are kept: a `PrivateFolder`, made with the first one and gone with the process."""
 
     def __init__(self) -> None:
         self._folder: PrivateFolder | None = None
