@@ -7,6 +7,7 @@ import re
 import time
 
 import httpx
+import jsonschema
 import numpy as np
 import openai
 import pytest
@@ -194,6 +195,82 @@ def test_the_description_needs_nothing_from_outside(running) -> None:
         assert client.get("/", follow_redirects=True).text == page
 
 
+def test_the_description_says_what_is_answered_and_how_to_give_a_token(serve) -> None:
+    with serve(access=Access(tokens=("good",))).client() as client:
+        schema = client.get("/openapi.json", headers={"Authorization": "Bearer good"}).json()
+        jsonschema.Draft202012Validator.check_schema(schema["components"]["schemas"]["Images"])
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                good = [each for status, each in operation["responses"].items() if status[0] == "2"]
+                assert all(each["content"] for each in good), path
+                refused = operation["responses"]["413"]["content"]["application/json"]["schema"]
+                assert refused == {"$ref": "#/components/schemas/Failure"}
+        schemes = schema["components"]["securitySchemes"]
+        assert [each["scheme"] for each in schemes.values()] == ["bearer", "basic"]
+        assert schema["security"] == [{name: []} for name in schemes]
+        assert schema["paths"]["/healthz"]["get"]["security"] == []
+
+
+def test_answers_are_as_the_description_says(running) -> None:
+    with running.client() as client:
+        schema = client.get("/openapi.json").json()
+        job = client.post("/v1/jobs", data={"prompt": "a"})
+        answers = {
+            ("/v1/images/generations", "post"): client.post("/v1/images/generations", json={"prompt": "a"}),
+            ("/v1/jobs", "post"): job,
+            ("/v1/jobs/{identifier}", "get"): client.get(job.headers["location"]),
+            ("/v1/models", "get"): client.get("/v1/models"),
+            ("/v1/models/{name}", "get"): client.get("/v1/models/toybox"),
+            ("/readyz", "get"): client.get("/readyz"),
+            ("/v1/images/edits", "post"): client.post("/v1/images/edits", data={"prompt": "a"}),
+        }
+    for (path, method), answer in answers.items():
+        responses = schema["paths"][path][method]["responses"]
+        said = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json(), {**said, "components": schema["components"]})
+
+
+def test_null_is_a_field_that_is_not_given(running) -> None:
+    names = ["n", "size", "response_format", "background", "output_format", "steps", "quality", "stream", "seed", "model", "user"]
+    with running.client() as client, openai_client(running) as typed:
+        body = {"prompt": "a", **dict.fromkeys(names)}
+        assert client.post("/v1/images/generations", json=body).status_code == 200
+        answer = client.post("/v1/images/generations", json={"prompt": None})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+        assert typed.images.generate(prompt="a", n=None, size=None).data
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ('name="image"\r\nContent-Type: image/png', 200),
+        ("name=\"image\"; filename*=UTF-8''k%C3%BCche.png", 200),
+        ("name=\"image\"; filename*=utf-8''a%22b.png\r\nContent-Type: image/png", 200),
+        ('name="image"', 400),
+        ('name="mask"; filename="a.png"', 400),
+        ('name="image[0]"; filename="a.png"', 400),
+        ('name="images"; filename="a.png"', 400),
+        ('name="steps"; filename="a.png"', 400),
+    ],
+)
+def test_parts_of_a_form_are_told_apart_as_clients_write_them(head, status, running) -> None:
+    parts = [b'Content-Disposition: form-data; name="prompt"\r\n\r\na cow']
+    parts.append(f"Content-Disposition: form-data; {head}\r\n\r\n".encode() + png(1))
+    body = b"".join(b"--X\r\n" + part + b"\r\n" for part in parts) + b"--X--\r\n"
+    with running.client() as client:
+        kind = {"Content-Type": "multipart/form-data; boundary=X"}
+        answer = client.post("/v1/images/edits", content=body, headers=kind)
+    assert answer.status_code == status, answer.text
+    if status == 200:
+        assert running.runner.calls[0].references[0].tobytes() == opened(png(1)).tobytes()
+    else:
+        said = answer.json()["error"]["message"]
+        name = head.split('"')[1]
+        expected = {"image": "must be a file", "steps": "must be text"}.get(name, "not supported here")
+        assert expected in said
+        assert name in said
+
+
 def test_a_token_is_asked_for_where_one_is_set(serve) -> None:
     running = serve(access=Access(tokens=("good", "other")))
     with openai_client(running) as client, pytest.raises(openai.AuthenticationError):
@@ -209,7 +286,17 @@ def test_a_token_is_asked_for_where_one_is_set(serve) -> None:
         assert client.get("/metrics", headers={"Authorization": f"Basic {basic}"}).status_code == 200
         for wrong in ("Bearer", "Bearer goo", "Basic !", "Bearer gööd", "Digest good"):
             assert client.get("/metrics", headers={"Authorization": wrong.encode()}).status_code == 401
-        address = client.post("/v1/jobs", data={"prompt": "a"}, headers={"Authorization": "Bearer good"})
+        ours = {"Authorization": "Bearer good"}
+        asked = {"prompt": "a", "response_format": "url"}
+        (row,) = client.post("/v1/images/generations", json=asked, headers=ours).json()["data"]
+        assert opened(client.get(row["url"]).content).size == (SIDE, SIDE)
+        bare, _, key = row["url"].partition("?key=")
+        assert client.get(bare).status_code == 401
+        assert client.get(f"{bare}?key=").status_code == 404
+        assert client.get(f"{bare}?key={key}x").status_code == 404
+        assert client.delete(row["url"]).status_code == 401
+        assert client.get(f"{bare.rsplit('/', 2)[0]}?key={key}").status_code == 401
+        address = client.post("/v1/jobs", data={"prompt": "a"}, headers=ours)
         assert (
             client.get(address.headers["location"], headers={"Authorization": "Bearer other"}).status_code
             == 404
@@ -226,6 +313,61 @@ def test_other_web_sites_are_kept_out(serve) -> None:
         assert friend.headers["access-control-allow-origin"] == "https://friend.example"
     with serve().client() as client:
         assert "access-control-allow-origin" not in client.get("/v1/models").headers
+
+
+def test_refusals_can_be_read_by_web_sites_and_are_counted(serve) -> None:
+    """Of the gate too: in the API's shape, with the headers without which a browser shows a page nothing."""
+    friend = {"Origin": "https://friend.example"}
+    running = serve(access=Access(tokens=("good",), origins=(friend["Origin"],)))
+    ours = friend | {"Authorization": "Bearer good"}
+    with running.client() as client:
+        body = iter([b"x" * 2**20] * 2)
+        answers = [
+            client.get("/v1/models", headers=friend),
+            client.post("/v1/jobs", headers=ours | {"Content-Length": str(10**10)}),
+            client.post(
+                "/v1/images/generations", headers=ours | {"Content-Type": "application/json"}, content=body
+            ),
+            client.post("/v1/chat/completions", headers=ours),
+            client.post("/v1/images/generations/", headers=ours),
+            client.get("/v1/jobs/nobody", headers=ours),
+            client.get("/v1/images/edits", headers=ours),
+        ]
+        codes = ["invalid_api_key", "too_large", "too_large", *["not_found"] * 3, "method_not_allowed"]
+        assert [answer.json()["error"]["code"] for answer in answers] == codes
+        for answer in answers:
+            assert answer.headers["access-control-allow-origin"] == friend["Origin"], answer.url
+        asks = friend | {"Access-Control-Request-Method": "POST"}
+        asks["Access-Control-Request-Headers"] = "authorization"
+        first = client.options("/v1/images/edits", headers=asks)
+        assert (first.status_code, "authorization" in first.headers["access-control-allow-headers"]) == (
+            200,
+            True,
+        )
+        evil = client.get("/v1/models", headers={"Origin": "https://evil.example"})
+        assert (evil.status_code, evil.json()["error"]["code"]) == (403, "forbidden")
+        assert "access-control-allow-origin" not in evil.headers
+        text = client.get("/metrics", headers=ours).text
+        for code in {*codes, "forbidden"}:
+            count = [*codes, "forbidden"].count(code)
+            assert f'jedi_rejects_total{{code="{code}"}} {count}.0' in text
+
+
+@pytest.mark.parametrize("strips", [True, False], ids=["proxy strips", "proxy passes on"])
+def test_behind_a_proxy_under_a_path(strips, serve) -> None:
+    running = serve(access=Access(tokens=("good",), root_path="/jedi"))
+    before = "" if strips else "/jedi"
+    with running.client(headers={"Authorization": "Bearer good"}) as client:
+        job = client.post(f"{before}/v1/jobs", data={"prompt": "a"})
+        assert job.headers["location"].startswith("/jedi/v1/jobs/")
+        asked = {"prompt": "a", "response_format": "url"}
+        (row,) = client.post(f"{before}/v1/images/generations", json=asked).json()["data"]
+        assert row["url"].startswith(f"{running.url}/jedi/v1/jobs/")
+        assert client.get(f"{before}/", follow_redirects=False).headers["location"] == "docs"
+        assert "/jedi" in str(client.get(f"{before}/openapi.json").json()["servers"])
+    with running.client() as client:
+        assert client.get(f"{before}/healthz").status_code == 200
+        assert client.get(row["url"].replace("/jedi", before)).status_code == 200
 
 
 def test_shutdown_finishes_what_is_queued(serve) -> None:

@@ -27,7 +27,7 @@ def api_page(schema: dict[str, Any]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main><h1>{title}</h1>"
-        f'<p>{about} For programs: <a href="/openapi.json">openapi.json</a>.</p>'
+        f'<p>{about} For programs: <a href="openapi.json">openapi.json</a>.</p>'
         f"{''.join(parts)}</main></body></html>"
     )
 

@@ -12,19 +12,21 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from jedi_diffusion import __version__
 from jedi_diffusion.app import failures
+from jedi_diffusion.app.answers import secured
 from jedi_diffusion.app.api_page import api_page
-from jedi_diffusion.app.gate import Gate
-from jedi_diffusion.app.routes import router
+from jedi_diffusion.app.gate import OPEN, Gate
+from jedi_diffusion.app.routes import router, unknown
 from jedi_diffusion.app.service import Service
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the server; see `Gate`."""
+    """Who may use the server, see `Gate`, and under which path a proxy shows it ("/jedi"; none: "")."""
 
     tokens: Sequence[str] = ()
     hosts: Sequence[str] | None = None
     origins: Sequence[str] = ()
+    root_path: str = ""
 
 
 def make_application(
@@ -38,10 +40,14 @@ def make_application(
         description=f"New pictures of a subject from reference photos, with the model {service.card.name}.",
         docs_url=None,
         redoc_url=None,
+        root_path=access.root_path,
     )
+    describe = app.openapi
+    app.openapi = lambda: secured(describe(), bool(access.tokens), OPEN)  # type: ignore[method-assign]
     app.state.service = service
     failures.install(app, service.metrics)
     app.include_router(router)
+    app.include_router(unknown)
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
@@ -50,10 +56,20 @@ def make_application(
     if page is not None:
         page(app)
     else:
-        app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    if access.origins:
+        app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
+    app.add_middleware(
+        Gate,
+        tokens=access.tokens,
+        hosts=access.hosts,
+        origins=access.origins,
+        on_refusal=service.metrics.note_refusal,
+    )
+    if access.origins:  # outermost: browsers show a page no answer without its headers, refusals included
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After"],
         )
-    app.add_middleware(Gate, tokens=access.tokens, hosts=access.hosts, origins=access.origins)
     return app

@@ -6,6 +6,7 @@ client waits for one call at most. Pictures that share all but prompt and seed m
 
 from __future__ import annotations
 
+import hmac
 import logging
 import math
 import threading
@@ -142,14 +143,17 @@ class Engine:
         if self._is_closing:
             raise ClosedError("The server is shutting down.")
 
-    def find(self, identifier: str, client: str) -> Job | None:
-        """The client's job of this id, if it is unfinished or still kept."""
+    def find(self, identifier: str, client: str, key: str = "") -> Job | None:
+        """The job of this id, if it is still there, and is the client's or the key is its own."""
         with self._changed:
             self._forget()
             job = self._unfinished.get(identifier) or self._finished.get(identifier)
             if job is not None and not job.is_over:
                 self.end_what_is_late()
-            return job if job is not None and job.client == client else None
+            is_known = job is not None and (
+                job.client == client or hmac.compare_digest(job.key.encode(), key.encode())
+            )
+            return job if is_known else None
 
     def cancel(self, job: Job) -> None:
         """End a job, also one under way: its call stops at the next step. A job that is over stays so."""

@@ -47,6 +47,11 @@ CODES = {
 }
 
 
+def code_of(status: int) -> str:
+    """The code of an HTTP status for what is no exception of ours."""
+    return CODES.get(status, "failed" if status >= 500 else "bad_request")
+
+
 def describe(error: JeDiError) -> tuple[int, dict[str, str | None]]:
     """The HTTP status of an error, and the object that tells a client of it."""
     _, status, kind, code = next(row for row in KINDS if isinstance(error, row[0]))
@@ -57,14 +62,14 @@ def describe(error: JeDiError) -> tuple[int, dict[str, str | None]]:
 def plain(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """An answer for what is no exception of ours."""
     kind = SERVER if status >= 500 else "authentication_error" if status == 401 else INVALID
-    error = {"message": message, "type": kind, "param": None, "code": CODES.get(status, "bad_request")}
+    error = {"message": message, "type": kind, "param": None, "code": code_of(status)}
     return JSONResponse({"error": error}, status, headers)
 
 
 def refusal(error: JeDiError, metrics: Metrics, **more: Any) -> Response:
     """The answer to an error, which is counted; `more`: what else a client is told."""
     status, body = describe(error)
-    metrics.rejects.labels(str(body["code"])).inc()
+    metrics.note_refusal(str(body["code"]))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
     return JSONResponse({"error": body | more}, status, headers)
 
@@ -78,14 +83,16 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        metrics.rejects.labels(CODES.get(error.status_code, "bad_request")).inc()
+        metrics.note_refusal(code_of(error.status_code))
         return plain(error.status_code, str(error.detail), dict(error.headers or {}))
 
     def unread(_: Request, error: Exception) -> Response:
+        metrics.note_refusal(code_of(400))
         return plain(400, f"The request is wrong: {error}.")
 
     def fault(_: Request, error: Exception) -> Response:
         logger.error("A request failed.", exc_info=error)
+        metrics.note_refusal(code_of(500))
         return plain(500, "The server failed; its log says why.")
 
     app.add_exception_handler(JeDiError, ours)

@@ -93,9 +93,12 @@ class Fields(BaseModel):
 
 
 def read_fields(values: dict[str, Any]) -> Fields:
-    """The fields, if all are right. Raises FieldError that names the first wrong one."""
+    """The fields, if all are right; null is what OpenAI's clients send for a field that is not given.
+
+    Raises FieldError that names the first wrong one.
+    """
     try:
-        return Fields.model_validate(values)
+        return Fields.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(map(str, first["loc"]))[:100] or None

@@ -7,7 +7,8 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable, MutableMapping, Sequence
+import re
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +16,10 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jedi_diffusion.app.failures import plain
+from jedi_diffusion.app.failures import code_of, plain
 from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON
 
+PICTURE = re.compile(r"/v1/jobs/[\w-]+/pictures/\d+\.png")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
 HEADERS = {
@@ -37,7 +39,7 @@ class Gate:
 
     tokens: none for an open server. hosts: the names by which the server may be addressed, None for any; a
     server on loopback names them, so that no web site can reach it through a name of its own. origins: web
-    sites whose pages may use the server, beside its own.
+    sites whose pages may use the server, beside its own. on_refusal is told the code of each refusal.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Gate:
         tokens: Sequence[str] = (),
         hosts: Iterable[str] | None = None,
         origins: Sequence[str] = (),
+        on_refusal: Callable[[str], None] = lambda code: None,
     ) -> None:
         self.app = app
+        self._on_refusal = on_refusal
         self._tokens = [_digest(token) for token in tokens]
         self._hosts = None if hosts is None else frozenset(hosts)
         self._origins = frozenset(origins)
@@ -62,6 +66,7 @@ class Gate:
         refused = self._refuse(scope, headers, limit)
         if refused is not None:
             status, message = refused
+            self._on_refusal(code_of(status))
             answer = plain(status, message)
             for challenge in CHALLENGES if status == 401 else ():
                 answer.headers.append("WWW-Authenticate", challenge)
@@ -83,8 +88,9 @@ class Gate:
         token = _token(headers.get("authorization", ""))
         peer = scope.get("client") or ("", 0)
         scope.setdefault("state", {})["client"] = _digest(token).hex() if self._tokens else str(peer[0])
-        asks_first = scope["method"] == "OPTIONS" and origin in self._origins  # browsers send no token then
-        if self._tokens and not asks_first and scope["path"] not in OPEN and not self._knows(token):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_open = path in OPEN or (scope["method"] == "GET" and is_keyed(path, scope["query_string"]))
+        if self._tokens and not is_open and not self._knows(token):
             return 401, "A token is needed: Authorization: Bearer TOKEN (or as the password of basic auth)."
         return None
 
@@ -92,6 +98,11 @@ class Gate:
         """In constant time: every token is compared in full, whichever fits."""
         given = _digest(token)
         return sum(hmac.compare_digest(given, each) for each in self._tokens) > 0
+
+
+def is_keyed(path: str, query: bytes) -> bool:
+    """Whether a request is for a finished picture and gives a key, which the picture's route checks."""
+    return query.startswith(b"key=") and PICTURE.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -97,11 +97,12 @@ def size_of(pictures: Iterable[Image.Image | None]) -> int:
 
 
 class Job:
-    """An ask on its way. Only the engine changes it; `listeners` are called after each change, from any
-    thread, and must be quick."""
+    """An ask on its way. Whoever has its `key` may see its pictures. Only the engine changes it; `listeners`
+    are called after each change, from any thread, and must be quick."""
 
     def __init__(self, ask: Ask, client: str, deadline: float, now: float) -> None:
         self.id = secrets.token_urlsafe(16)
+        self.key = secrets.token_urlsafe(16)
         self.ask = ask
         self.client = client
         self.created = int(time.time())

@@ -54,6 +54,10 @@ class Metrics:
         repeated = Counter("jedi_repeated_calls", "Calls whose replica was lost", registry=self.registry)
         replicas.on_repeat = repeated.inc
 
+    def note_refusal(self, code: str) -> None:
+        """Count a request that was answered with an error."""
+        self.rejects.labels(code).inc()
+
     def note(self, job: Job) -> None:
         """Count a job that has ended."""
         assert job.ended is not None

@@ -75,6 +75,7 @@ class Page:
             app,
             self.blocks,
             "/",
+            root_path=app.root_path or None,
             footer_links=[],
             run_history=False,
             max_file_size=MAX_PHOTO,

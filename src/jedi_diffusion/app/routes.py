@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 
+from jedi_diffusion.app.answers import Failure, Health, Images, JobState, Model, Models
 from jedi_diffusion.app.failures import describe, refusal
 from jedi_diffusion.app.fields import FieldError, Fields
 from jedi_diffusion.app.jobs import Job
@@ -20,22 +23,37 @@ from jedi_diffusion.app.results import made_with, png_of
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.uploads import read_form, read_json
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 KEEP_ALIVE = 10.0
 """Seconds after which a stream of events says that it is still there."""
 FIELDS = Fields.model_json_schema()
 PHOTOS = {"type": "array", "maxItems": 16, "items": {"type": "string", "format": "binary"}}
 FORM = FIELDS | {"properties": {"image": PHOTOS, **FIELDS["properties"]}}
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request is wrong"},
-    401: {"description": "No token, or an unknown one"},
-    404: {"description": "There is no such model, job or picture"},
-    409: {"description": "The job was cancelled"},
-    413: {"description": "Too many bytes"},
-    415: {"description": "Another kind of body is needed"},
-    429: {"description": "The queue is full; Retry-After says when to try again"},
-    503: {"description": "The server is starting or shutting down"},
-    504: {"description": "Not done in time"},
+REASONS = {
+    400: "The request is wrong, or would take more than this server gives to one",
+    401: "No token, or an unknown one",
+    403: "Another host name, or a page of another web site",
+    404: "There is no such model, job or picture",
+    409: "The job was cancelled",
+    413: "Too many bytes",
+    415: "Another kind of body is needed",
+    429: "The queue is full; Retry-After says when to try again",
+    503: "The server is starting or shutting down",
+    504: "Not done in time",
 }
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"description": reason, "model": Failure} for status, reason in REASONS.items()
+}
+PNG = {
+    "description": "The picture",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+def gives(answer: type[BaseModel], status: int = 200, *more: str) -> dict[int | str, dict[str, Any]]:
+    """The answer of an address where all is well, in JSON and perhaps in other forms."""
+    content = {kind: {"schema": {"type": "string"}} for kind in more}
+    return {status: {"model": answer, **({"content": content} if more else {})}}
 
 
 def body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +67,7 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-@router.post("/v1/images/edits", openapi_extra=body("multipart/form-data", FORM))
+@router.post("/v1/images/edits", responses=gives(Images), openapi_extra=body("multipart/form-data", FORM))
 async def edit(request: Request) -> Response:
     """New pictures of the subject that the uploaded photos show."""
     async with read_form(request) as (values, photos):
@@ -59,7 +77,9 @@ async def edit(request: Request) -> Response:
     return await pictures(request, job, form)
 
 
-@router.post("/v1/images/generations", openapi_extra=body("application/json", FIELDS))
+@router.post(
+    "/v1/images/generations", responses=gives(Images), openapi_extra=body("application/json", FIELDS)
+)
 async def generate(request: Request) -> Response:
     """Pictures from a prompt alone."""
     job, form = await service_of(request).submit(request, await read_json(request), [])
@@ -90,13 +110,13 @@ async def pictures(request: Request, job: Job, form: str) -> Response:
     return JSONResponse({"created": job.created, "data": data, "warnings": warnings, **made})
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=gives(Models))
 async def models(request: Request) -> dict[str, Any]:
     """The one model of this server."""
     return {"object": "list", "data": [described(service_of(request))]}
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=gives(Model))
 async def model(request: Request, name: str) -> dict[str, Any]:
     """The model of this name."""
     service = service_of(request)
@@ -110,15 +130,22 @@ def described(service: Service) -> dict[str, Any]:
     return model | {"about": card.about, "size": card.size, "fingerprint": card.fingerprint}
 
 
-@router.post("/v1/jobs", status_code=202, openapi_extra=body("multipart/form-data", FORM))
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    responses=gives(JobState, 202),
+    openapi_extra=body("multipart/form-data", FORM),
+)
 async def submit(request: Request) -> Response:
     """Queue pictures, with or without photos, and return at once."""
     async with read_form(request) as (values, photos):
         job, _ = await service_of(request).submit(request, values, photos)
-    return JSONResponse(state_of(request, job), 202, {"Location": f"/v1/jobs/{job.id}"})
+    return JSONResponse(
+        state_of(request, job), 202, {"Location": request.url_for("follow", identifier=job.id).path}
+    )
 
 
-@router.get("/v1/jobs/{identifier}")
+@router.get("/v1/jobs/{identifier}", responses=gives(JobState, 200, "text/event-stream"))
 async def follow(request: Request, identifier: str) -> Response:
     """How far a job is; as a stream of events with `Accept: text/event-stream`."""
     job = find(request, identifier)
@@ -128,7 +155,7 @@ async def follow(request: Request, identifier: str) -> Response:
     return StreamingResponse(events(request, job), media_type="text/event-stream", headers=unbuffered)
 
 
-@router.delete("/v1/jobs/{identifier}")
+@router.delete("/v1/jobs/{identifier}", responses=gives(JobState))
 async def cancel(request: Request, identifier: str) -> Response:
     """End a job; what is under way stops within one step."""
     job = find(request, identifier)
@@ -136,10 +163,16 @@ async def cancel(request: Request, identifier: str) -> Response:
     return JSONResponse(state_of(request, job))
 
 
-@router.get("/v1/jobs/{identifier}/pictures/{number}.png", name="picture", response_class=Response)
-async def picture(request: Request, identifier: str, number: str) -> Response:
-    """A finished picture, counted from 0, with its settings in PNG text."""
-    job = find(request, identifier)
+@router.get(
+    "/v1/jobs/{identifier}/pictures/{number}.png",
+    name="picture",
+    responses={200: PNG},
+    response_class=Response,
+)
+async def picture(request: Request, identifier: str, number: str, key: str = "") -> Response:
+    """A finished picture, counted from 0, with its settings in PNG text. `key`, as the job's addresses have
+    it, stands in for a token."""
+    job = find(request, identifier, key)
     if number not in map(str, range(len(job.pictures))):
         raise HTTPException(404, "There is no such picture.")
     service = service_of(request)
@@ -147,16 +180,17 @@ async def picture(request: Request, identifier: str, number: str) -> Response:
     return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
 
 
-def find(request: Request, identifier: str) -> Job:
-    """The client's job of this id. Raises HTTPException (404)."""
-    job = service_of(request).engine.find(identifier, request.state.client)
+def find(request: Request, identifier: str, key: str = "") -> Job:
+    """The job of this id, if it is the client's or the key is its own. Raises HTTPException (404)."""
+    job = service_of(request).engine.find(identifier, request.state.client, key)
     if job is None:
         raise HTTPException(404, "There is no such job (any more).")
     return job
 
 
 def address_of(request: Request, job: Job, number: int) -> str:
-    return str(request.url_for("picture", identifier=job.id, number=str(number)))
+    url = request.url_for("picture", identifier=job.id, number=str(number))
+    return str(url.include_query_params(key=job.key))
 
 
 def state_of(request: Request, job: Job) -> dict[str, Any]:
@@ -195,14 +229,14 @@ async def events(request: Request, job: Job) -> AsyncIterator[str]:
     yield f"event: {job.state}\ndata: {json.dumps(state_of(request, job))}\n\n"
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=gives(Health))
 async def health(request: Request) -> Response:
     """Whether the process works."""
     good = service_of(request).engine.is_alive
     return JSONResponse({"status": "ok" if good else "a worker died"}, 200 if good else 503)
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=gives(Health))
 async def ready(request: Request) -> Response:
     """Whether requests are taken and can be done."""
     service = service_of(request)
@@ -216,3 +250,14 @@ async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     text = service_of(request).metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def nothing(request: Request) -> Response:
+    """Other addresses of the API, which the page would answer in a shape of its own."""
+    if any(route.matches(request.scope)[0] is Match.PARTIAL for route in router.routes):
+        raise HTTPException(405, f"{request.method} is not for this address; /docs says what is.")
+    raise HTTPException(404, "There is no such address; /docs lists those that there are.")
+
+
+unknown = APIRouter()
+unknown.add_api_route("/v1/{rest:path}", nothing, methods=list(METHODS), include_in_schema=False)

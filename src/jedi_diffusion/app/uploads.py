@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from jedi_diffusion.app.fetch import Fetcher
-from jedi_diffusion.app.fields import FieldError, fitted
+from jedi_diffusion.app.fields import FieldError, Fields, fitted
 from jedi_diffusion.errors import JeDiError, PictureError
 from jedi_diffusion.limits import MAX_REFERENCES
 from jedi_diffusion.pictures import open_picture
@@ -33,6 +36,8 @@ FETCHES = 8
 """Photos fetched at the same time, where addresses are allowed."""
 LOOKUP = 1.0
 """Seconds beyond a fetch's own deadline after which it is given up from outside."""
+PLAIN_NAME = re.compile(r";\s*filename\s*=", re.IGNORECASE)
+EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"]*)\"?", re.IGNORECASE)
 DECODERS = 2
 """Photos decoded at the same time: each may need 150 MB for a moment."""
 
@@ -73,8 +78,37 @@ async def read_form(request: Request) -> AsyncIterator[tuple[dict[str, Any], lis
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise MediaTypeError(f"The body must be multipart/form-data, not {kind[:80] or 'nothing'}.")
     limits = {"max_files": 8 * MAX_REFERENCES, "max_fields": 128, "max_part_size": MAX_FIELD}
-    async with request.form(**limits) as form:
+    if kind == "multipart/form-data":
+        try:
+            async with aclosing(request.stream()) as stream:
+                form = await PartsParser(request.headers, stream, **limits).parse()
+        except MultiPartException as error:
+            raise FieldError(f"The form cannot be read: {error.message.rstrip('.')}.") from error
+    else:
+        form = await request.form(max_fields=limits["max_fields"], max_part_size=MAX_FIELD)
+    try:
         yield _sorted(form)
+    finally:
+        await form.close()
+
+
+class PartsParser(MultiPartParser):
+    """Takes for a file what older and simpler clients send without a plain file name: a part with a name in
+    the form of RFC 5987 only, or with a picture's content type and no name."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        disposition = (part.content_disposition or b"").decode("latin-1")
+        kinds = [value for name, value in part.item_headers if name == b"content-type"]
+        is_picture = bool(kinds) and kinds[0].lower().startswith((b"image/", b"application/octet-stream"))
+        if not PLAIN_NAME.search(disposition):
+            extended = EXTENDED_NAME.search(disposition)
+            if extended or is_picture:
+                name = unquote(extended[1]) if extended else ""
+                safe = "".join(letter for letter in name if letter.isprintable() and letter not in '"\\')
+                rest = EXTENDED_NAME.sub("", disposition).encode("latin-1")
+                part.content_disposition = rest + f'; filename="{safe}"'.encode()
+        super().on_headers_finished()
 
 
 def _sorted(form: FormData) -> tuple[dict[str, Any], list[UploadFile | str]]:
@@ -84,7 +118,12 @@ def _sorted(form: FormData) -> tuple[dict[str, Any], list[UploadFile | str]]:
         if name in PHOTOS:
             photos.append(value)
         elif not isinstance(value, str):
-            raise FieldError(f"The field {name[:100]} is a file, but must be text.", name[:100])
+            if name in Fields.model_fields:
+                raise FieldError(f"The field {name[:100]} is a file, but must be text.", name[:100])
+            raise FieldError(
+                f"Files in the field {name[:100]} are not supported here; photos go into image or image[].",
+                name[:100],
+            )
         elif name in REPEATED:
             values.setdefault("reference_prompt", []).append(value)
         elif name in values:

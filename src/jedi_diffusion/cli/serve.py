@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TOKENS = "JEDI_TOKENS"
 """Environment variable with tokens, separated by blanks or commas."""
 SHORTEST_TOKEN = 16
+ROOT_PATH = re.compile(r"(/[\w.~-]+)+")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ABOUT = {
     "toybox": "The bundled model knows toybox subjects, small figures and things of a drawn 3D world, and "
@@ -58,6 +59,8 @@ class ServeOptions:
     """A name that clients may use for this server beside that of --host, as a proxy in front of it has."""
     allow_origin: Repeated = ()
     """A web site ("https://example.org") whose pages may use the API; none by default."""
+    root_path: str = ""
+    """Path under which a proxy in front shows the server, such as /jedi; the proxy takes it off."""
     allow_urls: bool = False
     """Fetch references that are given as addresses, from public machines only."""
     queue: int = 64
@@ -128,6 +131,10 @@ def check(given: ServeOptions) -> None:
     check_range("--deadline", given.deadline, 1, 86_400)
     check_range("--keep-seconds", given.keep_seconds, 1, 7 * 86_400)
     check_range("--keep-mb", given.keep_mb, 1, 2**20)
+    if given.root_path and not ROOT_PATH.fullmatch(given.root_path):
+        raise UsageError(
+            f"--root-path is {given.root_path}, but must look like /jedi, without a / at its end."
+        )
     if given.max_pixels is not None:
         check_range("--max-pixels", given.max_pixels, 256, 2**22)
     if given.max_seconds is not None:
@@ -208,7 +215,7 @@ def prepare(
     )
     # A server that other machines reach has names that it cannot know.
     hosts = (*LOOPBACK, *given.allow_host) if is_loopback(given.host) else None
-    access = Access(tokens, hosts, given.allow_origin)
+    access = Access(tokens, hosts, given.allow_origin, given.root_path)
     page = Page(service, ToyboxExamples(card.size) if given.model == "toybox" else None)
     app = make_application(service, access, page.mount)
     return Server(app, engine, given.grace), card
