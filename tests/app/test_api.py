@@ -7,7 +7,7 @@ import re
 import time
 
 import httpx
-import jsonschema
+import jsonschema_rs
 import numpy as np
 import openai
 import pytest
@@ -198,7 +198,7 @@ def test_the_description_needs_nothing_from_outside(running) -> None:
 def test_the_description_says_what_is_answered_and_how_to_give_a_token(serve) -> None:
     with serve(access=Access(tokens=("good",))).client() as client:
         schema = client.get("/openapi.json", headers={"Authorization": "Bearer good"}).json()
-        jsonschema.Draft202012Validator.check_schema(schema["components"]["schemas"]["Images"])
+        jsonschema_rs.meta.validate(schema["components"]["schemas"]["Images"])
         for path, methods in schema["paths"].items():
             for operation in methods.values():
                 good = [each for status, each in operation["responses"].items() if status[0] == "2"]
@@ -227,11 +227,12 @@ def test_answers_are_as_the_description_says(running) -> None:
     for (path, method), answer in answers.items():
         responses = schema["paths"][path][method]["responses"]
         said = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
-        jsonschema.validate(answer.json(), {**said, "components": schema["components"]})
+        jsonschema_rs.validate({**said, "components": schema["components"]}, answer.json())
 
 
 def test_null_is_a_field_that_is_not_given(running) -> None:
-    names = ["n", "size", "response_format", "background", "output_format", "steps", "quality", "stream", "seed", "model", "user"]
+    names = ["n", "size", "response_format", "background", "output_format", "steps", "quality", "stream"]
+    names += ["seed", "model", "user"]
     with running.client() as client, openai_client(running) as typed:
         body = {"prompt": "a", **dict.fromkeys(names)}
         assert client.post("/v1/images/generations", json=body).status_code == 200
