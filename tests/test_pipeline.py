@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import peft
 import pytest
 import torch
 from diffusers import (
@@ -237,6 +238,19 @@ def test_a_temperature_scales_the_first_noise_and_is_saved_with_the_model(tmp_pa
             latents(pipe, "a dog", temperature=wrong)
         with pytest.raises(UsageError, match="temperature must be a number from 0 to 1"):
             JeDiPipeline(**pipe.components, temperature=wrong)
+
+
+def test_a_model_with_adapters_around_its_layers_is_not_saved_as_if_it_had_none(tmp_path):
+    pipe = build(sd_parts())
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+    with pytest.raises(UsageError, match=r"fuse_lora\(\)"):
+        pipe.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path)
+    again = JeDiPipeline.from_pretrained(tmp_path).unet.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in pipe.unet.state_dict().items())
 
 
 @pytest.mark.parametrize("make", [sd_parts, sdxl_parts])

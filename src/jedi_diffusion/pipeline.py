@@ -4,6 +4,7 @@ Letters: R references; T targets; I pictures of all sets; C, H, W a latent's cha
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -187,6 +188,16 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             ours = {name: settings[name] for name in UNET_SETTINGS if name in settings}
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **ours)
             return super().from_pretrained(folder, unet=make_joint(unet), **settings)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
+        their layers lie around the model's own, which such a folder cannot say."""
+        if getattr(self.unet, "peft_config", None):
+            raise UsageError(
+                "Adapters are loaded, so the model cannot be saved as it is: merge them with "
+                "pipe.fuse_lora() and then pipe.unload_lora_weights(), or do the latter alone to save without."
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @property
     def interrupt(self) -> bool:

@@ -164,3 +164,11 @@ def test_a_changed_line_does_not_replace_pictures_unasked(batch, tmp_path) -> No
     assert batch(job(steps=3), words=("--overwrite",)).status == 0
     after = pictures(tmp_path / "out")
     assert (after.keys(), after != before) == (before.keys(), True)
+
+
+@pytest.mark.parametrize("name", ["report.json", "Report.JSON"])
+def test_no_line_takes_the_place_of_the_report(name, batch, tmp_path) -> None:
+    done = batch(job(name=name), job(name="good"))
+    assert done.status == 1
+    assert "that of the report" in done.err
+    assert [row["error"] is None for row in report(tmp_path)] == [False, True]

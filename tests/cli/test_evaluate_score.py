@@ -10,6 +10,7 @@ from scoring_encoders import save_clip, save_dino
 from small_benchmarks import make_clone, make_pictures
 from small_lite import small_lite0
 
+from jedi_diffusion.cli.evaluate_score import named
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.score import to_picture
@@ -175,3 +176,11 @@ def test_a_damaged_picture_and_a_foreign_cache_are_named(jedi, clone, encoders, 
     done = jedi(*words)
     assert done.status == 1
     assert "holds features of another encoder dino" in done.err
+
+
+def test_a_folder_with_an_equals_sign_is_one_folder(tmp_path, monkeypatch) -> None:
+    made = tmp_path / "lr=1e-4" / "made"
+    assert named((str(made), f"ours={made}")) == {"made": str(made), "ours": str(made)}
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert named(("a=b", "c=d")) == {"a=b": "a=b", "c": "d"}

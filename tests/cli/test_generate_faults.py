@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from jedi_diffusion import costs
 from jedi_diffusion.cli import models
 
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -375,3 +376,26 @@ def test_row_19_file_size_limit(generate, tmp_path) -> None:
     assert done.status == 1
     assert str(tmp_path / "out") in done.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == good
+
+
+def test_a_size_that_memory_does_not_hold_is_a_sentence_before_the_work(
+    generate, monkeypatch, tmp_path
+) -> None:
+    """By the model's own figures, on a machine that has 50 MB left."""
+    monkeypatch.setattr(costs, "LEAST_SIDE", 64)
+    monkeypatch.setattr(costs, "free_memory", lambda device: 50 * 2**20)
+    done = generate("--size", 512)
+    assert done.status == 2
+    assert "1 picture of 512x512 pixels at once with 1 references would take about" in done.err
+    assert "smaller size" in done.err
+    assert not list((tmp_path / "out").glob("*.json"))
+    monkeypatch.setattr(costs, "measure", lambda *_: pytest.fail("a small picture needs no measuring"))
+    assert generate("--size", 32).status == 0
+
+
+def test_settings_are_not_taken_from_a_picture(jedi, generate, tmp_path) -> None:
+    assert generate().status == 0
+    picture = next((tmp_path / "out").glob("a-robot*.png"))
+    done = jedi("generate", "--from", picture)
+    assert done.status == 2
+    assert str(tmp_path / "out" / "settings.json") in done.err

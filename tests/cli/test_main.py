@@ -55,3 +55,22 @@ def test_exit_statuses(error, status, jedi, monkeypatch) -> None:
     done = jedi("demo")
     assert done.status == status
     assert done.err.strip().startswith("jedi: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--prompt", "-a cow"), "write --prompt='-a cow'"),
+        (("--reference", "-x.png"), "write --reference=-x.png"),
+        (("--prompt", "--a cow"), "write --prompt='--a cow'"),
+        (("--prompt", "a cow", "--nope"), None),
+        (("--overwrite", "--nope"), None),
+    ],
+)
+def test_a_value_that_begins_with_a_dash_is_told_how_to_be_written(words, hint, jedi) -> None:
+    done = jedi("generate", *words)
+    assert done.status == 2
+    if hint is None:
+        assert "write --" not in done.err
+    else:
+        assert done.err.strip().endswith(hint)

@@ -247,3 +247,26 @@ def test_names_of_tars() -> None:
 def test_unknown_protocols_are_refused() -> None:
     with pytest.raises(UsageError, match="gopher://x cannot be read"):
         read_bytes("gopher://x")
+
+
+@pytest.mark.parametrize("name", ["a::b", "x{1..3}", "sets.tar", "sets.tar/"])
+def test_results_are_not_put_where_nobody_could_read_them(name, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose another name"):
+        open_folder(f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(url: str) -> None:
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(UsageError, match="gcsfs"):
+        length_of("gs://bucket/x")
+    with pytest.raises(UsageError, match=r"jedi-diffusion\[data\]"):
+        length_of("s3://bucket/x")
+
+
+def test_a_server_that_refuses_the_first_connection_is_named() -> None:
+    with pytest.raises(DataError, match=r"ftp://127\.0\.0\.1:1/x cannot be reached"):
+        length_of("ftp://127.0.0.1:1/x")

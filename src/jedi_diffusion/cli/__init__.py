@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 from jedi_diffusion import __version__
 from jedi_diffusion.cli.commands import COMMANDS
@@ -31,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JeDiError as error:
         print(f"jedi: {error}", file=sys.stderr)
         return error.exit_code
+    except SystemExit as stop:  # of the parser, which has said what it misses
+        if stop.code == 2 and (hint := dash_hint(words)):
+            print(f"jedi: {hint}", file=sys.stderr)
+        raise
     except KeyboardInterrupt as stop:
         print(f"\njedi: {str(stop) or 'Interrupted.'}", file=sys.stderr)
         return 130
@@ -38,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def dash_hint(words: Sequence[str]) -> str | None:
+    """How to write a value that begins with a dash, if one of the words may be meant as such."""
+    for option, value in pairwise(words):
+        is_value = value.startswith("-") and (not value.startswith("--") or " " in value)
+        if is_value and option.startswith("--") and "=" not in option:
+            return f"If {value!r} is the value of {option}, write {option}={shlex.quote(value)}"
+    return None
 
 
 def find_command(words: list[str]) -> tuple[str, list[str]]:

@@ -165,6 +165,8 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
     name = job.name if job.name is not None else f"{number:05d}"
     if not NAME.fullmatch(name):
         raise UsageError(f"The name {name!r} must be letters, digits, -, _ and dots.")
+    if name.lower() == REPORT:
+        raise UsageError(f"The name {name!r} is that of the report; take another one.")
     beside = Path(given.jobs).resolve().parent
     values = {field: getattr(job, field) for field in JobLine.model_fields if field != "name"}
     values["reference"] = tuple(str(beside / path) for path in job.reference)

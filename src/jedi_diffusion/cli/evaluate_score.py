@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -137,11 +138,14 @@ def check(given: ScoreOptions) -> None:
 
 
 def named(pictures: tuple[str, ...]) -> dict[str, str]:
-    """Folders by name: NAME=FOLDER, or the folder's own name. Raises UsageError for a name given twice."""
+    """Folders by name: NAME=FOLDER, or the folder's own name. Raises UsageError for a name given twice.
+
+    What is a folder as it stands, or has a slash before its equals sign, is no NAME=FOLDER.
+    """
     found: dict[str, str] = {}
     for each in pictures:
         name, equals, folder = each.partition("=")
-        if not equals:
+        if not equals or os.sep in name or Path(each).is_dir():
             name, folder = Path(each).resolve().name, each
         if name in found:
             raise UsageError(

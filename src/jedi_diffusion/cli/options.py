@@ -134,6 +134,12 @@ def _read(arguments: list[str], default: GenerateOptions) -> GenerateOptions:
 
 def read_settings(path: str | Path) -> Settings:
     """The settings that a run has written. Raises UsageError that names the file."""
+    beside = Path(path).with_name("settings.json")
+    if Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(
+            f"{path} is a picture, which does not say where its references are: give the settings.json of "
+            f"its run to --from{f', {beside}' if beside.is_file() else ''}."
+        )
     try:
         return Settings.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
     except ValidationError as error:

@@ -22,6 +22,14 @@ from jedi_diffusion.files import is_hidden, make_folder, natural_order, write_fi
 WAITS = (0.2, 1.0, 3.0)
 """Seconds between attempts at a remote file."""
 
+NO_FOLDERS = {
+    r"::": "one place inside another",
+    r"\{\d+\.\.\d+\}": "several tars",
+    r"\.tar/*$": "one tar",
+}
+"""Names that cannot be those of a folder of results, and what they mean elsewhere."""
+OF_THE_EXTRA = ("http", "https", "s3", "s3a")
+"""Protocols whose packages come with the extra `data`."""
 COUNTED = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")
 
 
@@ -140,6 +148,9 @@ def open_folder(folder: str) -> str:
     """
     if folder.startswith(("http://", "https://")):
         raise UsageError(f"{folder} is on a web server, which takes no files: write to a folder or to s3://.")
+    means = next((meaning for pattern, meaning in NO_FOLDERS.items() if re.search(pattern, folder)), None)
+    if means is not None:
+        raise UsageError(f"{folder} would mean {means} to whoever reads it; choose another name.")
     local = local_path(folder)
     if local is not None:
         return str(make_folder(local))
@@ -190,11 +201,13 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
-        raise UsageError(
-            f"{url} needs a package that is not here: pip install 'jedi-diffusion[data]'."
-        ) from error
+        comes_with_extra = url.partition("://")[0] in OF_THE_EXTRA
+        how = "pip install 'jedi-diffusion[data]'" if comes_with_extra else str(error).rstrip(".")
+        raise UsageError(f"{url} needs a package that is not here: {how}.") from error
     except ValueError as error:
         raise UsageError(f"{url} cannot be read: {error}.") from error
+    except Exception as error:  # some clients connect at once, and raise errors of their own
+        raise DataError(f"{url} cannot be reached: {error or type(error).__name__}.") from error
     return system, path
 
 
