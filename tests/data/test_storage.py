@@ -23,6 +23,7 @@ from jedi_diffusion.data.storage import (
     files_below,
     length_of,
     names_in,
+    open_folder,
     publish,
     read_bytes,
     scratch_file,
