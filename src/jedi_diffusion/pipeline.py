@@ -195,7 +195,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if getattr(self.unet, "peft_config", None):
             raise UsageError(
                 "Adapters are loaded, so the model cannot be saved as it is: merge them with "
-                "pipe.fuse_lora() and then pipe.unload_lora_weights(), or do the latter alone to save without."
+                "pipe.fuse_lora() and then pipe.unload_lora_weights(), or call that alone."
             )
         super().save_pretrained(save_directory, *args, **kwargs)
 
