@@ -39,7 +39,7 @@ def test_the_api_refuses_what_costs_too_much(limits, fields, said, serve) -> Non
 def test_calls_hold_no_more_pictures_than_memory_does() -> None:
     runner = FakeRunner()
     one = COSTS.bytes(COSTS.work(Sampling(SIDE, SIDE), 1, 0))
-    engine = Engine([runner], batch=8, budget=Budget(COSTS, memory=3 * one))
+    engine = Engine([runner], batch=8, budget=Budget(COSTS, memory=3 * one + 3))
     try:
         wait(engine.submit(ask("a", "b", "c", "d", "e")))
         with pytest.raises(TooMuchError):
