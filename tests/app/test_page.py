@@ -1,6 +1,9 @@
 """The page over a fake runner: as it is served, and (slow) in a real browser."""
 
 import re
+import shutil
+import subprocess
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -8,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeRunner, picture_of
+from fakes import CARD, FakeRunner, ask, picture_of, wait
 from PIL import Image
 from servers import Running
 
-from jedi_diffusion.app.session import Photo, read_photo
+from jedi_diffusion.app.page import Page
+from jedi_diffusion.app.service import Service
+from jedi_diffusion.app.session import Controls, Photo, Session, read_photo
 from jedi_diffusion.calls import Call
 from jedi_diffusion.pictures import read_parameters
 
@@ -36,6 +41,33 @@ def test_the_page_comes_with_the_api_and_loads_nothing_from_outside(served) -> N
         assert fonts == []
         for path in ("/v1/models", "/healthz", "/docs"):
             assert client.get(path).status_code == 200
+
+
+def test_a_visitor_who_comes_back_gets_what_is_finished(serve) -> None:
+    """Without a browser: pictures of a job that ended early stay, and a second tab has files of its own."""
+    running = serve()
+    page = Page(Service(running.engine, CARD))
+    first, second = Session(), Session()
+    key = page.arrive("", first)[0]
+    assert len(key) > 20
+    first.photos = [Photo(Image.new("RGB", (16, 16)), "a.png")]
+    first.asked, first.is_kept = Controls(prompts="a\nb"), False
+    first.job = running.engine.submit(ask("a", "b", "c"))
+    first.job.listeners.append(lambda: len(first.job.done) == 2 and running.engine.cancel(first.job))
+    assert wait(first.job).state == "cancelled"
+    assert page.arrive(key, second)[0] == key
+    assert [made.prompt for made in second.made] == ["a", "b"]
+    assert (second.asked.prompts, second.photos[0].name) == ("a\nb", "a.png")
+    assert second.photos[0] is not first.photos[0]
+    page.leave(first)
+    assert first.made == []
+    assert [Image.open(made.path).tobytes() for made in second.made] == [
+        picture_of(prompt, seed).tobytes() for seed, prompt in enumerate("ab")
+    ]
+    stranger = Session()
+    assert page.arrive("another key", stranger)[0] == "another key"
+    assert stranger.made == []
+    page.close()
 
 
 # In a browser
@@ -288,3 +320,80 @@ def test_a_narrow_dark_screen_and_the_keyboard(visit, photos) -> None:
     with tab.expect_download() as got:
         tab.keyboard.press("Enter")
     assert got.value.suggested_filename.endswith(".png")
+
+
+@pytest.mark.slow
+def test_what_is_finished_survives_cancelling_and_a_reload(visit, photos) -> None:
+    runner = FakeRunner()
+    there = visit(runner, viewport={"width": 390, "height": 844})
+    tab, engine = there.tab, there.running.engine
+    there.upload(photos[0])
+    tab.fill("#what textarea, #what input", "a robot")
+    there.prompt("a robot\na zebra\na cow")
+    runner.step_seconds = 0.1
+    tab.press("#prompts textarea", "Control+Enter")
+    tab.wait_for_selector("#status:has-text('1 of 3')")
+    for seen in ("#status progress", "#words mark"):  # on a phone, without scrolling
+        box = tab.locator(seen).bounding_box()
+        assert 0 <= box["y"] <= 844 - box["height"]
+        covering = f"document.elementFromPoint({box['x'] + 5}, {box['y'] + box['height'] / 2})"
+        assert tab.evaluate(f"{covering}.closest('#go') != null")
+    tab.click("#cancel")
+    tab.wait_for_selector("#status:has-text('1 of 3 pictures are done, and kept')")
+    tab.wait_for_selector("#made .thumbnail-item")
+    tab.reload()
+    tab.wait_for_selector("#made .thumbnail-item")
+    there.wait_for_photos(1)
+    assert tab.input_value("#prompts textarea") == "a robot\na zebra\na cow"
+    tab.press("#prompts textarea", "Control+Enter")
+    tab.wait_for_selector("#status:has-text('1 of 3')")
+    tab.reload()  # in the middle of a job
+    tab.wait_for_selector("#made .thumbnail-item >> nth=1")
+    until(lambda: engine.unfinished == 0, tab)
+    other = there.context.browser.new_context()  # another visitor gets nothing of it
+    try:
+        stranger = other.new_page()
+        stranger.goto(there.running.url)
+        stranger.wait_for_selector("#generate")
+        stranger.wait_for_timeout(1500)
+        assert stranger.locator("#made img, #crops img").count() == 0
+    finally:
+        other.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, a checker of accessibility."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here, which brings axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    packed = subprocess.run(
+        [npm, "pack", "axe-core@4.11.0"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    if packed.returncode:
+        pytest.skip(f"npm does not bring axe-core: {packed.stderr.strip()[-200:]}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(scheme, axe, visit, photos) -> None:
+    there = visit(color_scheme=scheme)
+    there.upload(photos[0])
+    there.prompt("a zebra")
+    there.generate()
+    there.tab.wait_for_selector("#made .thumbnail-item")
+    there.tab.evaluate(axe)
+    found = there.tab.evaluate("axe.run()")["violations"]
+    serious = [
+        (each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    labels = there.tab.eval_on_selector_all(
+        "#examples .thumbnail-item", "buttons => buttons.map(each => each.ariaLabel)"
+    )
+    assert labels == ["a robot", "a dog"]

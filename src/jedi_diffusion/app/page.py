@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 from PIL import Image
+from starlette.responses import Response
 from starlette.routing import Mount
 
 from jedi_diffusion.app.jobs import Job
@@ -35,6 +37,7 @@ from jedi_diffusion.app.session import (
     marked,
     read_photo,
     status_of,
+    take_over,
     write_zip,
 )
 from jedi_diffusion.app.uploads import MAX_PHOTO
@@ -48,6 +51,22 @@ SESSION_SECONDS = 6 * 3600
 CACHE_SECONDS = 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
+SCRIPT = """// Control or Command with Enter does what the button does.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    document.querySelector("#generate")?.click();
+  }
+}, true);
+// Gradio calls pictures "Thumbnail 1 of 8": their names are their captions.
+const name = () => {
+  for (const button of document.querySelectorAll(".thumbnail-lg, .upload-container")) {
+    const said = (button.querySelector(".caption-label") ?? button).textContent.replace(/\\s+/g, " ").trim();
+    if (said && button.ariaLabel !== said) button.ariaLabel = said;
+  }
+};
+new MutationObserver(name).observe(document, {childList: true, subtree: true, characterData: true});
+"""
 COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached", "cached")]
 
 
@@ -62,6 +81,7 @@ class Page:
         # Gradio takes as uploaded, and serves, what is in this folder; its own one is open to other users.
         os.environ["GRADIO_TEMP_DIR"] = str(self._shown_files)
         self.received = Received(self._shown_files / "received")
+        self._visits: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._fixed = list(examples.fixed()) if examples else []
         self.blocks = self._build()
 
@@ -71,6 +91,7 @@ class Page:
 
     def mount(self, app: FastAPI) -> None:
         """Serve the page at /, below the routes that are there already."""
+        app.add_api_route("/page.js", script, include_in_schema=False)
         gr.mount_gradio_app(
             app,
             self.blocks,
@@ -89,6 +110,7 @@ class Page:
                 font_mono=["ui-monospace", "monospace"],
             ),
             css=CSS,
+            head='<script src="page.js"></script>',
         )
         # Gradio checks paths, and serves no SVG in place, only in what it believes to have launched itself.
         self.blocks.has_launched = self.blocks.is_running = True
@@ -107,11 +129,24 @@ class Page:
                 with gr.Column():
                     what = self._photos(session)
                     controls = self._controls(what)
-                    with gr.Row(elem_id="go"):
-                        start = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
-                        stop = gr.Button("Cancel", elem_id="cancel", scale=1)
+                    with gr.Column(elem_id="go"):
+                        self._words.render()
+                        status = gr.Markdown(
+                            said("Your pictures will appear here."), elem_id="status", **WRITTEN
+                        )
+                        with gr.Row(elem_id="buttons"):
+                            start = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
+                            stop = gr.Button("Cancel", elem_id="cancel", scale=1)
                 with gr.Column(elem_id="results"):
-                    outputs = self._results(session, controls)
+                    outputs = [status, *self._results(session, controls)]
+            key = gr.BrowserState("", storage_key="jedi-diffusion")
+            blocks.load(
+                self.arrive,
+                [key, session],
+                [key, *self._shown, *outputs[2:5], self._locked, *controls],
+                show_progress="hidden",
+                api_visibility="private",
+            )
             start.click(
                 self.generate,
                 [session, self._locked, *controls],
@@ -170,7 +205,7 @@ class Page:
             max_length=20_000,
             elem_id="prompts",
         )
-        words = gr.Markdown(elem_id="words", **WRITTEN)
+        self._words = gr.Markdown(elem_id="words", render=False, **WRITTEN)  # where it stays in sight
         label = "Stay close to my photos, or follow my prompt"
         balance = gr.Slider(-1, 1, 0, step=0.1, label=label, elem_id="balance", elem_classes="ends")
         with gr.Row():
@@ -194,14 +229,15 @@ class Page:
             coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
         self._locked = locked
         for box in (prompts, what):
-            box.change(self.mark, [prompts, what], words, show_progress="hidden", api_visibility="private")
+            box.change(
+                self.mark, [prompts, what], self._words, show_progress="hidden", api_visibility="private"
+            )
         return [what, prompts, count, balance, quality, seed, by_hand, mode, text, image, steps, coupling]
 
     # The right side: progress, what was made, and what can be done with it
 
     def _results(self, session: gr.State, controls: list[Any]) -> list[Any]:
-        """The components that `generate` changes."""
-        status = gr.Markdown(said("Your pictures will appear here."), elem_id="status", **WRITTEN)
+        """The components that `generate` changes, but for its status."""
         preview = gr.Gallery(label="In the making", elem_id="preview", visible=False, **STRIP)
         made = gr.Gallery(label="Pictures of this session", elem_id="made", visible=False, **SHOWN)
         with gr.Column(visible=False) as picture:
@@ -214,7 +250,7 @@ class Page:
         made.select(self.select, session, [picture, settings, png], api_visibility="private")
         again.click(self.settings_again, session, [self._locked, *controls], api_visibility="private")
         reuse.click(self.use_as_reference, session, self._shown, api_visibility="private")
-        return [status, preview, made, picture, everything, controls[5]]
+        return [preview, made, picture, everything, controls[5]]
 
     # What happens. A session is changed in place; it is an output so that gradio notes when it was used.
 
@@ -270,30 +306,59 @@ class Page:
                 raise JeDiError("Pictures are being made already; cancel them first.")
             ask = await asyncio.to_thread(ask_of, session, controls, card)
             job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
-        session.job = job
         controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
+        session.job, session.asked, session.is_kept = job, controls, False
         try:
             async for status in self._follow(job):
                 yield status, in_the_making(job), *same, controls.seed
         finally:
             engine.cancel(job)  # the visitor has left; nothing happens to a job that is over
-        nothing = gr.Gallery([], visible=False)
-        if job.error is not None:
-            yield f'<div role="alert">{html.escape(str(job.error))}</div>', nothing, *same, controls.seed
-            return
         with told():
-            await asyncio.to_thread(keep, session, job, controls, card, self.folder, self.service.seal)
-        archive = await asyncio.to_thread(write_zip, session, self.folder)
+            await asyncio.to_thread(self._collect, session)
         session.selected = None
+        if job.error is None:
+            status = said(f"Done in {(job.ended or 0) - job.submitted:.0f} s.")
+        else:
+            kept = f" {len(job.done)} of {len(job.pictures)} pictures are done, and kept." if job.done else ""
+            status = f'<div role="alert">{html.escape(str(job.error) + kept)}</div>'
+        yield status, gr.Gallery([], visible=False), *self._made_shown(session), controls.seed
+
+    def _collect(self, session: Session) -> None:
+        """Keep the finished pictures of the session's job, once it is over. Raises what the seal raises."""
+        if session.job is not None and session.asked is not None and not session.is_kept:
+            session.is_kept = True
+            service = self.service
+            keep(session, session.job, session.asked, service.card, self.folder, service.seal)
+
+    def _made_shown(self, session: Session) -> tuple[Any, Any, Any]:
+        """Values for the gallery of pictures, the column of the chosen one, and the archive."""
+        if not session.made:
+            return (gr.skip(),) * 3
         shown = [(str(each.path), f"{each.prompt} ({each.seed})") for each in session.made]
-        yield (
-            said(f"Done in {(job.ended or 0) - job.submitted:.0f} s."),
-            nothing,
+        return (
             gr.Gallery(shown, visible=True, selected_index=None),
             gr.Column(visible=False),
-            gr.DownloadButton(value=str(archive), visible=True),
-            controls.seed,
+            gr.DownloadButton(value=str(write_zip(session, self.folder)), visible=True),
         )
+
+    def arrive(self, key: str, session: Session) -> tuple[Any, ...]:
+        """Gives a visitor who comes back, as after a reload, photos, pictures and settings as they were.
+
+        key: what the browser has kept, "" at the first visit. A job under way ends; what it has finished
+        stays.
+        """
+        old = self._visits.get(key)
+        if old is not None and old is not session:
+            self.cancel(old)
+            with warned():
+                self._collect(old)
+            take_over(session, old, self.folder)
+        key = key or secrets.token_urlsafe(24)
+        self._visits[key] = session
+        asked = (gr.skip(),) * (1 + len(fields(Controls)))
+        if session.asked is not None:
+            asked = (False, *astuple(session.asked))
+        return key, *self._photos_shown(session), *self._made_shown(session), *asked
 
     async def _follow(self, job: Job) -> AsyncIterator[str]:
         with woken_by(job) as changed:
@@ -354,6 +419,11 @@ class Page:
             gr.Slider(value=100 * photo.across, visible=width > height),
             gr.Slider(value=100 * photo.down, visible=height > width),
         )
+
+
+async def script() -> Response:
+    """The page's own script."""
+    return Response(SCRIPT, media_type="text/javascript")
 
 
 def controls_of(values: tuple[Any, ...]) -> Controls:

@@ -14,6 +14,8 @@ mark { color: inherit; background: #e5484d40; text-decoration: line-through; }
 #status { min-height: 2.5rem; }
 #status progress { width: 100%; }
 #photos .wrap { flex-direction: row; gap: 0.5rem; min-height: 0; padding-top: 1.5rem; }
+#photos .or { color: inherit; }
+#generate { background: var(--primary-600); }
 #photos .icon-wrap { width: 1.5rem; margin: 0; }
 /* Captions stand below their pictures rather than on them. */
 .grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 2.25rem !important; }
@@ -25,19 +27,26 @@ mark { color: inherit; background: #e5484d40; text-decoration: line-through; }
 .caption-label { position: static !important; width: 100%; max-width: none !important;
   padding: 0.25rem !important; border: 0 !important; background: none !important; font-size: 0.8rem;
   text-align: center; white-space: normal !important; }
-#examples { --least: 3rem; } #examples .caption-label { display: none; }
+#examples { --least: 3rem; }
+/* Out of sight, and still the pictures' names for screen readers. */
+#examples .caption-label { position: absolute !important; width: 1px !important; height: 1px;
+  overflow: hidden; clip-path: inset(50%); padding: 0 !important; }
 #crops { --least: 5.5rem; } #made, #preview { --least: 9.5rem; }
 /* Ends of sliders say what they mean in place of numbers. */
 .ends .tab-like-container { display: none; }
 .ends .min_value, .ends .max_value { display: inline !important; margin: 0; font-size: 0; }
-.ends .min_value::after, .ends .max_value::after { font-size: 0.85rem; white-space: nowrap; }
+.ends .min_value::after, .ends .max_value::after { font-size: 0.85rem; white-space: nowrap;
+  color: var(--body-text-color); }
 #balance .min_value::after { content: "my photos"; } #balance .max_value::after { content: "my prompt"; }
 #across .min_value::after { content: "left"; } #across .max_value::after { content: "right"; }
 #down .min_value::after { content: "top"; } #down .max_value::after { content: "bottom"; }
 /* The buttons stay in sight however long the column is, and the pictures beside them. */
 #go { position: sticky; bottom: 0; z-index: 50; padding: 0.5rem 0; background: var(--body-background-fill);
-  flex-wrap: nowrap; }
+  gap: 0.5rem; }
+#buttons { flex-wrap: nowrap; }
 #go button { min-width: 0; }
+#words { max-height: 25vh; overflow-y: auto; }
+html { scroll-padding-bottom: 10rem; }
 #quality .wrap, #count .wrap { gap: 0.25rem; }
 #quality label, #count label { padding: 0.25rem 0.5rem !important; }
 #settings .value { overflow-wrap: anywhere; }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import re
 import secrets
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -103,13 +104,15 @@ class Made:
 
 @dataclass
 class Session:
-    """Of one tab of a browser."""
+    """Of one tab of a browser. asked: what was set for `job`; is_kept: whether its pictures are in `made`."""
 
     photos: list[Photo] = field(default_factory=list)
     chosen: int = 0
     made: list[Made] = field(default_factory=list)
     selected: int | None = None
     job: Job | None = None
+    asked: Controls | None = None
+    is_kept: bool = True
 
     @property
     def photo(self) -> Photo | None:
@@ -185,10 +188,11 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
 def keep(
     session: Session, job: Job, controls: Controls, card: ModelCard, folder: Path, seal: Seal = unsigned
 ) -> None:
-    """Write the pictures of a finished job into the folder and add them to the session. Files of pictures
-    that the session no longer has are deleted. Raises what `seal` raises."""
+    """Write the finished pictures of a job that is over into the folder and add them to the session. Files of
+    pictures that the session no longer has are deleted. Raises what `seal` raises."""
     new = []
-    for number, (prompt, seed) in enumerate(zip(job.ask.prompts, job.ask.seeds, strict=True)):
+    for number in job.done:
+        prompt, seed = job.ask.prompts[number], job.ask.seeds[number]
         words = "-".join(re.findall(r"\w+", prompt.lower()))[:48].strip("-") or "picture"
         path = folder / job.id / f"{words}_{seed}_{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -196,6 +200,17 @@ def keep(
         new.append(Made(path, prompt, seed, controls, parameters_of(job, number, card)))
     session.made = [*new, *session.made]
     forget(session, MAX_MADE)
+
+
+def take_over(session: Session, old: Session, folder: Path) -> None:
+    """Give a session what another one of the same visitor has; both keep it, in files of their own."""
+    session.photos = [replace(photo) for photo in old.photos]
+    session.asked = old.asked
+    for each in old.made:
+        path = folder / secrets.token_hex(8) / each.path.name
+        path.parent.mkdir()
+        os.link(each.path, path)
+        session.made.append(replace(each, path=path))
 
 
 def forget(session: Session, most: int = 0) -> None:
