@@ -99,7 +99,8 @@ def measure(pipe: Any, own_size: int) -> Costs:
     """Run the model for a step at two sizes, one reference and one target. Raises JeDiError."""
     factor = pipe.vae_scale_factor
     large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
-    sides = [max(factor, side // (8 * factor) * 8 * factor) for side in (large // 2, large)]
+    small = max(1, large // factor // 2) * factor
+    sides = (small, max(2 * small, large // factor * factor))
     _trial(pipe, sides[0])  # warms up
     trials = [_trial(pipe, side) for side in sides]
     rows, pairs = 2, 4
