@@ -29,6 +29,12 @@ def photo_ask(prompt: str, seed: int) -> Ask:
     return Ask((prompt,) * 2, (seed, seed + 1), (photo(seed),), ("a robot",), SAMPLING)
 
 
+@pytest.fixture(autouse=True)
+def steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, nothing is said inside a step, unless a test asks for it."""
+    monkeypatch.setattr(app_runner, "LOOK", 1e9)
+
+
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> PipelineRunner:
     from small_pipelines import save_joint

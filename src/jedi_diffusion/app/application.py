@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jedi_diffusion import __version__
 from jedi_diffusion.app import failures
@@ -40,8 +41,8 @@ def make_application(
         description=f"New pictures of a subject from reference photos, with the model {service.card.name}.",
         docs_url=None,
         redoc_url=None,
-        root_path=access.root_path,
     )
+    app.state.root_path = access.root_path
     describe = app.openapi
     app.openapi = lambda: secured(describe(), bool(access.tokens), OPEN)  # type: ignore[method-assign]
     app.state.service = service
@@ -72,4 +73,21 @@ def make_application(
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )
+    if access.root_path:
+        app.add_middleware(Prefix, path=access.root_path)
     return app
+
+
+class Prefix:
+    """ASGI middleware that knows under which path a proxy shows the application, whether it takes that off
+    or passes it on. FastAPI's own setting is about to go, and the server's knows the former only."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self.app, self.path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            shorter = path.removeprefix(self.path) if path.startswith(f"{self.path}/") else path
+            scope = {**scope, "root_path": self.path, "path": shorter}
+        await self.app(scope, receive, send)

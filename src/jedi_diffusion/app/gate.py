@@ -88,7 +88,7 @@ class Gate:
         token = _token(headers.get("authorization", ""))
         peer = scope.get("client") or ("", 0)
         scope.setdefault("state", {})["client"] = _digest(token).hex() if self._tokens else str(peer[0])
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = scope["path"]
         is_open = path in OPEN or (scope["method"] == "GET" and is_keyed(path, scope["query_string"]))
         if self._tokens and not is_open and not self._knows(token):
             return 401, "A token is needed: Authorization: Bearer TOKEN (or as the password of basic auth)."

@@ -96,7 +96,7 @@ class Page:
             app,
             self.blocks,
             "/",
-            root_path=app.root_path or None,
+            root_path=app.state.root_path or None,
             footer_links=[],
             run_history=False,
             max_file_size=MAX_PHOTO,

@@ -44,6 +44,10 @@ REASONS = {
 ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": reason, "model": Failure} for status, reason in REASONS.items()
 }
+COUNTERS = {
+    "description": "Prometheus' text format",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
 PNG = {
     "description": "The picture",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
@@ -245,7 +249,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready" if good else "not ready", **counts}, 200 if good else 503)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", responses={200: COUNTERS}, response_class=Response)
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     text = service_of(request).metrics.text()

@@ -58,20 +58,25 @@ class PipelineRunner:
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
         """See `Runner`. Raises JeDiError."""
 
-        latest, told = -1, time.monotonic()
+        latest, told, is_saying = -1, time.monotonic(), False
         preview: Preview = tuple
 
+        def say() -> None:
+            nonlocal told, is_saying
+            is_saying = True  # a preview is decoded by the same layers, between which nothing is said then
+            try:
+                after_step(latest, preview)
+            finally:
+                told, is_saying = time.monotonic(), False
+
         def look(step: int, clean_latents: Any) -> None:
-            nonlocal latest, told, preview
+            nonlocal latest, preview
             latest, preview = step, lambda: self._decode(clean_latents)
-            after_step(latest, preview)
-            told = time.monotonic()
+            say()
 
         def say_again() -> None:
-            nonlocal told
-            if time.monotonic() - told > LOOK:
-                after_step(latest, preview)
-                told = time.monotonic()
+            if not is_saying and time.monotonic() - told > LOOK:
+                say()
 
         return run_call(self.pipe, call, look, during_step=say_again)
 
