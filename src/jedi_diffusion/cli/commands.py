@@ -36,6 +36,10 @@ COMMANDS = {
     "evaluate score": Command(
         "evaluate_score", "Score any program's pictures, on DreamBench or own subjects."
     ),
+    "showroom build": Command(
+        "showroom_build", "Cut-outs of real-looking subjects, from downloaded packages."
+    ),
+    "showroom sheet": Command("showroom_sheet", "Sets of the showroom on a contact sheet."),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
     "toybox photos": Command("toybox_photos", "What a model makes of real photos, on one sheet."),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from jedi_diffusion.data.mixture import Mixture
+    from jedi_diffusion.data.source import SetSource
     from jedi_diffusion.sets import ImageSet
-    from jedi_diffusion.toybox.source import ToyboxSource
     from jedi_diffusion.train.config import Recipe
     from jedi_diffusion.train.joint_recipe import JointRecipe
     from jedi_diffusion.train.runner import TrainingRun
@@ -218,13 +218,22 @@ def _prepare(recipe: Recipe, device: str, options: TrainOptions) -> TrainingRun:
     from jedi_diffusion.train.runner import TrainingRun
 
     source, init = _source(recipe), _init(options)
-    return TrainingRun(recipe, source, _held_out(), Path(options.out), device, options.minutes, init)
+    return TrainingRun(recipe, source, _held_out(recipe), Path(options.out), device, options.minutes, init)
 
 
-def _source(recipe: Recipe) -> ToyboxSource:
+def _source(recipe: Recipe) -> SetSource:
     from jedi_diffusion.toybox.source import ToyboxSource
 
-    return ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
+    toybox = ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
+    if recipe.showroom is None:
+        return toybox
+    from jedi_showroom.mixed import MixedSource
+    from jedi_showroom.source import ShowroomSource
+
+    places = Path(recipe.showroom.packages), Path(recipe.showroom.folder)
+    return MixedSource(
+        ShowroomSource(*places, recipe.seed, recipe.alike), toybox, share=recipe.showroom.share
+    )
 
 
 def _init(options: TrainOptions) -> Path | None:
@@ -234,7 +243,16 @@ def _init(options: TrainOptions) -> Path | None:
     return None if options.init is None else Path(folder_of(options.init))
 
 
-def _held_out() -> list[ImageSet]:
+def _held_out(recipe: Recipe) -> list[ImageSet]:
+    """Sets of subjects that no training set shows, for the sheets that show progress."""
     from jedi_diffusion.toybox import world
 
-    return [world.sample_set(seed, split="held_out", size=2) for seed in range(SHOWN_SETS)]
+    if recipe.showroom is None:
+        return [world.sample_set(seed, split="held_out", size=2) for seed in range(SHOWN_SETS)]
+    from jedi_showroom.source import ShowroomSource
+
+    section = recipe.showroom
+    source = ShowroomSource(Path(section.packages), Path(section.folder), alike=1.0, split="held_out")
+    resolution = recipe.stages[-1].resolution
+    shown = source.image_sets(0, SHOWN_SETS // 2, 2, resolution)
+    return [*shown, *(world.sample_set(seed, split="held_out", size=2) for seed in range(SHOWN_SETS // 2))]

@@ -99,11 +99,23 @@ class JointStage(Stage):
         return self
 
 
+class ShowroomSection(Section):
+    """What `jedi showroom build` was given and made, and how much of the sets comes from it."""
+
+    packages: str = Field(description="folder of the downloaded packages")
+    folder: str = Field(description="folder that `jedi showroom build` filled")
+    share: Fraction = Field(0.75, description="share of the sets; the others are the toybox's")
+
+
 class Recipe(Section):
-    """One training run: what is built, and the stages that train it in order."""
+    """One training run: what is built, and the stages that train it in order.
+
+    source "showroom": real-looking subjects beside the toybox's, as `showroom` says.
+    """
 
     name: str
-    source: Literal["toybox"]
+    source: Literal["toybox", "showroom"]
+    showroom: ShowroomSection | None = None
     seed: int = Field(0, ge=0)
     supersample: PositiveInt = Field(1, description="its square is the rays of a rendered pixel")
     alike: Fraction = Field(
@@ -114,6 +126,12 @@ class Recipe(Section):
     sample_minutes: PositiveFloat = 10.0
     model: ModelSection
     stages: list[Annotated[AutoencoderStage | JointStage, Field(discriminator="kind")]]
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> "Recipe":
+        if (self.source == "showroom") != (self.showroom is not None):
+            raise ValueError("the section showroom belongs to source: showroom, and that source needs it")
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "Recipe":

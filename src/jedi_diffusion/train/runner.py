@@ -12,7 +12,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from jedi_diffusion.data.source import SetSource
@@ -33,6 +33,7 @@ from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
 
 FINISHED = "finished.safetensors"
+TOKENS = "embeddings.token_embedding.weight"
 SHARD = "15MB"  # small files travel and resume better
 
 Part = TypeVar("Part")
@@ -51,9 +52,12 @@ class Models:
         self.tokenizer: CLIPTokenizer = make_word_tokenizer(words, section.text_length)
         trained = None if init is None else JeDiPipeline.from_pretrained(init, dtype=torch.float32)
         if trained is not None:
-            if trained.tokenizer.init_kwargs.get("whole_words") != self.tokenizer.init_kwargs["whole_words"]:
-                raise ModelError(f"{init} was trained on other words than the recipe's source has.")
-            self.tokenizer = trained.tokenizer  # its numbers of the words, which may be another version's
+            missing = _words(trained.tokenizer) - _words(self.tokenizer)
+            if missing:
+                few = ", ".join(sorted(missing)[:5])
+                raise ModelError(f"{init} was trained on words that the recipe's source lacks: {few}.")
+            if _words(trained.tokenizer) == _words(self.tokenizer):
+                self.tokenizer = trained.tokenizer  # its numbers of the words, which may be another version's
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
@@ -82,7 +86,10 @@ class Models:
     def _load(self, trained: JeDiPipeline) -> None:
         """Take the weights of a trained model of the same architectures. Raises ModelError."""
         load_strict(self.autoencoder, trained.vae.state_dict())
-        load_strict(self.text_encoder, trained.text_encoder.state_dict())
+        text = trained.text_encoder.state_dict()
+        if trained.tokenizer is not self.tokenizer:
+            text[TOKENS] = grown_embedding(text[TOKENS], trained.tokenizer, self.tokenizer)
+        load_strict(self.text_encoder, text)
         load_strict(self.unet, trained.unet.state_dict())
 
     def describe(self) -> str:
@@ -106,6 +113,23 @@ class Models:
             coupling=self.coupling,
             temperature=self.temperature,
         )
+
+
+def _words(tokenizer: CLIPTokenizer) -> set[str]:
+    return set(tokenizer.init_kwargs.get("whole_words") or ())
+
+
+def grown_embedding(rows: Tensor, known: CLIPTokenizer, wider: CLIPTokenizer) -> Tensor:
+    """Return the token embedding (V, D) of `wider`, given `known`'s: tokens of both keep their rows, and new
+    ones start at the mean of the known words' rows.
+    """
+    numbers = known.get_vocab()
+    words = [numbers[f"{word}</w>"] for word in _words(known)]
+    grown = rows[words].mean(0).repeat(len(wider), 1)
+    for token, number in wider.get_vocab().items():
+        if token in numbers:
+            grown[number] = rows[numbers[token]]
+    return grown
 
 
 def _built(part: str, make: Callable[..., Part], settings: dict[str, Any], **follow: Any) -> Part:
