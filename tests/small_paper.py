@@ -54,7 +54,7 @@ RECIPE: dict[str, Any] = {
     },
     "sweeps": {
         "scales": [1.5, 4.0],
-        "first": 3.0,
+        "both": [1.5, 4.0],
         "references": [1, 2, 3],
         "steps": [1],
         "schedulers": ["model"],
@@ -65,7 +65,7 @@ RECIPE: dict[str, Any] = {
 
 
 def small_recipe(**changes: Any) -> dict[str, Any]:
-    """A copy, with keys replaced by their path: `sweeps__first=2.0`."""
+    """A copy, with keys replaced by their path: `sweeps__both=[1.5, 4.0]`."""
     raw = deepcopy(RECIPE)
     for path, value in changes.items():
         place = raw

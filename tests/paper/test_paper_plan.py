@@ -57,10 +57,12 @@ def test_only_what_the_tables_need_is_trained() -> None:
     assert plan(tables=["10"]).cells == []
 
 
-def test_the_second_stage_is_swept() -> None:
-    cells = plan(tables=["6"]).strategies()
-    assert [(c.guidance, c.image_guidance) for c in cells["Text first"]] == [(3.0, 1.5), (3.0, 4.0)]
-    assert [(c.guidance, c.image_guidance) for c in cells["Image first"]] == [(1.5, 3.0), (4.0, 3.0)]
+def test_both_scales_are_swept_and_at_the_same_points_in_both_strategies() -> None:
+    cells = plan(tables=["6"], sweeps__both=[1.5, 4.0, 6.0]).strategies()
+    points = {name: {(c.guidance, c.image_guidance) for c in cells[name]} for name in cells}
+    expected = {(text, image) for text in (1.5, 4.0, 6.0) for image in (1.5, 4.0, 6.0) if text != image}
+    assert points["Text first"] == points["Image first"] == expected
+    assert [c.guidance for c in cells["Joint"]] == [c.guidance for c in cells["Text only"]] == [1.5, 4.0]
 
 
 def test_estimate_by_hand() -> None:

@@ -11,10 +11,11 @@ from small_paper import small_recipe
 from jedi_diffusion.estimates import weighted_mean
 from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.paper.cells import Scored
+from jedi_diffusion.paper.findings import findings
 from jedi_diffusion.paper.numbers import TABLES
 from jedi_diffusion.paper.plan import Plan
 from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.paper.report import Report, write_report
+from jedi_diffusion.paper.report import Report, as_json, write_report
 from jedi_diffusion.paper.tables import gather
 from jedi_diffusion.paper.timing import large_unet, step_seconds
 
@@ -88,7 +89,7 @@ def test_rows_that_are_not_done_are_left_open(done: dict[str, Scored]) -> None:
 
 
 def test_the_page_and_its_json(done: dict[str, Scored], tmp_path: Path) -> None:
-    sweeps = {name: [done[cell.name] for cell in cells] for name, cells in PLAN.strategies().items()}
+    sweeps = {name: [(cell, done[cell.name]) for cell in cells] for name, cells in PLAN.strategies().items()}
     report = Report(
         RECIPE,
         "cpu",
@@ -120,7 +121,11 @@ def test_the_page_and_its_json(done: dict[str, Scored], tmp_path: Path) -> None:
     assert told["table_10"]["cpu"]["verdict"].startswith(
         "The paper's ordering holds here. seconds: 3 of 3 pairs"
     )
-    assert [each["scale"] for each in told["figure_11"]["Joint"]] == [1.5, 4.0]
+    assert [each["text_scale"] for each in told["figure_11"]["Joint"]] == [1.5, 4.0]
+    assert [each["image_scale"] for each in told["figure_11"]["Text first"]] == [4.0, 1.5]
+    assert {each["image_scale"] for each in told["figure_11"]["Text only"]} == {None}
+    assert findings(told) == findings(as_json(report))
+    assert html.count("Table 6 at equal scales, 2 pairs") == 1
     assert "| w/o IG | 0.3259 |" in text.read_text()
 
 

@@ -282,7 +282,7 @@ class Work:
 
         strategies = self.plan.strategies() if "6" in self.recipe.tables else {}
         sweeps = {
-            name: [done[cell.name] for cell in cells]
+            name: [(cell, done[cell.name]) for cell in cells]
             for name, cells in strategies.items()
             if all(cell.name in done for cell in cells)
         }

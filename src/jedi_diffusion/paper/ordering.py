@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,22 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.estimates import Estimate, bootstrap_means
 
 Array = NDArray[np.float64]
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What orders at random agree with the paper's: the mean over all orders of the rows, and the range that
+    holds 95% of them. as_many: the share of orders that keep as many pairs as were kept here, or more.
+    """
+
+    kept: Estimate
+    correlation: Estimate | None
+    as_many: float
+
+    def record(self) -> dict[str, Any]:
+        rank = None if self.correlation is None else self.correlation.record()
+        return {"kept": self.kept.record(), "correlation": rank, "as_many": round(self.as_many, 6)}
 
 
 @dataclass(frozen=True)
@@ -35,26 +51,37 @@ class Agreement:
     kept: int
     clear: int
     turned: int
+    chance: Chance
 
     def __str__(self) -> str:
         rank = "no rank correlation" if self.correlation is None else f"rank correlation {self.correlation}"
         return (
             f"{self.score}: {self.kept} of {self.pairs} pairs in the paper's order ({self.clear} clearly so, "
-            f"{self.turned} clearly reversed), {rank}"
+            f"{self.turned} clearly reversed), {rank}; rows in random order keep {_range(self.chance.kept)}, "
+            f"as many or more in {self.chance.as_many:.0%} of orders"
         )
 
     @property
     def brief(self) -> str:
         """For a cell of a table."""
+        by_chance = self.chance.kept
+        counts = (
+            f"{self.kept} of {self.pairs} ({self.clear} clear, {self.turned} reversed), by chance "
+            f"{by_chance.low:g} to {by_chance.high:g}"
+        )
         if self.correlation is None:
-            return f"{self.kept} of {self.pairs}"
+            return counts
         mean, low, high = self.correlation
-        return f"{self.kept} of {self.pairs}, {mean:.2f} ({low:.2f} to {high:.2f})"
+        return f"{counts}; {mean:.2f} ({low:.2f} to {high:.2f})"
 
     def record(self) -> dict[str, Any]:
         found = asdict(self)
         found["correlation"] = None if self.correlation is None else self.correlation.record()
-        return found
+        return found | {"chance": self.chance.record()}
+
+
+def _range(kept: Estimate) -> str:
+    return f"{kept.mean:g} ({kept.low:g} to {kept.high:g})"
 
 
 def compare(score: str, paper: Mapping[str, float], here: Mapping[str, Array]) -> Agreement | None:
@@ -77,7 +104,44 @@ def compare(score: str, paper: Mapping[str, float], here: Mapping[str, Array]) -
         kept += sign * (means[i] - means[j]) > 0
         clear += low > 0
         turned += high < 0
-    return Agreement(score, _estimate(theirs, means, draws), len(places), int(kept), int(clear), int(turned))
+    rank = _estimate(theirs, means, draws)
+    found = chance(theirs, int(kept))
+    return Agreement(score, rank, len(places), int(kept), int(clear), int(turned), found)
+
+
+def chance(theirs: Array, kept: int) -> Chance:
+    """What all orders of the rows agree with the paper's numbers `theirs` (M,), M up to MOST_ROWS."""
+    if len(theirs) > MOST_ROWS:
+        raise ValueError(f"{len(theirs)} rows have too many orders to go through.")
+    orders = np.array(list(permutations(range(len(theirs)))), dtype=float).T  # (M, B)
+    counts = np.zeros(orders.shape[1])
+    for i, j in combinations(range(len(theirs)), 2):
+        counts += (theirs[i] - theirs[j]) * (orders[i] - orders[j]) > 0
+    ranks = rank_correlation(theirs, orders)
+    rank = None if np.isnan(ranks).any() else _spread(ranks)
+    return Chance(_spread(counts), rank, float((counts >= kept).mean()))
+
+
+def _spread(values: Array) -> Estimate:
+    """Ends are values that occur: where one order is more than 2.5% of all, no end leaves it out."""
+    low, high = np.percentile(values, 2.5, method="lower"), np.percentile(values, 97.5, method="higher")
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def differences(here: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """For every two rows, {"of", "minus", "mean", "low", "high"}: what the first has more, with the 95%
+    interval over subjects; here: (S,) a value for each subject, the same S everywhere.
+    """
+    if not here:
+        return []
+    names, draws = list(here), bootstrap_means(np.stack(list(here.values())))
+    found = []
+    for i, j in combinations(range(len(names)), 2):
+        mean = float(here[names[i]].mean() - here[names[j]].mean())
+        low, high = np.percentile(draws[i] - draws[j], [2.5, 97.5])
+        estimate = Estimate(mean, float(low), float(high))
+        found.append({"of": names[i], "minus": names[j], **estimate.record()})
+    return found
 
 
 def _estimate(theirs: Array, means: Array, draws: Array) -> Estimate | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import permutations
 from typing import Any, Literal
 
 from jedi_diffusion.paper import numbers
@@ -158,18 +159,15 @@ class Plan:
     def strategies(self) -> dict[str, list[Cell]]:
         """The cells of Table 6 and Figure 11: by strategy, in the order of the scales.
 
-        With one scale for both stages eq. 4 is eq. 3; so the first stage's stays, and the second's varies.
+        With one scale for both stages eq. 4 is eq. 3. So the two-stage strategies take every two different
+        scales, the same for both: what is left between them is the strategy.
         """
         jedi, sweeps = self.method("joint"), self.recipe.sweeps
-        first = sweeps.first
+        two = [{"guidance": text, "image_guidance": image} for text, image in permutations(sweeps.both, 2)]
         how: dict[str, list[dict[str, Any]]] = {
             numbers.TEXT_ONLY: [{"mode": "text_only", "guidance": scale} for scale in sweeps.scales],
             numbers.JOINT: [{"guidance": scale} for scale in sweeps.scales],
-            numbers.IMAGE_FIRST: [
-                {"mode": "image_first", "guidance": scale, "image_guidance": first} for scale in sweeps.scales
-            ],
-            numbers.TEXT_FIRST: [
-                {"mode": "text_first", "guidance": first, "image_guidance": scale} for scale in sweeps.scales
-            ],
+            numbers.IMAGE_FIRST: [{"mode": "image_first", **scales} for scales in two],
+            numbers.TEXT_FIRST: [{"mode": "text_first", **scales} for scales in two],
         }
         return {name: [self.cell(jedi, **each) for each in ways] for name, ways in how.items()}

@@ -82,12 +82,12 @@ class FinetuningSection(Section):
 
 
 class SweepSection(Section):
-    """What tables vary. `scales`: of guidance (Table 6, Figure 11); in the two-stage strategies they are the
-    second stage's, and `first` is the first stage's. `references`: numbers of them.
+    """What tables vary. `scales`: of guidance (Table 6, Figure 11) where there is one; in the two-stage
+    strategies text and references have every two different scales of `both`. `references`: numbers of them.
     """
 
     scales: Annotated[tuple[Scale, ...], Field(min_length=2)] = (1.5, 2.5, 4.0, 6.0, 8.0, 10.0)
-    first: Scale = 3.0
+    both: Annotated[tuple[Scale, ...], Field(min_length=2)] = (1.5, 4.0, 10.0)
     references: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3, 4, 6, 8)
     steps: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 25, 50)
     schedulers: Annotated[tuple[Scheduler, ...], Field(min_length=1)] = ("model", "dpm++", "euler")
@@ -148,6 +148,8 @@ class PaperRecipe(Section):
                 f"training.subjects is {self.training.subjects}, but data.amounts ends in "
                 f"{self.data.amounts[-1]}: both say what all methods train on"
             )
+        if len(set(self.sweeps.both)) < len(self.sweeps.both):
+            raise ValueError("sweeps.both: one scale is named twice")
         if max(self.sweeps.references) > self.set.inputs:
             raise ValueError(
                 f"sweeps.references goes up to {max(self.sweeps.references)}, but set.inputs is "

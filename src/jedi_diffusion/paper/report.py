@@ -16,8 +16,10 @@ from jedi_diffusion.page.html import Gallery, Part, Strip, Text, render_page
 from jedi_diffusion.page.tables import Table, markdown
 from jedi_diffusion.paper import numbers
 from jedi_diffusion.paper.cells import Scored
+from jedi_diffusion.paper.findings import findings
 from jedi_diffusion.paper.ordering import Agreement, answer, verdict
 from jedi_diffusion.paper.pieces import write_json
+from jedi_diffusion.paper.plan import Cell
 from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.paper.tables import (
     HERE,
@@ -39,7 +41,7 @@ IDENTITY, PROMPT = "toy-ID, inputs", "toy-T"
 class Report:
     """All that is known so far.
 
-    trainings: parameters and seconds by name; sweeps: the scored scales of Table 6 by strategy, in order;
+    trainings: parameters and seconds by name; sweeps: the cells of Table 6 by strategy with their scores;
     seconds: of Table 10, by what was measured; data: Table 8's similarities by column, or None; known: the
     known answers; left: pieces that are not finished.
     """
@@ -48,7 +50,7 @@ class Report:
     device: str
     tables: Sequence[TableResult]
     trainings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    sweeps: Mapping[str, Sequence[Scored]] = field(default_factory=dict)
+    sweeps: Mapping[str, Sequence[tuple[Cell, Scored]]] = field(default_factory=dict)
     seconds: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
     known: Sequence[Scored] = ()
@@ -95,6 +97,7 @@ def parts_of(report: Report) -> list[Part]:
         parts.append(_data_table(report.data))
     if agreements:
         parts.insert(1, _answers(agreements))
+        parts.insert(2, Text("What the numbers say", findings(as_json(report))))
     if report.known:
         parts.append(_known_table(report.known))
     if report.trainings:
@@ -118,7 +121,7 @@ def _explained(report: Report) -> Text:
             "For every table of the paper one line says in how many pairs of rows the order is the paper's, "
             "in how many of them clearly so (the 95% interval of the difference, by bootstrap over subjects, "
             "leaves out 0), how many are clearly reversed, and Spearman's rank correlation of the rows with "
-            "its interval.",
+            "its interval. Beside them what all orders of the rows keep: mean and the range of 95% of them.",
             STANDING_IN,
         ],
     )
@@ -132,29 +135,30 @@ def _answers(agreements: Mapping[str, Sequence[Agreement]]) -> Table:
         cells = [briefs.get(name, NONE) for name in (*HERE.values(), "seconds")]
         lines.append([title.partition(",")[0], answer(found), *cells])
     note = (
-        "Pairs of rows in the paper's order, and the rank correlation. Holds: all pairs of all scores are in "
-        "the paper's order. Does not hold: at least one is clearly reversed. Open: neither."
+        "Pairs of rows in the paper's order, what rows in random order keep, and the rank correlation. "
+        "Holds: all pairs of all scores are in the paper's order. Does not hold: at least one is clearly "
+        "reversed. Open: neither."
     )
     return Table("Does the paper's ordering hold here?", ["", "", *HERE.values(), "seconds"], lines, note)
 
 
 def _curves(report: Report) -> list[Part]:
-    """Figure 11: identity over prompt, and both over the second stage's scale."""
-    recipe, scales = report.recipe, report.recipe.sweeps.scales
+    """Figure 11: identity over prompt, and both over the ratio of the two scales."""
+    sweeps = report.recipe.sweeps
     if not report.sweeps:
         return []
-    ends = f"{scales[0]:g} to {scales[-1]:g}"
-    plane = {
-        name: [(_mean(each, PROMPT), _mean(each, IDENTITY)) for each in cells]
-        for name, cells in report.sweeps.items()
+    ends = f"{sweeps.scales[0]:g} to {sweeps.scales[-1]:g}"
+    ordered = {
+        name: sorted(points, key=lambda each: _ratio(each[0])) for name, points in report.sweeps.items()
     }
-    first = recipe.sweeps.first
+    plane = {
+        name: [(_mean(row, PROMPT), _mean(row, IDENTITY)) for _, row in points]
+        for name, points in ordered.items()
+    }
     over = {
-        f"{name}, {what}": [
-            (scale / first, _mean(each, column)) for scale, each in zip(scales, cells, strict=True)
-        ]
-        for name, cells in report.sweeps.items()
-        if name in (numbers.TEXT_FIRST, numbers.IMAGE_FIRST)
+        f"{name}, {what}": [(_ratio(cell), _mean(row, column)) for cell, row in ordered[name]]
+        for name in (numbers.TEXT_FIRST, numbers.IMAGE_FIRST)
+        if name in ordered
         for what, column in (("toy-ID", IDENTITY), ("toy-T", PROMPT))
     }
     return [
@@ -162,15 +166,28 @@ def _curves(report: Report) -> list[Part]:
             "Figure 11: identity (up) over prompt (across)",
             plane,
             along="toy-T",
-            note=f"Guidance scales {ends}. In the two-stage strategies the first stage's is {first:g}.",
+            note=f"Guidance scales {ends}; in the two-stage strategies every two of "
+            f"{', '.join(f'{each:g}' for each in sweeps.both)}, by their ratio.",
         ),
         Lines(
             "Figure 11: the ratio of the two scales",
             over,
-            along="second stage's scale over the first's",
-            note="Text first: references over text. Image first: text over references.",
+            along="the references' scale over the text's",
+            note="The same pairs of scales for both strategies.",
         ),
     ]
+
+
+def _image_scale(cell: Cell) -> float | None:
+    """The scale of the references; None where guidance does not act on them."""
+    if cell.mode == "text_only":
+        return None
+    return cell.guidance if cell.image_guidance is None else cell.image_guidance
+
+
+def _ratio(cell: Cell) -> float:
+    """The references' scale over the text's; 1 where there is one scale for both."""
+    return 1.0 if cell.image_guidance is None else cell.image_guidance / cell.guidance
 
 
 def _reference_curve(part: TableResult) -> Lines:
@@ -255,9 +272,8 @@ def strips_of(wanted: EvaluationSet, folders: Mapping[str, Path]) -> list[Strip]
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything as plain JSON values."""
-    scales = report.recipe.sweeps.scales
     return {
-        "format": "jedi paper tables 1",
+        "format": "jedi paper tables 2",
         "program": f"jedi-diffusion {__version__}",
         "recipe": report.recipe.model_dump(mode="json"),
         "device": report.device,
@@ -266,10 +282,15 @@ def as_json(report: Report) -> dict[str, Any]:
         "tables": {each.key: each.record() for each in report.tables},
         "figure_11": {
             name: [
-                {"scale": scale, "toy-T": _mean(each, PROMPT), "toy-ID": _mean(each, IDENTITY)}
-                for scale, each in zip(scales, cells, strict=True)
+                {
+                    "text_scale": cell.guidance,
+                    "image_scale": _image_scale(cell),
+                    "toy-T": _mean(row, PROMPT),
+                    "toy-ID": _mean(row, IDENTITY),
+                }
+                for cell, row in points
             ]
-            for name, cells in report.sweeps.items()
+            for name, points in report.sweeps.items()
         },
         "table_8": report.data,
         "table_10": {

@@ -15,7 +15,7 @@ from jedi_diffusion.page.tables import Table
 from jedi_diffusion.paper import numbers
 from jedi_diffusion.paper.cells import Scored, averaged
 from jedi_diffusion.paper.numbers import TABLES
-from jedi_diffusion.paper.ordering import Agreement, compare, verdict
+from jedi_diffusion.paper.ordering import Agreement, compare, differences, verdict
 from jedi_diffusion.paper.plan import Plan
 
 HERE = {numbers.CLIP_T: "toy-T", numbers.DINO: "toy-ID", numbers.MDINO: "Mtoy-ID"}
@@ -39,6 +39,17 @@ OWN_TITLES = {
 }
 
 
+def compared(key: str) -> Comparison:
+    """What the identity scores of a table compare with."""
+    return COMPARED.get(key, "inputs") if key in TABLES else OWN
+
+
+def column_of(key: str, score: str) -> str:
+    """The column of a cell's scores that stands for one of the paper's in a table."""
+    name = HERE[score]
+    return name if score == numbers.CLIP_T else f"{name}, {compared(key)}"
+
+
 @dataclass(frozen=True)
 class TableResult:
     """One table. labels: the rows' names as they are shown; note: what differs from the paper."""
@@ -54,14 +65,10 @@ class TableResult:
 
     @property
     def comparison(self) -> Comparison:
-        if self.key not in TABLES:
-            return OWN
-        return COMPARED.get(self.key, "inputs")
+        return compared(self.key)
 
     def column(self, score: str) -> str:
-        """The column of a cell's scores that stands for one of the paper's."""
-        name = HERE[score]
-        return name if score == numbers.CLIP_T else f"{name}, {self.comparison}"
+        return column_of(self.key, score)
 
     @property
     def agreements(self) -> list[Agreement]:
@@ -71,11 +78,14 @@ class TableResult:
         paper = TABLES[self.key]
         found = []
         for score in (each for each in ORDER if each in paper.scores and each in HERE):
-            column = self.column(score)
-            here = {name: row.subjects[column] for name, row in self.rows.items() if column in row.subjects}
-            each = compare(f"{HERE[score]} for {score}", paper.column(score), here)
+            each = compare(f"{HERE[score]} for {score}", paper.column(score), self._subjects(score))
             found += [each] if each else []
         return found
+
+    def _subjects(self, score: str) -> dict[str, Any]:
+        """Row by row the means of the subjects, in one order for all rows."""
+        column = self.column(score)
+        return {name: row.subjects[column] for name, row in self.rows.items() if column in row.subjects}
 
     @property
     def verdict(self) -> str:
@@ -128,8 +138,14 @@ class TableResult:
                 "rows": {name: dict(zip(paper.scores, row, strict=True)) for name, row in paper.rows.items()},
             },
             "here": {
-                name: {"label": self.labels[name], "scores": _scores(row)} for name, row in self.rows.items()
+                name: {
+                    "label": self.labels[name],
+                    "scores": _scores(row),
+                    "subjects": {column: values.round(6).tolist() for column, values in row.subjects.items()},
+                }
+                for name, row in self.rows.items()
             },
+            "differences": {self.column(score): differences(self._subjects(score)) for score in HERE},
             "agreement": [each.record() for each in self.agreements],
             "verdict": self.verdict,
         }
@@ -212,8 +228,9 @@ def note_of(key: str, plan: Plan) -> str:
         "4": "The CLIP baseline reads a small encoder that was trained against captions, as CLIP is.",
         "5": f"Here {recipe.set.subjects} subjects of classes that no training has seen. {STANDING_IN}",
         "6": f"Each row is the mean over scales {recipe.sweeps.scales[0]:g} to {recipe.sweeps.scales[-1]:g}. "
-        "With one scale for both stages eq. 4 is eq. 3, so in the two-stage rows the first stage's stays at "
-        f"{recipe.sweeps.first:g} and the second's varies; the paper does not say.",
+        "With one scale for both stages eq. 4 is eq. 3, so both two-stage rows take every two different "
+        f"scales of {', '.join(f'{each:g}' for each in recipe.sweeps.both)}, one for the text and one for "
+        "the references: the same points for both. The paper does not say what it varied.",
         "9": f"Finetuning methods have all {recipe.set.inputs} references.",
         "references": f"Trained on sets of at most {max(recipe.training.set_sizes)} pictures.",
         "coupling": "The cached model is trained with coupling cached alone, on the same draws.",
