@@ -3,7 +3,10 @@
 import importlib
 import inspect
 import re
-from typing import get_args
+from typing import Any, get_args
+
+import pytest
+import tyro
 
 from jedi_diffusion.cli import find_command
 from jedi_diffusion.cli.commands import COMMANDS
@@ -20,6 +23,26 @@ def resolve(name: str) -> object:
         except ModuleNotFoundError:
             found = getattr(found, part)
     return found
+
+
+class ParsedError(Exception):
+    """Raised in the place of what a command does after its options are read."""
+
+
+def parse_call(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a command (without its first word, `jedi`) reads its options without a fault."""
+    parse = tyro.cli
+
+    def only_parse(*given: Any, **settings: Any) -> None:
+        parse(*given, **settings)
+        raise ParsedError
+
+    command, rest = find_command(words)
+    run = importlib.import_module(f"jedi_diffusion.cli.{COMMANDS[command].module}").run
+    monkeypatch.setattr("tyro.cli", only_parse)
+    with pytest.raises(ParsedError):
+        run(rest)
+    monkeypatch.undo()
 
 
 def check_call(words: list[str]) -> None:

@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from doc_checks import check_call, resolve
+from doc_checks import check_call, parse_call, resolve
+from newcomer import blocks_of
 
 from jedi_diffusion.toybox import world
 
@@ -32,6 +33,15 @@ def page(request: pytest.FixtureRequest) -> Path:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for call in CALL.findall(PYTHON.sub("", text_of(page))):
         check_call(shlex.split(call, comments=True))
+
+
+def test_commands_of_blocks_are_whole(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's own parser takes every line of a block as it stands; what it does is test_guides.py's."""
+    for line in (line for block in blocks_of(page) if block.kind == "shell" for line in block.lines):
+        words = [word for word in shlex.split(line) if word != "&" and not word.startswith("$")]
+        if "jedi" in (word.rpartition("/")[2] for word in words):
+            first = next(place for place, word in enumerate(words) if word.rpartition("/")[2] == "jedi")
+            parse_call(words[first + 1 :], monkeypatch)
 
 
 def test_what_is_installed_is_there(page: Path) -> None:
