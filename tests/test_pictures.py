@@ -1,5 +1,6 @@
 """Decoding with limits, one normal form, square fits, contact sheets and PNG text."""
 
+import base64
 import io
 import struct
 import subprocess
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from jedi_diffusion.errors import OutputError, PictureError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import (
+    check_pixels,
     contact_sheet,
     fit_square,
     open_layer,
+    open_mask,
     open_picture,
     picture_size,
     pictures_in,
@@ -104,20 +107,23 @@ def test_cmyk_and_other_spaces() -> None:
     assert (pixels(gray) == np.arange(256)[:, None, None]).all()
 
 
-def linear_light_profile() -> bytes:
-    """An ICC profile written by hand: sRGB's primaries (D50-adapted), values proportional to light."""
+def linear_light_profile(called: str = "linear light", gray: bool = False) -> bytes:
+    """An ICC profile written by hand: sRGB's primaries (D50-adapted) or gray, values proportional to light."""
 
     def fixed(*values: float) -> bytes:
         return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
-    name = b"linear light\0"
+    name = called.encode() + b"\0"
     tags = {
         b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78),
         b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1, 0.8249),
+    }
+    primaries = {
         b"rXYZ": b"XYZ " + bytes(4) + fixed(0.4360, 0.2225, 0.0139),
         b"gXYZ": b"XYZ " + bytes(4) + fixed(0.3851, 0.7169, 0.0971),
         b"bXYZ": b"XYZ " + bytes(4) + fixed(0.1431, 0.0606, 0.7141),
     } | {tag: b"curv" + bytes(8) for tag in (b"rTRC", b"gTRC", b"bTRC")}
+    tags |= {b"kTRC": b"curv" + bytes(8)} if gray else primaries
     table, data = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for tag, content in tags.items():
@@ -125,7 +131,15 @@ def linear_light_profile() -> bytes:
         table += tag + struct.pack(">II", start + len(data), len(content))
         data += content
     size = start + len(data)
-    header = struct.pack(">II", size, 0) + b"\x02\x10\0\0" + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    header = (
+        struct.pack(">II", size, 0)
+        + b"\x02\x10\0\0"
+        + b"mntr"
+        + (b"GRAY" if gray else b"RGB ")
+        + b"XYZ "
+        + bytes(12)
+        + b"acsp"
+    )
     header += bytes(28) + fixed(0.9642, 1, 0.8249)
     return header.ljust(128, b"\0") + table + data
 
@@ -139,6 +153,118 @@ def test_colours_are_converted_by_the_icc_profile(kind: str) -> None:
     assert np.abs(pixels(open_picture(data)) - expected).max() <= 2
     # The reference picture itself is far from that.
     assert np.abs(pixels(six_fields()) - expected).max() > 50
+
+
+def test_profiles_count_in_every_mode_and_under_every_name() -> None:
+    gray = Image.new("L", (8, 8), 64)
+    clear = Image.new("L", (8, 8), 255)
+    clear.putpixel((0, 0), 0)
+    color = Image.new("RGB", (8, 8), (64, 128, 200))
+    layer = color.copy()
+    layer.putalpha(clear)
+    rgb, single = linear_light_profile("sRGB-elle-V2-g10.icc"), linear_light_profile(gray=True)
+    wide = Image.fromarray(np.full((8, 8), 64 * 257, np.uint16))
+    cases = [(each, rgb, (137, 188, 229)) for each in (color, color.quantize(4), layer)]
+    cases += [(gray, rgb, (137,) * 3), (wide, single, (137,) * 3), (gray, single, (137,) * 3)]
+    cases += [(Image.merge("LA", (gray, clear)), each, (137,) * 3) for each in (rgb, single)]
+    for picture, profile, expected in cases:
+        data = encoded(picture, "PNG", icc_profile=profile)
+        for opened in (open_picture(data), open_layer(data)):
+            assert np.abs(pixels(opened)[4, 4, :3] - expected).max() <= 2, (picture.mode, expected)
+        if "A" in picture.getbands():
+            assert (pixels(open_picture(data))[0, 0] == 255).all()
+            assert pixels(open_layer(data))[0, 0, 3] == 0
+
+
+def test_16_bits_are_converted_before_eight_are_dropped() -> None:
+    dark = Image.fromarray(np.arange(0, 2048, 2, dtype=np.uint16)[None].repeat(4, 0))
+    shades = pixels(open_picture(encoded(dark, "PNG", icc_profile=linear_light_profile(gray=True))))
+    assert len(np.unique(shades)) > 40  # of 8 values that eight linear bits have here
+
+
+def test_pictures_in_srgb_stay_as_they_are() -> None:
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for picture in (six_fields(), six_fields().convert("L"), Image.linear_gradient("L").convert("RGB")):
+        data = encoded(picture, "PNG", icc_profile=plain)
+        assert np.array_equal(pixels(open_picture(data)), pixels(picture.convert("RGB")))
+
+
+def subject_on(ground: int, subject: int) -> np.ndarray:
+    values = np.full((8, 8), ground, np.uint8)
+    values[2:5, 1:7] = subject
+    return values
+
+
+MASKS = {
+    "gray": Image.fromarray(subject_on(0, 255)),
+    "0 and 1": Image.fromarray(subject_on(0, 1)),
+    "bits": Image.fromarray(subject_on(0, 255)).convert("1"),
+    "16 bits": Image.fromarray(subject_on(0, 255).astype(np.uint16) * 257),
+    "16 bits, 0 and 1": Image.fromarray(subject_on(0, 1).astype(np.uint16)),
+    "white on clear": Image.merge("LA", [Image.fromarray(subject_on(0, 255))] * 2),
+    "cut out": Image.merge("LA", (Image.fromarray(subject_on(9, 90)), Image.fromarray(subject_on(0, 255)))),
+    "clear corner": Image.merge(
+        "LA",
+        (
+            Image.fromarray(subject_on(0, 255)),
+            Image.fromarray(np.pad([[0]], ((0, 7), (0, 7)), constant_values=255).astype(np.uint8)),
+        ),
+    ),
+    "palette": Image.fromarray(subject_on(0, 90)).convert("RGB").quantize(2),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_masks_are_255_on_the_subject_whatever_their_form(form: str) -> None:
+    mask = open_mask(encoded(MASKS[form], "PNG", icc_profile=linear_light_profile()))
+    assert mask.mode == "L"
+    assert np.array_equal(np.asarray(mask), subject_on(0, 255))
+
+
+def test_soft_masks_stay_soft_and_empty_ones_empty() -> None:
+    ramp = Image.linear_gradient("L")
+    assert np.array_equal(np.asarray(open_mask(encoded(ramp, "PNG"))), np.asarray(ramp))
+    assert open_mask(encoded(Image.new("L", (4, 4)), "PNG")).getextrema() == (0, 0)
+    assert open_mask(encoded(Image.new("RGBA", (4, 4)), "PNG")).getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["0.jfif", "0.JPE", "0.mpo", "0.avif"])
+def test_other_endings_of_what_cameras_write_are_read(tmp_path: Path, name: str) -> None:
+    kind = {"avif": "AVIF", "mpo": "MPO"}.get(name[2:], "JPEG")
+    six_fields().save(tmp_path / name, kind, quality=95)
+    (path,) = pictures_in(tmp_path)
+    assert np.abs(pixels(open_picture(path)) - pixels(six_fields())).mean() < 6
+
+
+HEIC = """
+AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJp
+bG9jAAAAAERAAAEAAQAAAAABegABAAAAAAAAADkAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAAB
+AAAA1mlwcnAAAAC3aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEA
+AQArQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqSSmubgIaAggAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0AAYAA
+AAAUaXNwZQAAAAAAAABAAAAAQAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAEFtZGF0AAAANSgBrxOAeNZT
+VEf//sQ9b/u92f+xOUCtf/+mWKP5akn/3zWQG7M+NeoNy7Qvo2D6BDkv/LJg
+"""
+"""64 x 64 pixels, the upper half red, the lower blue."""
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("pi_heif")
+    (tmp_path / "IMG_1.HEIC").write_bytes(base64.b64decode(HEIC))
+    (path,) = pictures_in(tmp_path)
+    shown = pixels(open_picture(path))
+    assert np.abs(shown[[8, 56], 8] - [(200, 40, 40), (40, 40, 200)]).max() <= 3
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jedi_diffusion.pictures._reads_heif", lambda: False)
+    with pytest.raises(PictureError, match=r"IMG_1 is a HEIC picture.*pip install 'jedi-diffusion\[heic\]'"):
+        open_picture(base64.b64decode(HEIC), "IMG_1")
+
+
+def test_a_50_megapixel_photo_is_read() -> None:
+    check_pixels((8160, 6144), "photo")
+    with pytest.raises(PictureError, match="60 megapixels"):
+        check_pixels((8160, 8160), "photo")
 
 
 def test_a_profile_leaves_transparency_alone() -> None:

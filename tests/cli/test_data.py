@@ -1,15 +1,16 @@
 """`jedi data`: there and back between folders, shards and the paper's format; faults counted and named."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from object_store import object_store
 from PIL import Image
-from small_sets import picture
+from small_sets import picture, subject_set
 
-from jedi_diffusion.data.folders import SubjectFolders
+from jedi_diffusion.data.folders import SubjectFolders, write_subject
 from jedi_diffusion.data.storage import read_bytes
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import open_picture
@@ -53,6 +54,8 @@ def test_folders_to_shards_and_back(jedi, photos: Path, tmp_path: Path) -> None:
     )
     assert done.status == 0
     assert f"3 sets with 9 pictures are in {tmp_path / 'shards'} in 1 shards" in done.out
+    assert done.out.splitlines()[-1] == "Pictures taken: 9; files left out: 0; quarantined: 0"
+    assert "jedi:" not in done.err
     assert contents(tmp_path / "shards") == EXPECTED
     stored = StoredSets(str(tmp_path / "shards")).stored(1)
     assert (stored.source, stored.info["files"]) == ("mine", ["0.jpg", "1.png"])
@@ -90,19 +93,103 @@ def test_large_subjects_become_several_sets(jedi, photos: Path, tmp_path: Path) 
     assert [count for *_, count in contents(tmp_path / "a")] == [2, 2, 2, 3]
 
 
-def test_faults_are_counted_and_named(jedi, photos: Path, tmp_path: Path) -> None:
+def test_each_bad_file_is_named_and_costs_no_other(jedi, photos: Path, tmp_path: Path) -> None:
     (photos / "dog" / "1.png").write_bytes(b"no picture")
+    (photos / "red_fox" / "1.txt").write_bytes("a fox in a café".encode("latin-1"))
+    (photos / "red_fox" / "2.txt").write_text("a <|split|> b")
     (photos / "broken").mkdir()
     (photos / "broken" / "0.png").write_bytes(b"")
     done = jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32)
     assert done.status == 0
-    assert "3 sets with 8 pictures" in done.out
-    assert "2 could not be used" in done.out
-    lines = [json.loads(line) for line in (tmp_path / "a" / "quarantine.jsonl").read_text().splitlines()]
-    assert [Path(line["item"]).name for line in lines] == ["broken, picture 1", "dog, picture 2"]
-    done = jedi("data", "pack", photos, "--out", tmp_path / "b", "--size", 32, "--limit", 1)
+    record = tmp_path / "a" / "quarantine.jsonl"
+    assert done.out.splitlines()[-1] == f"Pictures taken: 6; files left out: 0; quarantined: 4 ({record})"
+    told = {each["item"]: each["reason"] for each in map(json.loads, record.read_text().splitlines())}
+    files = [str(photos / name) for name in ("broken/0.png", "dog/1.png", "red_fox/1.txt", "red_fox/2.txt")]
+    assert list(told) == files
+    assert all(file in reason for file, reason in told.items())
+    assert contents(tmp_path / "a") == [
+        EXPECTED[0],
+        ("dog", ("a dog, turned",), 1),
+        ("red fox", ("red fox",), 1),
+    ]
+    (photos / "zebra").mkdir()
+    done = jedi("data", "pack", photos, "--out", tmp_path / "b", "--size", 32, "--limit", 2)
     assert done.status == 1
-    assert "more than the limit of 1" in done.err
+    assert "more than the limit of 2" in done.err
+    assert "2 sets with 5 pictures" in done.out  # what came before is kept
+    assert len(contents(tmp_path / "b")) == 2
+
+
+def test_more_than_a_hundred_stray_files_stop_nothing(jedi, photos: Path, tmp_path: Path) -> None:
+    for number in range(101):
+        (photos / "dog" / f"{number + 10}.jpg").write_bytes(b"x")
+        (photos / "dog" / f"._{number}.jpg").write_bytes(b"x")
+    done = jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32)
+    assert (done.status, "Pictures taken: 9; files left out: 0; quarantined: 101" in done.out) == (0, True)
+
+
+def test_what_is_left_out_is_counted_and_named(jedi, photos: Path, tmp_path: Path) -> None:
+    (photos / "dog" / "more").mkdir()
+    for name in ("top.png", "dog/more/7.png"):
+        picture(1).save(photos / name)
+    (photos / "dog" / "8.dng").write_bytes(b"x")
+    for name, kind in (
+        ("dog/3.jfif", "JPEG"),
+        ("dog/4.JPE", "JPEG"),
+        ("dog/5.avif", "AVIF"),
+        ("dog/6.mpo", "MPO"),
+    ):
+        picture(2).save(photos / name, kind)
+    done = jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32)
+    assert done.status == 0
+    record = tmp_path / "a" / "left_out.jsonl"
+    assert done.out.splitlines()[-1] == f"Pictures taken: 13; files left out: 3 ({record}); quarantined: 0"
+    assert f"warning: 3 files are left out: {record}" in done.err
+    names = [json.loads(line)["file"] for line in record.read_text().splitlines()]
+    assert names == [str(photos / name) for name in ("top.png", "dog/8.dng", "dog/more/7.png")]
+    assert all(f"left out: {name}" in done.err for name in names)
+    checked = jedi("data", "check", photos)
+    assert checked.status == 0
+    assert all(name in checked.err for name in names)
+
+
+def test_sets_that_no_file_can_hold_are_split(jedi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jedi_diffusion.data.record.MAX_PIXELS", 32 * 32 * 3)
+    write_subject(tmp_path / "photos" / "dog", subject_set(1, 7))
+    done = jedi("data", "pack", tmp_path / "photos", "--out", tmp_path / "a", "--size", 32)
+    assert done.status == 0
+    assert "at most 3 pictures" in done.err
+    assert [count for *_, count in contents(tmp_path / "a")] == [3, 2, 2]
+
+
+def test_a_flat_folder_of_photos_is_one_subject_and_that_is_said(jedi, tmp_path: Path) -> None:
+    write_subject(tmp_path / "10_red fox", subject_set(1, 3))
+    for file in ("set.json", "1.txt"):
+        (tmp_path / "10_red fox" / file).unlink()
+    for command in (("pack", "--out", tmp_path / "a", "--size", 32), ("check",)):
+        done = jedi("data", command[0], tmp_path / "10_red fox", *command[1:])
+        assert done.status == 0
+        assert 'its 3 pictures are taken as one subject, "red fox"' in done.err
+        assert "before the name of 10_red fox is taken for repeats" in done.err
+    captions = ("subject 1, picture 0", "red fox", "subject 1, picture 2")
+    assert contents(tmp_path / "a") == [("red fox", captions, 3)]
+
+
+def test_an_interrupted_pack_keeps_the_sets_before(
+    jedi, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = tarfile.TarFile.addfile
+
+    def interrupted(archive: tarfile.TarFile, entry: tarfile.TarInfo, *rest: object) -> None:
+        add(archive, entry, *rest)
+        if entry.name == "000002.txt":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", interrupted)
+    done = jedi("data", "pack", photos, "--out", tmp_path / "a", "--size", 32)
+    assert done.status == 130
+    assert "2 sets with 6 pictures" in done.out
+    assert contents(tmp_path / "a") == EXPECTED[:2]
 
 
 def test_pack_to_a_bucket(jedi, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +199,9 @@ def test_pack_to_a_bucket(jedi, photos: Path, tmp_path: Path, monkeypatch: pytes
             done = jedi("data", "pack", photos, "--out", f"{bucket}/{to}", "--size", 32, "--to", to)
             assert done.status == 0, done.err
             assert f"3 sets with 8 pictures are in {bucket}/{to}" in done.out
-            assert f"1 could not be used: {bucket}/{to}/quarantine.jsonl" in done.out
+            assert f"quarantined: 1 ({bucket}/{to}/quarantine.jsonl)" in done.out
             (line,) = read_bytes(f"{bucket}/{to}/quarantine.jsonl").splitlines()
-            assert json.loads(line)["item"].endswith("dog, picture 2")
+            assert json.loads(line)["item"].endswith("dog/1.png")
             assert [count for *_, count in contents(f"{bucket}/{to}")] == [4, 1, 3]
             assert jedi("data", "pack", photos, "--out", f"{bucket}/{to}").status == 2
         done = jedi("data", "pack", photos, "--out", "s3://none/x", "--size", 32)

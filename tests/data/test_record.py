@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_sets import encoded, picture, same, stored_set, subject_set
 
-from jedi_diffusion.data.record import StoredSet, SubjectSet
+from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, SubjectSet, largest_set
 from jedi_diffusion.data.stacked import stack
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 
@@ -34,12 +35,25 @@ def test_chosen_pictures_come_in_the_order_asked_for() -> None:
     assert np.asarray(some.masks[1]).tolist() == np.asarray(given.masks[1]).tolist()
 
 
-@pytest.mark.parametrize("kind", ["jpg", "webp"])
-def test_lossy_kinds_come_close(kind: str) -> None:
-    given = subject_set(2, 2, side=64)
-    again = StoredSet.encode("key", given, kind, quality=95).decode("key")
-    for one, other in zip(given.pictures, again.pictures, strict=True):
-        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).mean() < 4
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_do_not_bleed_into_each_other(kind: str) -> None:
+    colors = ((220, 30, 30), (30, 60, 220), (40, 200, 40))
+    for side in (60, 64):
+        pictures = tuple(Image.new("RGB", (side, side), color) for color in colors)
+        given = SubjectSet(pictures, ("one", "two", "three"))
+        again = StoredSet.encode("key", given, kind, quality=95).decode("key")
+        for one, other in zip(given.pictures, again.pictures, strict=True):
+            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 3
+
+
+def test_a_set_as_large_as_a_file_holds_can_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [largest_set(2048, kind) for kind in KINDS] == [14, 14, 7]
+    assert [largest_set(16, kind) for kind in KINDS] == [4093, 62_500, 1023]
+    monkeypatch.setitem(LARGEST_SIDE, "jpg", 32 * 3)
+    count = largest_set(32, "jpg")
+    assert len(StoredSet.encode("key", subject_set(1, count, side=32)).decode("key")) == count == 3
+    with pytest.raises(UsageError, match="4 pictures of 32 pixels"):
+        StoredSet.encode("key", subject_set(1, 4, side=32))
 
 
 def test_faults_are_named() -> None:

@@ -31,6 +31,7 @@ def run(arguments: list[str]) -> None:
     given = tyro.cli(CheckOptions, args=arguments, prog="jedi data check")
     import numpy as np
 
+    from jedi_diffusion.data.folders import SubjectFolders
     from jedi_diffusion.data.quarantine import Quarantine
 
     faults = Quarantine(limit=sys.maxsize)
@@ -38,12 +39,17 @@ def run(arguments: list[str]) -> None:
     sizes: Counter[int] = Counter()
     for reason in faults.reasons().values():  # whole tars
         print(f"jedi: {reason}", file=sys.stderr)
+    for each in found.left_out() if isinstance(found, SubjectFolders) else ():
+        print(f"jedi: left out: {each.reason}", file=sys.stderr)
     for item in tqdm(range(len(found)), unit="set", file=sys.stderr):
+        before = len(faults)
         try:
             read = found.read(item, found.size(item), np.random.default_rng(0))
         except (DataError, PictureError) as error:
-            tqdm.write(f"jedi: {error}", file=sys.stderr)
-            faults.add(found.source, found.name(item), str(error))
+            if len(faults) == before:  # else its files are named one by one
+                faults.add(found.source, found.name(item), str(error))
+            for reason in list(faults.reasons().values())[before:]:
+                tqdm.write(f"jedi: {reason}", file=sys.stderr)
             continue
         sizes[len(read)] += 1
     listed = ", ".join(f"{count} of {size}" for size, count in sorted(sizes.items()))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,30 +13,35 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.data_options import Kind, check_range, open_place
+from jedi_diffusion.cli.data_options import Kind, check_range, kind_of, open_place, tell_layout
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.collection import SetCollection
-    from jedi_diffusion.data.folders import SubjectFolders
+    from jedi_diffusion.data.folders import Captioned, LeftOut, SubjectFolders
     from jedi_diffusion.data.quarantine import Quarantine
-    from jedi_diffusion.data.record import StoredSet, SubjectSet
+    from jedi_diffusion.data.record import StoredSet
     from jedi_diffusion.data.stored import StoredSets
 
 QUARANTINE = "quarantine.jsonl"
+LEFT_OUT = "left_out.jsonl"
+SHOWN = 5
+"""Files left out that are named on the screen."""
 
 
 @dataclass(frozen=True)
 class PackOptions:
     """Write sets into shards (tars with an index each), or as stacked pictures with captions.
 
-    Pictures become squares: their centre, scaled. What cannot be read is left out and listed in
-    OUT/quarantine.jsonl. Sets that are stacked already are taken over as they are. Of videos and rendered
-    views one set each is drawn, for good.
+    Pictures become squares: their centre, scaled. A file that cannot be used costs no other: it is listed in
+    OUT/quarantine.jsonl. Pictures and captions that are not where they are looked for are listed in
+    OUT/left_out.jsonl. Sets that are stacked already are taken over as they are. Of videos and rendered views
+    one set each is drawn, for good.
     """
 
     source: tyro.conf.Positional[str]
-    """A folder with a subfolder of pictures for each subject; or sets in the paper's format, or shards."""
+    """A folder with a subfolder of pictures for each subject, or with one subject's pictures; or sets in the
+    paper's format, or shards."""
     out: str
     """Folder for the result, on disk or at s3://; it must not hold any yet."""
     source_kind: Kind = "auto"
@@ -46,9 +51,9 @@ class PackOptions:
     size: int = 512
     """Side of the square pictures in pixels."""
     kind: Literal["jpg", "png", "webp"] = "jpg"
-    """Format of the stacked pictures."""
+    """Format of the stacked pictures; png and webp lose nothing."""
     quality: int = 95
-    """Quality of jpg and webp, 1 to 100."""
+    """Quality of jpg, 1 to 100."""
     largest: int = 16
     """Pictures in a set at most: subjects with more become several sets."""
     name: str | None = None
@@ -57,8 +62,8 @@ class PackOptions:
     """Sets in a shard at most."""
     shard_mb: int = 1024
     """Megabytes of a shard at most."""
-    limit: int = 100
-    """Stop if more pictures or sets than this cannot be used."""
+    limit: int | None = None
+    """Stop once more files or sets than this cannot be used; what was packed before is kept."""
     seed: int = 0
     """Which frames of a video, which views and backgrounds."""
 
@@ -73,45 +78,82 @@ def run(arguments: list[str]) -> None:
     folder = open_folder(given.out)
     if any(not name.startswith(".") for name in names_in(folder)):
         raise UsageError(f"{folder} is not empty: choose another folder for --out.")
-    sets = pictures = 0
     with ExitStack() as stack:
         quarantine = stack.enter_context(_quarantine(folder, given.limit))
+        sets, left_out = _sets(given, quarantine)
+        _tell_left_out(folder, left_out)
         writer = None
         if given.to == "shards":
             writer = stack.enter_context(ShardWriter(folder, given.shard_sets, given.shard_mb * 2**20))
-        for number, item in enumerate(_sets(given, quarantine)):
-            item = replace(item, key=f"{number:06d}", source=given.name or item.source)
+        taken: Counter[int] = Counter()
+        try:
+            for number, item in enumerate(sets):
+                item = replace(item, key=f"{number:06d}", source=given.name or item.source)
+                if writer:
+                    writer.write(item)
+                else:
+                    for ending, data in item.members().items():
+                        write_bytes(f"{folder}/{item.key}.{ending}", data)
+                taken[len(item.captions)] += 1
+        finally:  # whatever happened, the sets before it are good
             if writer:
-                writer.write(item)
-            else:
-                for ending, data in item.members().items():
-                    write_bytes(f"{folder}/{item.key}.{ending}", data)
-            sets, pictures = sets + 1, pictures + len(item.captions)
-    if not sets:
-        raise DataError(f"Nothing in {given.source} can be used; {folder}/{QUARANTINE} says why.")
-    shards = f" in {len(writer.finished)} shards" if writer else ""
-    print(f"{sets} sets with {pictures} pictures are in {folder}{shards}")
-    if len(quarantine):
-        print(f"{len(quarantine)} could not be used: {folder}/{QUARANTINE}")
+                writer.finish()
+            if taken:
+                shards = f" in {len(writer.finished)} shards" if writer else ""
+                pictures = sum(size * count for size, count in taken.items())
+                print(f"{taken.total()} sets with {pictures} pictures are in {folder}{shards}")
+                print(_counts(folder, pictures, len(left_out), len(quarantine)))
+    if not taken:
+        reasons = quarantine.reasons()
+        first = (
+            f" ({len(reasons)} faults in {folder}/{QUARANTINE}; the first: {next(iter(reasons.values()))})"
+        )
+        raise DataError(f"Nothing in {given.source} can be used{first if reasons else ''}.")
+
+
+def _counts(folder: str, taken: int, left_out: int, quarantined: int) -> str:
+    where = [
+        f" ({folder}/{name})" if count else ""
+        for name, count in ((LEFT_OUT, left_out), (QUARANTINE, quarantined))
+    ]
+    return (
+        f"Pictures taken: {taken}; files left out: {left_out}{where[0]}; quarantined: {quarantined}{where[1]}"
+    )
+
+
+def _tell_left_out(folder: str, left_out: Sequence[LeftOut]) -> None:
+    """Warn of files that people would expect to be packed: the first few by name, all in a record."""
+    from jedi_diffusion.data.storage import write_bytes
+    from jedi_diffusion.files import json_bytes
+
+    if not left_out:
+        return
+    lines = (json_bytes({"file": str(each.file), "reason": each.reason}) for each in left_out)
+    write_bytes(f"{folder}/{LEFT_OUT}", b"".join(line + b"\n" for line in lines))
+    for each in left_out[:SHOWN]:
+        print(f"jedi: left out: {each.reason}", file=sys.stderr)
+    print(f"jedi: warning: {len(left_out)} files are left out: {folder}/{LEFT_OUT}", file=sys.stderr)
 
 
 @contextmanager
-def _quarantine(folder: str, limit: int) -> Iterator[Quarantine]:
+def _quarantine(folder: str, limit: int | None) -> Iterator[Quarantine]:
     """The quarantine in the folder of the result; a remote one is written there at the end."""
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.storage import local_path, write_bytes
+    from jedi_diffusion.files import json_bytes
 
     local = local_path(folder)
+    limit = sys.maxsize if limit is None else limit
     quarantine = Quarantine(None if local is None else local / QUARANTINE, limit)
     try:
         yield quarantine
     finally:
         if local is None and len(quarantine):
-            lines = [
-                json.dumps({"source": source, "item": item, "reason": reason}, ensure_ascii=False)
+            lines = (
+                json_bytes({"source": source, "item": item, "reason": reason}) + b"\n"
                 for (source, item), reason in quarantine.reasons().items()
-            ]
-            write_bytes(f"{folder}/{QUARANTINE}", "\n".join([*lines, ""]).encode())
+            )
+            write_bytes(f"{folder}/{QUARANTINE}", b"".join(lines))
 
 
 def check(given: PackOptions) -> None:
@@ -126,22 +168,37 @@ def check(given: PackOptions) -> None:
         "seed": (0, 2**62),
     }
     for name, (low, high) in limits.items():
-        check_range("--" + name.replace("_", "-"), getattr(given, name), low, high)
+        if getattr(given, name) is not None:
+            check_range("--" + name.replace("_", "-"), getattr(given, name), low, high)
 
 
-def _sets(given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
-    from jedi_diffusion.data.folders import SubjectFolders, holds_subjects
+def _sets(given: PackOptions, quarantine: Quarantine) -> tuple[Iterator[StoredSet], list[LeftOut]]:
+    """The sets, still to be read, and the files of the source that are not looked at."""
+    from jedi_diffusion.data.folders import SubjectFolders
     from jedi_diffusion.data.stored import StoredSets
 
-    kind = given.source_kind
-    if kind == "auto":
-        kind = "folders" if holds_subjects(given.source) else "sets"
+    kind = kind_of(given.source, given.source_kind)
     if kind == "folders":
-        yield from _encoded(SubjectFolders(given.source, given.size), given, quarantine)
-    elif kind == "sets":
-        yield from _taken_over(StoredSets(given.source, quarantine), quarantine)
-    else:
-        yield from _drawn(open_place(given.source, kind, quarantine), given, quarantine)
+        folders = SubjectFolders(given.source, given.size)
+        tell_layout(folders)
+        return _encoded(folders, given, quarantine), folders.left_out()
+    if kind == "sets":
+        return _taken_over(StoredSets(given.source, quarantine), quarantine), []
+    return _drawn(open_place(given.source, kind, quarantine), given, quarantine), []
+
+
+def _largest(given: PackOptions) -> int:
+    """How many pictures a set may have, which the size of a file limits too."""
+    from jedi_diffusion.data.record import largest_set
+
+    fitting = largest_set(given.size, given.kind)
+    if fitting < given.largest:
+        print(
+            f"jedi: at --size {given.size} a {given.kind} holds at most {fitting} pictures: larger sets are "
+            "split.",
+            file=sys.stderr,
+        )
+    return min(given.largest, fitting)
 
 
 def _drawn(collection: SetCollection, given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
@@ -151,16 +208,18 @@ def _drawn(collection: SetCollection, given: PackOptions, quarantine: Quarantine
     from jedi_diffusion.data.record import StoredSet
     from jedi_diffusion.data.transforms import square_set
 
+    largest = _largest(given)
     for item in tqdm(range(len(collection)), unit="set", file=sys.stderr):
         generator = np.random.default_rng([given.seed, item])
         try:
-            drawn = collection.read(item, min(collection.size(item), given.largest), generator)
+            drawn = collection.read(item, min(collection.size(item), largest), generator)
             made = square_set(drawn, given.size)
-        except (DataError, PictureError) as error:
+            squares = replace(drawn, pictures=made.pictures, masks=made.masks)
+            stored = StoredSet.encode("x", squares, given.kind, given.quality)
+        except (DataError, PictureError, UsageError) as error:
             quarantine.add(collection.source, collection.name(item), str(error))
             continue
-        squares = replace(drawn, pictures=made.pictures, masks=made.masks)
-        yield StoredSet.encode("x", squares, given.kind, given.quality)
+        yield stored
 
 
 def _taken_over(sets: StoredSets, quarantine: Quarantine) -> Iterator[StoredSet]:
@@ -177,40 +236,37 @@ def _taken_over(sets: StoredSets, quarantine: Quarantine) -> Iterator[StoredSet]
 def _encoded(folders: SubjectFolders, given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
     from jedi_diffusion.data.record import StoredSet
 
-    for item in tqdm(range(len(folders)), unit="subject", file=sys.stderr):
-        squares = [
-            square
-            for number in range(folders.size(item))
-            if (square := _square(folders, item, number, given.size, quarantine))
-        ]
-        count = -(-len(squares) // given.largest)
-        for part in range(count):  # as equal as possible: 17 pictures are 9 and 8, not 16 and 1
-            some = _joined(squares[part::count])
-            source = given.name or Path(folders.source).resolve().name
-            yield StoredSet.encode("x", replace(some, source=source), given.kind, given.quality)
+    largest = _largest(given)
+    source = given.name or Path(folders.source).resolve().name
+    bar = tqdm(total=sum(map(len, folders.subjects)), unit="picture", file=sys.stderr)
+    with bar:
+        for item, subject in enumerate(folders.subjects):
+            count = -(-len(subject) // largest)
+            for part in range(count):  # as equal as possible: 17 pictures are 9 and 8, not 16 and 1
+                numbers = range(part, len(subject), count)
+                opened = {
+                    number: square
+                    for number in numbers
+                    if (square := _square(folders, item, number, given.size, quarantine))
+                }
+                bar.update(len(numbers))
+                if opened:
+                    some = replace(folders.joined(item, opened), source=source)
+                    yield StoredSet.encode("x", some, given.kind, given.quality)
 
 
 def _square(
     folders: SubjectFolders, item: int, number: int, size: int, quarantine: Quarantine
-) -> SubjectSet | None:
-    """One picture of a subject as a square set of one; None if it cannot be used."""
-    from jedi_diffusion.data.transforms import square_set
+) -> Captioned | None:
+    """One picture of a subject as a square; None if one of its files cannot be used."""
+    from jedi_diffusion.data.folders import UnusableFileError
+    from jedi_diffusion.data.transforms import square_mask
+    from jedi_diffusion.pictures import fit_square
 
     try:
-        alone = folders.pictures(item, [number])
-    except (DataError, PictureError) as error:
-        quarantine.add(folders.source, f"{folders.name(item)}, picture {number + 1}", str(error))
+        found = folders.subjects[item].open(number)
+    except UnusableFileError as error:
+        quarantine.add(folders.source, str(error.file), str(error))
         return None
-    made = square_set(alone, size)
-    return replace(alone, pictures=made.pictures, masks=made.masks)
-
-
-def _joined(parts: list[SubjectSet]) -> SubjectSet:
-    """Sets of one picture of the same subject as one set."""
-    return replace(
-        parts[0],
-        pictures=tuple(part.pictures[0] for part in parts),
-        captions=tuple(part.captions[0] for part in parts),
-        masks=tuple(part.masks[0] for part in parts if part.masks) or None,
-        info={**parts[0].info, "files": [file for part in parts for file in part.info["files"]]},
-    )
+    mask = None if found.mask is None else square_mask(found.mask, size)
+    return found._replace(picture=fit_square(found.picture, size), mask=mask)

@@ -32,6 +32,8 @@ from jedi_diffusion.files import (
 from jedi_diffusion.pictures import ENDINGS, UNREAD_ENDINGS, open_mask, open_picture, pictures_in, save_png
 
 RECORD = "set.json"
+REPEATS = re.compile(r"^\d+_(?=.*[^\W\d])")
+"""How often a picture is seen in an epoch, in front of a folder's name where kohya's trainers read it."""
 CAPTIONS = (".txt", ".caption")
 """Endings of caption files, in order of preference."""
 
@@ -291,7 +293,7 @@ def words_of(name: str) -> str:
 
     The number of repeats that kohya's trainers put in front is dropped: "10_red fox" is "red fox".
     """
-    name = re.sub(r"^\d+_(?=.*[^\W\d])", "", unicodedata.normalize("NFC", name))
+    name = REPEATS.sub("", unicodedata.normalize("NFC", name))
     words = " ".join(re.sub(r"[\W_]+", " ", name).split())
     return re.sub(r"\s*\d+$", "", words) or words
 

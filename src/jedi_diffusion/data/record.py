@@ -23,13 +23,18 @@ from jedi_diffusion.data.stacked import (
 )
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import decode_text, json_bytes
-from jedi_diffusion.pictures import FORMATS, check_pixels, open_mask, open_picture, picture_size
+from jedi_diffusion.pictures import FORMATS, MAX_PIXELS, check_pixels, open_mask, open_picture, picture_size
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
 LARGEST_SIDE = {"jpg": 65_500, "png": 1_000_000, "webp": 16_383}
 """Pixels that a side can have in each format."""
 MASKS = "mask.png"
+
+
+def largest_set(side: int, kind: str) -> int:
+    """Return how many pictures of `side` x `side` pixels one file of a kind can hold."""
+    return min(MAX_PIXELS // side**2, LARGEST_SIDE[kind] // side)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class StoredSet:
 
     @classmethod
     def encode(cls, key: str, given: SubjectSet, kind: str = "jpg", quality: int = 95) -> StoredSet:
-        """Store square pictures of one size as `kind`, with `quality` 1 to 100 (PNG has none).
+        """Store square pictures of one size as `kind`; jpg with `quality` 1 to 100, the others without loss.
 
         Raises UsageError for pictures that cannot be stacked, or are too many for the format.
         """
@@ -90,8 +95,13 @@ class StoredSet:
             )
         check_pixels(picture.size, f"The set {key}")
         masks = None if given.masks is None else _encoded(stack(given.masks), "PNG")
-        settings = {} if kind == "png" else {"quality": quality}
-        stacked = _encoded(picture, KINDS[kind], **settings)
+        # Subsampled chroma would bleed across the edges of pictures, and lossy WebP has no other.
+        settings: dict[str, dict[str, Any]] = {
+            "jpg": {"quality": quality, "subsampling": 0},
+            "png": {},
+            "webp": {"lossless": True},
+        }
+        stacked = _encoded(picture, KINDS[kind], **settings[kind])
         join_captions(given.captions)
         return cls(key, kind, stacked, given.captions, given.subject, given.source, masks, given.info)
 

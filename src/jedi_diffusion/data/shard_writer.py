@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from contextlib import suppress
@@ -57,7 +58,10 @@ class ShardWriter:
             self._drop()
 
     def write(self, item: StoredSet) -> None:
-        """Add a set to the current shard. Raises OutputError (it is dropped then), UsageError for the key."""
+        """Add a set to the current shard. Raises OutputError (it is dropped then), UsageError for the key.
+
+        Interrupted, it leaves the shard as it was.
+        """
         if not re.fullmatch(r"[\w-]+", item.key) or item.key in self._keys:
             raise UsageError(
                 f"{item.key!r} cannot name a set: letters, digits, - and _, each name once a shard."
@@ -69,18 +73,28 @@ class ShardWriter:
             self.finish()
         try:
             archive = self._archive or self._open()
+        except OSError as error:
+            self._fail(error)
+        whole = archive.offset
+        try:
             for ending, data in members.items():
                 entry = tarfile.TarInfo(f"{item.key}.{ending}")
                 entry.size = len(data)
                 archive.addfile(entry, io.BytesIO(data))
         except OSError as error:
             self._fail(error)
+        except KeyboardInterrupt:
+            self._cut(whole)
+            raise
         self._written += 1
         self._keys.add(item.key)
 
     def finish(self) -> None:
         """Close the current shard and give it its name; nothing if it has no set yet. Raises OutputError."""
         if self._archive is None or self._temporary is None:
+            return
+        if not self._written:
+            self._drop()
             return
         final = self._place()
         if exists(final):
@@ -99,6 +113,13 @@ class ShardWriter:
         self.finished.append(final)
         self._next += 1
         self._reset()
+
+    def _cut(self, length: int) -> None:
+        """Take away what was written of a set."""
+        if self._archive is not None and self._archive.fileobj is not None and self._temporary is not None:
+            self._archive.fileobj.seek(length)  # which writes what is still buffered
+            os.truncate(self._temporary, length)
+            self._archive.offset = length
 
     def _place(self) -> str:
         return f"{self.folder}/{self._next:05d}.tar"

@@ -17,8 +17,7 @@ def square_set(given: SubjectSet, resolution: int) -> ImageSet:
     """
     masks = None
     if given.masks is not None:
-        size = (resolution, resolution)
-        masks = tuple(ImageOps.fit(mask, size, Image.Resampling.BILINEAR) for mask in given.masks)
+        masks = tuple(square_mask(mask, resolution) for mask in given.masks)
     return ImageSet(
         pictures=tuple(fit_square(picture, resolution) for picture in given.pictures),
         captions=given.captions,
@@ -26,3 +25,8 @@ def square_set(given: SubjectSet, resolution: int) -> ImageSet:
         masks=masks,
         info={**given.info, "subject": given.subject},
     )
+
+
+def square_mask(mask: Image.Image, resolution: int) -> Image.Image:
+    """Return the part of a mask that `fit_square` keeps of its picture."""
+    return ImageOps.fit(mask, (resolution, resolution), Image.Resampling.BILINEAR)
