@@ -1,8 +1,8 @@
 """Seconds that `jedi data pack` takes for one subject of 1,000, 10,000 and 100,000 pictures with captions.
 
 The pictures are small, so that what is measured is what grows with their number, not their decoding. Prints a
-table and, as the last line, {"pictures", "seconds", "per_picture_ratio": time a picture with the most over that
-with the fewest}. Linear is 1; 2 or more means that something is done again for each picture.
+table and, as the last line, {"pictures", "seconds", "per_picture_ratio": time a picture with the most over
+that with the fewest}. Linear is 1; 2 or more means that something is done again for each picture.
 
     python benchmarks/packing.py [--pictures 1000 10000 100000] [--largest 16] [--folder FOLDER]
 """

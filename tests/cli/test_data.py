@@ -233,7 +233,7 @@ def test_views_and_their_backgrounds_are_packed_for_good(jedi, tmp_path: Path) -
         done = jedi(*words, "--largest", 4, "--out", tmp_path / out, "--seed", seed)
         assert done.status == 0
         assert "1 sets with 4 pictures" in done.out
-        assert "1 could not be used" in done.out
+        assert "quarantined: 1 (" in done.out
     assert contents(tmp_path / "a") == [("", ("a chair",) * 4, 4)]
     first, same, other = (StoredSets(str(tmp_path / name)).stored(0) for name in "abc")
     assert first.masks is not None
