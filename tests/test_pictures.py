@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -521,6 +522,12 @@ def test_layers_are_in_srgb_too() -> None:
     layer = open_layer(data)
     assert np.asarray(layer)[..., :3].tolist() == np.asarray(open_picture(data)).tolist()
     assert np.asarray(layer)[..., :3].tolist() != np.asarray(six_fields()).tolist()
+
+
+def test_parameters_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
+    told = {"reference": os.fsdecode(b"caf\xe9.png"), "prompt": "größer"}
+    save_png(tmp_path / "a.png", six_fields(), told)
+    assert read_parameters(tmp_path / "a.png") == told
 
 
 def test_pictures_of_a_folder(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def plain_name(name: str) -> str:
     return unicodedata.normalize("NFC", readable)
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a file's name is UTF-8. Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def files_in(folder: Path) -> list[Path]:
     """Return the files of a folder in natural order, hidden ones apart. Raises DataError."""
     return _listed(folder, os.DirEntry.is_file)

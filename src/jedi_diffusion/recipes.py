@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.files import read_text
 
 Command = Literal["train", "evaluate", "synthesize"]
 CONFIGS = Path(__file__).with_name("configs")
@@ -59,10 +60,8 @@ def summary(path: Path) -> str:
 def read_yaml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """A recipe as it is written, with `changes` ("training.steps=10") made. Raises RecipeError."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = yaml.safe_load(read_text(path, RecipeError))
+    except yaml.YAMLError as error:
         raise RecipeError(f"The recipe {path} is not YAML: {error}.") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"The recipe {path} does not fit: it must be a mapping of keys to values.")

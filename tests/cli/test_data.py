@@ -1,6 +1,7 @@
 """`jedi data`: there and back between folders, shards and the paper's format; faults counted and named."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -173,6 +174,16 @@ def test_a_flat_folder_of_photos_is_one_subject_and_that_is_said(jedi, tmp_path:
         assert "before the name of 10_red fox is taken for repeats" in done.err
     captions = ("subject 1, picture 0", "red fox", "subject 1, picture 2")
     assert contents(tmp_path / "a") == [("red fox", captions, 3)]
+
+
+def test_names_that_are_not_utf8_go_in_and_out(jedi, tmp_path: Path) -> None:
+    folder, out = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/k\xfch", b"/o\xe9"))
+    write_subject(folder / os.fsdecode(b"caf\xe9"), subject_set(1, 2))
+    done = jedi("data", "pack", folder, "--out", out, "--size", 32, "--name", "mine")
+    assert (done.status, r"are in" in done.out, r"o\udce9 in 1 shards" in done.out) == (0, True, True)
+    stored = StoredSets(str(out)).stored(0)
+    assert (stored.captions, stored.info["folder"]) == (subject_set(1, 2).captions, r"caf\xe9")
+    assert jedi("data", "check", out).status == 0
 
 
 def test_an_interrupted_pack_keeps_the_sets_before(

@@ -271,3 +271,16 @@ def test_a_broken_shard_is_quarantined_and_left_out(tmp_path: Path) -> None:
     Path(index_name(str(tars[0]))).unlink()
     with pytest.raises(DataError, match=r"more than the limit of 1; .*bad\.jsonl"):
         Shards(str(tmp_path / "sets"), quarantine)
+
+
+def test_members_whose_names_are_not_utf8_are_indexed(tmp_path: Path) -> None:
+    members = stored_set(1, 2).members()
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        for ending, data in members.items():
+            entry = tarfile.TarInfo(os.fsdecode(b"caf\xe9." + ending.encode()))
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    save_index(tmp_path / "x.tar", build_index(tmp_path / "x.tar"))
+    shards = Shards(str(tmp_path / "x.tar"))
+    assert shards.sample(0).key == r"caf\xe9"
+    assert same(read(shards, 0), subject_set(1, 2))

@@ -1,6 +1,8 @@
 """The protocols: which subjects, inputs, prompts and seeds; and the folder that pictures are scored from."""
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.evaluation.dreambench import PICKS, open_dreambench
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+from jedi_diffusion.files import json_bytes
 
 
 @pytest.fixture
@@ -83,7 +86,7 @@ def test_a_clone_with_faults_is_named(clone: Path, tmp_path: Path) -> None:
     (clone / "dataset" / "prompts_and_classes.txt").write_text("Classes\n\ncan,can\n")
     with pytest.raises(DataError, match="does not list classes and prompts"):
         open_dreambench(clone)
-    with pytest.raises(DataError, match="give a clone of"):
+    with pytest.raises(DataError, match="Give a clone of"):
         open_dreambench(tmp_path / "nowhere")
 
 
@@ -138,6 +141,55 @@ def test_own_subjects_have_inputs_masks_and_truths(tmp_path: Path) -> None:
     assert [each.path.stem for each in open_own_subjects(folder).subjects[1].truths] == ["00", "01"]
 
 
+def test_a_hundred_and_one_truths_are_counted_in_natural_order(tmp_path: Path) -> None:
+    folder = own(tmp_path / "own")
+    home = folder / "mug2"
+    (home / "truth").mkdir()
+    (folder / "prompts.txt").write_text("".join(f"a {{}} number {number}\n" for number in range(101)))
+    for number in range(101):
+        (home / "truth" / f"{number:02d}.png").touch()
+    truths = open_own_subjects(folder).subjects[1].truths
+    assert [each.stem for each in truths] == [f"{number:02d}" for number in range(101)]
+
+
+def test_names_match_whether_composed_or_not_and_marks_are_dropped(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    home = tmp_path / "own" / decomposed
+    (home / ".ipynb_checkpoints").mkdir(parents=True)
+    picture(1).save(home / f"{decomposed}.png")
+    picture(2, 8).convert("L").save(home / f"{composed}.mask.png")
+    (tmp_path / "own" / "@eaDir").mkdir()
+    record = {"class": "bar", "prompts": ["a {} at night"], "inputs": [composed]}
+    (home / "subject.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(record).encode())
+    wanted = open_own_subjects(tmp_path / "own", samples=1)
+    (subject,) = wanted.subjects
+    assert (subject.name, subject.prompts) == (composed, ("a bar at night",))
+    assert subject.photos[0].mask == home / f"{composed}.mask.png"
+    (case,) = wanted.cases
+    assert case.name == f"{composed}/{composed}/00_0"
+    for spelling in (composed, decomposed):
+        made = tmp_path / f"made {spelling.encode().hex()}"
+        (made / spelling / spelling).mkdir(parents=True)
+        (made / "@eaDir" / spelling).mkdir(parents=True)
+        picture(3).save(made / spelling / spelling / "00_0.png")
+        (made / spelling / spelling / "._00_0.png").touch()
+        assert find_pictures(made, wanted) == {case: made / spelling / spelling / "00_0.png"}
+
+
+def test_names_that_are_not_utf8_are_said_or_written_plainly(tmp_path: Path) -> None:
+    home = os.fsencode(tmp_path) + b"/own/k\xfch"
+    os.makedirs(home)
+    picture(1).save(os.fsdecode(home + b"/caf\xe9.png"))
+    (tmp_path / "own" / "prompts.txt").write_text("a {}\n")
+    with pytest.raises(DataError, match="is not UTF-8, so it cannot be the class"):
+        open_own_subjects(tmp_path / "own")
+    Path(os.fsdecode(home + b"/subject.json")).write_text('{"class": "cow"}')
+    (case, *_) = open_own_subjects(tmp_path / "own").cases
+    assert case.name == r"k\xfch/caf\xe9/00_0"
+    assert json_bytes(open_own_subjects(tmp_path / "own").plan()).decode()
+    assert case.seed >= 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -159,6 +211,7 @@ def test_pictures_are_found_for_every_case(clone: Path, tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "made", wanted)
     (folder / "notes.txt").write_text("not a picture")
     (folder / ".cache").mkdir()
+    (folder / "@eaDir").mkdir()
     (folder / "can" / "01" / "00_0.png").rename(folder / "can" / "01" / "00_0.webp")
     found = find_pictures(folder, wanted)
     assert list(found) == list(wanted.cases)

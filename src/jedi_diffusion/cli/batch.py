@@ -18,7 +18,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, GenerateOptions
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.pictures import read_parameters
 
 REPORT = "report.json"
@@ -122,7 +122,7 @@ def run(arguments: list[str]) -> None:
         raise KeyboardInterrupt(stop) from None
     finally:
         rows = [{"line": e.number, "made": e.made, "kept": e.kept, "error": e.error} for e in lines]
-        write_file(out / REPORT, json.dumps(rows, indent=2, ensure_ascii=False).encode())
+        write_file(out / REPORT, json_bytes(rows, indent=2))
     conclude(lines, out)
 
 
@@ -196,8 +196,7 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
             missing = job.items
         line.kept, job.items = len(job.items) - len(missing), missing
         if missing:
-            text = json.dumps(settings, indent=2, ensure_ascii=False)
-            write_file(job.path(generate.SETTINGS), text.encode())
+            write_file(job.path(generate.SETTINGS), json_bytes(settings, indent=2))
             generate.make(job, pipe, settings, bar)
     except OutputError:
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jedi_diffusion.cli import judging, models
 from jedi_diffusion.cli.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import json_bytes, make_folder, write_file
 
 if TYPE_CHECKING:
     from jedi_diffusion.evaluation.scoring import Results
@@ -92,7 +91,7 @@ def run(arguments: list[str]) -> None:
     )
     if given.plan:
         make_folder(Path(given.plan).parent)
-        write_file(given.plan, json.dumps(wanted.plan(), indent=1, ensure_ascii=False).encode())
+        write_file(given.plan, json_bytes(wanted.plan(), indent=1))
         print(f"{len(wanted.cases)} pictures are listed in {given.plan}")
         return
     from jedi_diffusion.evaluation.layout import find_pictures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def run(arguments: list[str]) -> None:
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
-    write_file(job.path(SETTINGS), json.dumps(settings, indent=2, ensure_ascii=False).encode())
+    write_file(job.path(SETTINGS), json_bytes(settings, indent=2))
     try:
         with progress(len(job.items) * job.options.steps) as bar:
             make(job, pipe, settings, bar)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import read_text
 from jedi_diffusion.limits import (
     MAX_GUIDANCE,
     MAX_PICTURES,
@@ -141,11 +142,11 @@ def read_settings(path: str | Path) -> Settings:
             f"its run to --from{f', {beside}' if beside.is_file() else ''}."
         )
     try:
-        return Settings.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        return Settings.model_validate(json.loads(read_text(path, UsageError)))
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"])) or "its top level"
         raise UsageError(f"{path} is not a settings.json of `jedi generate`: {place} is wrong.") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"The settings {path} cannot be read: {error}.") from error
 
 

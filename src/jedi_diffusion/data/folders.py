@@ -22,6 +22,7 @@ from jedi_diffusion.files import (
     files_in,
     folders_in,
     is_hidden,
+    is_utf8,
     json_bytes,
     make_folder,
     natural_order,
@@ -136,7 +137,7 @@ class SubjectFolder:
             return error
 
     def _named(self) -> str:
-        if plain_name(self.name) != unicodedata.normalize("NFC", self.name):
+        if not is_utf8(self.name):
             raise UnusableFileError(
                 self.path,
                 f"The name of {self.path} is not UTF-8, so it cannot be a caption: rename the folder, or "

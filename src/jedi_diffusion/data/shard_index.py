@@ -20,6 +20,7 @@ from jedi_diffusion.data.record import KINDS
 from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import length_of, read_bytes, write_bytes
 from jedi_diffusion.errors import DataError, PictureError
+from jedi_diffusion.files import plain_name
 from jedi_diffusion.pictures import picture_size
 
 FORMAT: Final = "jedi shard index 1"
@@ -176,7 +177,7 @@ def build_index(tar: Path, name: str | None = None) -> ShardIndex:
                 stem, _, ending = base.partition(".")
                 if not entry.isreg() or not stem or not ending:
                     continue
-                key = f"{folder}/{stem}" if folder else stem
+                key = plain_name(f"{folder}/{stem}" if folder else stem)
                 if not samples or samples[-1].key != key:
                     if key in seen:
                         raise DataError(
@@ -198,7 +199,7 @@ def build_index(tar: Path, name: str | None = None) -> ShardIndex:
             raise
         raise DataError(f"{tar} is not a whole tar: {error}.") from error
     done = tuple(Sample(key=each.key, files=each.files, **each.about) for each in samples)
-    return ShardIndex.of(name or tar.name, length, done)
+    return ShardIndex.of(plain_name(name or tar.name), length, done)
 
 
 def _read_at(file: Any, offset: int, size: int) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.evaluation.masking import MASK_ENDING, mask_beside
+from jedi_diffusion.evaluation.masking import MASK_ENDING
+from jedi_diffusion.files import plain_name
 from jedi_diffusion.pictures import pictures_in
 
 
@@ -23,6 +24,11 @@ class Photo(NamedTuple):
 
     path: Path
     mask: Path | None = None
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending, as text that compares."""
+        return plain_name(self.path.stem)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Case(NamedTuple):
     @property
     def group(self) -> str:
         """The folder of all pictures from the same inputs: "dog6/02", or "dog6/00+02+04"."""
-        return f"{self.subject.name}/" + "+".join(self.subject.photos[each].path.stem for each in self.inputs)
+        return f"{self.subject.name}/" + "+".join(self.subject.photos[each].stem for each in self.inputs)
 
     @property
     def name(self) -> str:
@@ -130,7 +136,7 @@ def choose_inputs(
     photos, are drawn by names and `seed` alone, so that every program can draw the same. Equal choices
     count once. Raises UsageError if there are too few photos.
     """
-    stems = [photo.path.stem for photo in subject.photos]
+    stems = [photo.stem for photo in subject.photos]
     if references > len(stems):
         raise UsageError(
             f"The subject {subject.name} has {len(stems)} photos, but {references} references are asked for."
@@ -151,15 +157,20 @@ def choose_inputs(
 
 
 def photos_in(folder: Path) -> tuple[Photo, ...]:
-    """The photos of a folder, with the masks that lie beside them. Raises DataError if there are none."""
-    files = [each for each in pictures_in(folder) if not each.name.endswith(MASK_ENDING)]
-    if not files:
+    """The photos of a folder in natural order, with the masks that lie beside them. Raises DataError if there
+    are none.
+    """
+    pictures = pictures_in(folder)
+    masks = {
+        plain_name(each.name[: -len(MASK_ENDING)]): each
+        for each in pictures
+        if each.name.lower().endswith(MASK_ENDING)
+    }
+    photos = [Photo(each) for each in pictures if not each.name.lower().endswith(MASK_ENDING)]
+    if not photos:
         raise DataError(f"The folder {folder} holds no photos.")
-    stems = [each.stem for each in files]
+    stems = [each.stem for each in photos]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise DataError(f"The folder {folder} holds two photos called {twice}; rename one.")
-    masks = [mask_beside(each) for each in files]
-    return tuple(
-        Photo(file, mask if mask.is_file() else None) for file, mask in zip(files, masks, strict=True)
-    )
+    return tuple(each._replace(mask=masks.get(each.stem)) for each in photos)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.evaluation.cases import EvaluationSet, Inputs, Subject, choose_inputs, photos_in
+from jedi_diffusion.files import folders_in, plain_name, read_text
 
 LIST = "prompts_and_classes.txt"
 LIVE_CLASSES = ("cat", "dog")
@@ -70,7 +71,7 @@ def open_dreambench(
     if (folder / "dataset").is_dir():
         folder = folder / "dataset"
     classes, prompts = read_list(folder / LIST)
-    strays = {each.name for each in folder.iterdir() if each.is_dir()} - classes.keys()
+    strays = {plain_name(each.name) for each in folders_in(folder)} - classes.keys()
     if strays:
         raise DataError(f"{folder} has the folder {sorted(strays)[0]}, which {LIST} does not list.")
     unknown = sorted(set(subjects) - classes.keys())
@@ -100,11 +101,9 @@ def read_list(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     Raises DataError if the file is missing or not as it was published.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): give a clone of github.com/google/dreambooth."
-        ) from error
+        text = read_text(path)
+    except DataError as error:
+        raise DataError(f"{error} Give a clone of github.com/google/dreambooth.") from error
     parts = re.split(r"^(?:Object|Live Subject) Prompts", text, flags=re.MULTILINE)
     head, objects, live = (*parts, "", "")[:3]
     classes = dict(re.findall(r"^(\w+),([\w ]+?)\s*$", head, re.MULTILINE))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jedi_diffusion.errors import ModelError, OutputError, RecipeError
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import open_picture, save_png
 
@@ -31,7 +31,7 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
     home = make_folder(folder)
     path = home / RECORD
     if not path.exists():
-        write_file(path, json.dumps(record, indent=2, ensure_ascii=False).encode())
+        write_file(path, json_bytes(record, indent=2))
         return home
     try:
         found = dict(json.loads(path.read_bytes()))

@@ -14,6 +14,7 @@ from pathlib import Path
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet
 from jedi_diffusion.evaluation.masking import MASK_ENDING
+from jedi_diffusion.files import folders_in, plain_name
 from jedi_diffusion.pictures import pictures_in
 
 
@@ -49,7 +50,7 @@ def find_pictures(folder: str | Path, wanted: EvaluationSet) -> dict[Case, Path]
 
 
 def _check_subjects(home: Path, wanted: EvaluationSet) -> None:
-    names = {each.name for each in home.iterdir() if each.is_dir() and not each.name.startswith(".")}
+    names = {plain_name(each.name) for each in folders_in(home)}
     unknown = sorted(names - {subject.name for subject in wanted.subjects})
     if unknown:
         raise DataError(
@@ -59,15 +60,16 @@ def _check_subjects(home: Path, wanted: EvaluationSet) -> None:
 
 
 def _pictures_below(home: Path) -> dict[str, list[Path]]:
-    """Pictures of all folders below, hidden ones apart, by their path without the ending."""
+    """Pictures of all folders below, hidden ones apart, by their path without the ending (`plain_name`)."""
     found: dict[str, list[Path]] = {}
-    folders = [home, *sorted(each for each in home.rglob("*") if each.is_dir())]
-    for folder in folders:
-        if any(part.startswith(".") for part in folder.relative_to(home).parts):
-            continue
+    folders = [home]
+    while folders:
+        folder = folders.pop()
+        folders += reversed(folders_in(folder))
         for path in pictures_in(folder):
-            if not path.name.endswith(MASK_ENDING):
-                found.setdefault(path.relative_to(home).with_suffix("").as_posix(), []).append(path)
+            if not path.name.lower().endswith(MASK_ENDING):
+                name = path.relative_to(home).with_suffix("").as_posix()
+                found.setdefault(plain_name(name), []).append(path)
     return found
 
 

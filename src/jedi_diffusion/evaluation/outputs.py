@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from jedi_diffusion.evaluation.metrics import COMPARISONS, Comparison
 from jedi_diffusion.evaluation.report import report_page
 from jedi_diffusion.evaluation.scale import scaled_columns
 from jedi_diffusion.evaluation.scoring import COPIES, DIVERSITY, Results, RowScores
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.page.tables import Table, latex, markdown
 
 NONE = "–"
@@ -30,16 +29,16 @@ def write_results(folder: str | Path, results: Results, settings: Mapping[str, A
     """
     home = make_folder(folder)
     tables = score_tables(results)
-    texts = {
-        "scores.json": json.dumps(record_of(results, settings), indent=2, ensure_ascii=False),
-        "scores.csv": as_csv(results),
-        "scores.md": "\n".join(markdown(table) for table in tables),
-        "scores.tex": "\n".join(latex(table) for table in tables),
-        "report.html": report_page(results, tables),
+    files = {
+        "scores.json": json_bytes(record_of(results, settings), indent=2),
+        "scores.csv": as_csv(results).encode(),
+        "scores.md": "\n".join(markdown(table) for table in tables).encode(),
+        "scores.tex": "\n".join(latex(table) for table in tables).encode(),
+        "report.html": report_page(results, tables).encode(),
     }
-    for name, text in texts.items():
-        write_file(home / name, text.encode())
-    return [home / name for name in texts]
+    for name, data in files.items():
+        write_file(home / name, data)
+    return [home / name for name in files]
 
 
 def record_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jedi_diffusion.data.folders import words_of
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.evaluation.cases import EvaluationSet, Inputs, Photo, Subject, choose_inputs, photos_in
+from jedi_diffusion.files import folders_in, is_utf8, plain_name, read_text
 
 PROMPTS = "prompts.txt"
 RECORD = "subject.json"
@@ -51,7 +52,7 @@ def open_own_subjects(
     folder = Path(data)
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    homes = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    homes = folders_in(folder)
     if not homes:
         raise DataError(f"{folder} holds no subfolders with photos, one a subject.")
     common = _lines(folder / PROMPTS)
@@ -79,6 +80,12 @@ def open_own_subjects(
 def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:
     """The subject of a folder, and the numbers of the photos that may be references."""
     record = _record(home / RECORD)
+    name = plain_name(home.name)
+    if record.noun is None and not is_utf8(home.name):
+        raise DataError(
+            f"The name of {home} is not UTF-8, so it cannot be the class: rename the folder, or write it in "
+            f"{RECORD}."
+        )
     noun = record.noun or words_of(home.name)
     prompts = [line.replace("{}", noun) for line in record.prompts or common]
     if not prompts:
@@ -87,17 +94,18 @@ def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:
             '"a {} in the snow".'
         )
     photos = photos_in(home)
-    stems = [photo.path.stem for photo in photos]
-    unknown = sorted(set(record.inputs or ()) - set(stems))
+    stems = [photo.stem for photo in photos]
+    listed = [plain_name(each) for each in record.inputs or stems]
+    unknown = sorted(set(listed) - set(stems))
     if unknown:
         raise DataError(f"{home / RECORD} lists the input {unknown[0]}, but there is no such photo.")
-    allowed = [stems.index(each) for each in record.inputs] if record.inputs else list(range(len(stems)))
+    allowed = [stems.index(each) for each in listed]
     truths = photos_in(home / TRUTHS) if (home / TRUTHS).is_dir() else ()
-    if truths and [each.path.stem for each in truths] != [f"{k:02d}" for k in range(len(prompts))]:
+    if truths and [each.stem for each in truths] != [f"{k:02d}" for k in range(len(prompts))]:
         raise DataError(
             f"{home / TRUTHS} must hold a picture for each of the {len(prompts)} prompts: 00.png, 01.png ..."
         )
-    return Subject(home.name, noun, photos, tuple(prompts), record.kind, truths), allowed
+    return Subject(name, noun, photos, tuple(prompts), record.kind, truths), allowed
 
 
 def _inputs(
@@ -106,7 +114,7 @@ def _inputs(
     """As `choose_inputs`, among the allowed photos."""
     photos: tuple[Photo, ...] = tuple(subject.photos[number] for number in allowed)
     some = Subject(subject.name, subject.noun, photos, subject.prompts)
-    chosen = choose_inputs(some, references, which, {subject.name: photos[0].path.stem}, seed)
+    chosen = choose_inputs(some, references, which, {subject.name: photos[0].stem}, seed)
     return [tuple(allowed[number] for number in each) for each in chosen]
 
 
@@ -114,9 +122,7 @@ def _record(path: Path) -> SubjectRecord:
     if not path.is_file():
         return SubjectRecord.model_validate({})
     try:
-        return SubjectRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        return SubjectRecord.model_validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "its top level"

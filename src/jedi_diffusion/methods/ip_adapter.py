@@ -65,7 +65,7 @@ def load_ip_adapter(
     adapter = read_adapter(weights)
     with load_errors(model):
         folder, settings = checked_folder(model, DiffusionPipeline.download, {})
-        kind = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+        kind = json.loads((Path(folder) / "model_index.json").read_bytes()).get("_class_name")
         if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
             raise ModelError(
                 f"IP-Adapter needs a Stable Diffusion or SDXL text-to-image model, not a {kind}."

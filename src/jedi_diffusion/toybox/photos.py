@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import folders_in
 from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, pictures_in
@@ -35,8 +36,7 @@ def find_photos(folder: str | Path) -> list[Path]:
         raise UsageError(f"There is no folder {folder}.")
     found = pictures_in(folder)
     if not found:
-        subfolders = sorted(each for each in folder.iterdir() if each.is_dir())
-        found = [pictures[0] for each in subfolders if (pictures := pictures_in(each))]
+        found = [pictures[0] for each in folders_in(folder) if (pictures := pictures_in(each))]
     if not found:
         raise UsageError(f"{folder} holds no pictures, nor do its subfolders.")
     return found
