@@ -8,6 +8,7 @@ import numpy as np
 
 from jedi_diffusion.evaluation.metrics import COMPARISONS
 from jedi_diffusion.evaluation.scoring import Results, RowScores, column
+from jedi_diffusion.files import plain_name
 from jedi_diffusion.page.html import Gallery, Part, Strip, Text, render_page
 from jedi_diffusion.page.tables import Table
 from jedi_diffusion.pictures import open_picture
@@ -83,7 +84,7 @@ def ranked(count: int) -> dict[str, list[int]]:
 def _strip(row: RowScores, places: Sequence[int], name: str, rank: str) -> Strip:
     case = row.answers[places[0]].case
     references = [case.subject.photos[number].path for number in case.inputs]
-    shown = [(open_picture(path), f"reference {path.stem}") for path in references]
+    shown = [(open_picture(path), f"reference {plain_name(path.stem)}") for path in references]
     for place in places:
         scores = ", ".join(
             f"{title} {row.values[title][place]:.3f}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.files import folders_in
+from jedi_diffusion.files import folders_in, plain_name
 from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, pictures_in
@@ -47,7 +47,7 @@ def read_photos(folder: str | Path, size: int) -> list[Photo]:
     paths = find_photos(folder)
     alone = len({path.parent for path in paths}) > 1  # one a subfolder, whose name says what it is
     return [
-        Photo(path.parent.name if alone else path.stem, fit_square(open_picture(path), size))
+        Photo(plain_name(path.parent.name if alone else path.stem), fit_square(open_picture(path), size))
         for path in paths
     ]
 
