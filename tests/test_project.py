@@ -28,6 +28,7 @@ LEVELS = {
     "estimates": 1,
     "sets": 1,
     "personalizer": 1,
+    "precision": 1,
     "randomness": 1,
     "recipes": 1,
     "model": 2,

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.precision import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.augmentation import impostors, vary
@@ -126,7 +127,7 @@ def batch_loss(
     false = impostors(shown[::2], masks[::2], generator)
     pictures, masks = vary(torch.cat([shown, false]), torch.cat([masks, masks[::2]]), generator)
     count = len(twice)
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
+    with autocast("auto", device):
         reading = network(pictures.contiguous(memory_format=torch.channels_last))
     nobody = -1 - torch.arange(len(rows))
     loss = contrastive_loss(reading.identity, torch.cat([twice, nobody]).to(device))

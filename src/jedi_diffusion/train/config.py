@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from jedi_diffusion.precision import Precision
 from jedi_diffusion.recipes import Section, checked, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -121,7 +122,9 @@ class Recipe(Section):
     alike: Fraction = Field(
         0.0, description="share of subjects shown by one camera, all but one picture plain"
     )
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = Field(
+        "auto", description="auto: bfloat16 where the hardware multiplies it, else float32"
+    )
     save_minutes: PositiveFloat = 5.0
     sample_minutes: PositiveFloat = 10.0
     model: ModelSection

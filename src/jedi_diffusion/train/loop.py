@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from jedi_diffusion.precision import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.config import Recipe, Stage
 from jedi_diffusion.train.interrupts import stop_requests
@@ -124,11 +125,9 @@ class StageLoop:
             group["lr"] = learning_rate(self.stage, self.step, self.progress)
         seed, name = self.run.recipe.seed, self.stage.name
         generator = torch.Generator().manual_seed(step_seed(seed, name, self.step))
-        precision = getattr(torch, self.run.recipe.precision)
-        kind = torch.device(self.run.device).type
         dropout = seeded(step_seed(seed, f"{name}/dropout", self.step), self.run.device)
         with self._attention(), dropout:
-            with torch.autocast(kind, precision, enabled=precision != torch.float32):
+            with autocast(self.run.recipe.precision, self.run.device):
                 loss = self.task.loss(generator)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -16,6 +16,7 @@ from transformers import CLIPTokenizer
 from jedi_diffusion.data.source import RenderedSets, SetSource
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.model.text import tokenize
+from jedi_diffusion.precision import Precision, autocast
 from jedi_diffusion.train.config import JointStage, Stage
 
 CHUNK = 64  # sets rendered at a time
@@ -68,6 +69,7 @@ class LatentPool:
         autoencoder: PatchAutoencoder,
         tokenizer: CLIPTokenizer,
         device: str,
+        precision: Precision = "auto",
     ) -> "LatentPool":
         """Render and encode the stage's sets, mirrored ones after their originals; the pool's tensors stay on
         `device`.
@@ -75,7 +77,7 @@ class LatentPool:
         columns: dict[str, list[Tensor]] = {item.name: [] for item in fields(cls) if item.name != "empty"}
         for sets in _with_mirrored(rendered_chunks(source, first, stage, device), stage.mirrored):
             flat = sets.pictures.flatten(0, 1)
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
+            with autocast(precision, device):
                 latents = autoencoder.encode(to_unit(flat.to(device))).latent_dist.mode()
             columns["latents"].append((latents.float() * autoencoder.config["scaling_factor"]).half())
             covered = F.adaptive_avg_pool2d(sets.masks.flatten(0, 1).to(device).float(), latents.shape[-1])

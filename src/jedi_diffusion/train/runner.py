@@ -249,7 +249,13 @@ class TrainingRun:
             raise TypeError(stage)
         if not kept.exists():
             pool = LatentPool.build(
-                self.source, first, stage, models.autoencoder, models.tokenizer, self.device
+                self.source,
+                first,
+                stage,
+                models.autoencoder,
+                models.tokenizer,
+                self.device,
+                self.recipe.precision,
             )
             write_tensors(kept, pool.tensors())
         loss = JointLoss.from_scheduler(
