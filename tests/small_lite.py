@@ -13,16 +13,18 @@ from jedi_diffusion.vision.packaged import PackagedFile
 
 
 def their_network(name: str = "efficientnet-lite0", **overrides: float) -> torch.nn.Module:
-    """The package's network with random weights and statistics."""
+    """The package's network with random weights and statistics, under which pictures stay different."""
     package = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference needs its package")
     torch.manual_seed(0)
     network = package.EfficientNet.from_name(name, **overrides).eval()
     for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.3)
+            module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.3)
+            torch.nn.init.normal_(module.bias, std=0.1)
     return network
 
 

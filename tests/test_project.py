@@ -150,7 +150,9 @@ def test_constraints_pin_what_the_project_needs() -> None:
     pinned = {name.lower().replace("_", "-") for name in pinned}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    needed = [line for name in ("train", "data", "app", "imagenet", "dev") for line in extras[name]]
+    needed = [
+        line for name in ("train", "data", "app", "imagenet", "enlarge", "dev") for line in extras[name]
+    ]
     for line in [*project["dependencies"], *needed]:
         assert re.split(r"[<>=\[]", line, maxsplit=1)[0].lower().replace("_", "-") in pinned
 

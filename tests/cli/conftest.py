@@ -71,3 +71,18 @@ def generate(jedi: Command, joint_model: Path, photo: Path, tmp_path: Path) -> C
         return jedi("generate", *kept, *words)
 
     return run
+
+
+@pytest.fixture
+def photo_folder(photo: Path, tmp_path: Path) -> Path:
+    """Two subjects of two photos each, of different sizes and colours."""
+    with Image.open(photo) as opened:
+        picture = opened.convert("RGB")
+    for name, turn in (("cat", 0), ("cup", 120)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        shifted = np.roll(np.asarray(picture), turn, 2)
+        for number in range(2):
+            Image.fromarray(np.roll(shifted, 7 * number, 1)).save(
+                tmp_path / "photos" / name / f"{number:02d}.png"
+            )
+    return tmp_path / "photos"

@@ -94,7 +94,7 @@ def test_lite_scores_stand_alone_or_beside_others(jedi, clone, encoders, package
     both = ["--encoder", "pretrained", "--encoder", "lite0", *encoders]
     beside = jedi(*words, *both, "--out", tmp_path / "beside", "--cache", tmp_path / "alone" / "features")
     assert beside.status == 0, beside.err
-    assert "CLIP-T | CLIP-I | DINO | lite0" in beside.out
+    assert "CLIP-T | class | CLIP-I | DINO | lite0" in beside.out
     again = json.loads((tmp_path / "beside" / "scores.json").read_text())["methods"][-1]
     assert again["scores"]["lite0, others"] == rows["made"]["scores"]["lite0, others"]
     shutil.rmtree(package)

@@ -71,55 +71,6 @@ def test_score_refuses_before_anything_is_loaded(jedi, monkeypatch, words, messa
     assert done.out == ""
 
 
-def test_photos_makes_a_sheet_and_tells_the_psnr(jedi, joint_model, photo, tmp_path) -> None:
-    folders = [tmp_path / "photos" / name for name in ("cat", "cup")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-        for name in ("00.png", "01.png"):
-            (folder / name).write_bytes(photo.read_bytes())
-    words = [tmp_path / "photos", "--model", joint_model, "--out", tmp_path / "out", "--steps", 1]
-    done = jedi("toybox", "photos", *words, "--device", "cpu", "--prompt", "a toy")
-    assert done.status == 0, done.err
-    assert "PSNR on 2 photos at 32x32: mean" in done.out
-    figures = json.loads((tmp_path / "out" / "photos.json").read_text())
-    assert list(figures["psnr"]) == ["cat", "cup"]
-    assert figures["psnr_mean"] == pytest.approx(sum(figures["psnr"].values()) / 2, abs=1e-3)
-    with Image.open(tmp_path / "out" / "photos.png") as sheet:
-        assert sheet.width > 3 * 32
-        first = sheet.tobytes()
-    again = jedi("toybox", "photos", *words, "--device", "cpu", "--prompt", "a toy")
-    assert again.status == 0
-    with Image.open(tmp_path / "out" / "photos-2.png") as sheet:
-        assert sheet.tobytes() == first
-
-
-def test_photos_of_a_folder_without_subfolders_are_all_taken(photo) -> None:
-    from jedi_diffusion.toybox.photos import find_photos, read_photos
-
-    (photo.parent / "b.JPG").write_bytes(photo.read_bytes())
-    (photo.parent / "notes.txt").write_text("no picture")
-    assert [path.name for path in find_photos(photo.parent)] == ["b.JPG", "photo.png"]
-    assert [each.name for each in read_photos(photo.parent, 32)] == ["b", "photo"]
-    assert read_photos(photo.parent, 32)[0].picture.size == (32, 32)
-
-
-@pytest.mark.parametrize("folder", ["nowhere", "empty"])
-def test_photos_refuses_a_folder_without_pictures(jedi, joint_model, tmp_path, folder) -> None:
-    (tmp_path / "empty").mkdir()
-    done = jedi("toybox", "photos", tmp_path / folder, "--model", joint_model, "--out", tmp_path / "out")
-    assert done.status == 2
-    assert str(tmp_path / folder) in done.err
-
-
-def test_default_prompts_of_photos_are_words_of_the_world() -> None:
-    from jedi_diffusion.toybox import world
-    from jedi_diffusion.toybox.photos import NAME, PROMPTS
-
-    words = {word for prompt in (NAME, *PROMPTS) for word in prompt.split()}
-    assert words <= set(world.vocabulary())
-    assert all(any(scene in prompt for scene in world.SCENES) for prompt in PROMPTS)
-
-
 def test_encoders_trains_measures_and_writes(jedi, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(encoder_training, "render_pool", flat_pool)  # the rendered one has tests of its own
     words = ["--out", tmp_path, "--steps", 1, "--subjects", 32, "--judges", 4, "--device", "cpu"]

@@ -32,9 +32,10 @@ def test_folded_network_equals_the_packages(size: tuple[int, int]) -> None:
     ours.load_state_dict(folded(theirs.state_dict(), ours), strict=True)
     pictures = torch.randn(2, 3, *size)
     expected = theirs.extract_features(pictures).mean((2, 3))
-    assert expected.std() > 0.01
-    assert ours(pictures) == pytest.approx(expected, abs=1e-5)
-    assert ours.classes(ours(pictures)) == pytest.approx(theirs(pictures), abs=1e-5)
+    assert expected.std() > 0.1
+    tolerance = 2e-5 * float(expected.max())  # sums in another order, through 16 blocks
+    assert ours(pictures) == pytest.approx(expected, abs=tolerance)
+    assert ours.classes(ours(pictures)) == pytest.approx(theirs(pictures), abs=tolerance)
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite2"])

@@ -81,6 +81,7 @@ class JobLine(BaseModel):
     joint_targets: bool = False
     temperature: float | None = None
     size: int | None = None
+    enlarge: Literal[4] | None = None
     fit: Literal["crop", "pad"] = DEFAULTS.fit
     seed: int = 0
 

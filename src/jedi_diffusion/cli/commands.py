@@ -12,7 +12,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "generate": Command("generate", "New pictures of a subject from reference photos and prompts."),
-    "demo": Command("demo", "The bundled model on subjects it has never seen, in one picture."),
+    "demo": Command("demo", "The bundled model on subjects it has never seen, or on your photos."),
     "batch": Command("batch", "Many jobs from a file, one a line; goes on where it stopped."),
     "serve": Command("serve", "A page and an OpenAI-compatible API for one model."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
@@ -36,12 +36,12 @@ COMMANDS = {
     "evaluate score": Command(
         "evaluate_score", "Score any program's pictures, on DreamBench or own subjects."
     ),
+    "evaluate places": Command("evaluate_places", "Train what tells which place a picture shows."),
     "showroom build": Command(
         "showroom_build", "Cut-outs of real-looking subjects, from downloaded packages."
     ),
     "showroom sheet": Command("showroom_sheet", "Sets of the showroom on a contact sheet."),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
-    "toybox photos": Command("toybox_photos", "What a model makes of real photos, on one sheet."),
     "toybox encoders": Command("toybox_encoders", "Train the scorer's encoders anew, for a changed world."),
 }

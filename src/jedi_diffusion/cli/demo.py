@@ -1,19 +1,24 @@
-"""`jedi demo`: the bundled model on toybox subjects that it has never seen, references beside new scenes."""
+"""`jedi demo`: a model on toybox subjects that it has never seen, or on photos, beside new scenes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli import models, naming
+from jedi_diffusion.cli import demo_photos, models, naming
+from jedi_diffusion.cli.demo_photos import PhotoRow
 from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
+from jedi_diffusion.limits import check_text
 from jedi_diffusion.pictures import contact_sheet, save_png
+from jedi_diffusion.vision.enlarge import enlarger_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,29 +26,37 @@ if TYPE_CHECKING:
     from jedi_diffusion.toybox.world import PictureSpec
 
 SHEET = "demo.png"
+CELL = 256  # side of a picture on the sheet
 
 
 @dataclass(frozen=True)
 class DemoOptions:
     """The bundled model on subjects it has never seen: reference pictures beside what the prompts ask for.
 
-    Every row of demo.png is one subject. Existing files are kept: a run whose names are taken adds -2, -3 ...
+    With --photos, on your own. Every row of demo.png is one subject. Existing files are kept: a run whose
+    names are taken adds -2, -3 ...
     """
 
     out: str = "out/demo"
     """Folder for the results."""
+    photos: str | None = None
+    """Folder of photos, or of subfolders, of which the first picture each is taken: all of them are rows."""
+    prompt: Repeated = ()
+    """What to show of photos, in words: "a toy in the snow". May be given several times."""
     subjects: int = 4
-    """Subjects, each a row."""
+    """Toybox subjects, each a row."""
     references: int = 1
-    """Reference pictures of each subject."""
+    """Reference pictures of each toybox subject."""
     prompts: int = 3
-    """New pictures of each subject."""
+    """New pictures of each subject; of photos at most 6, if no --prompt is given."""
     steps: int = 25
     """Denoising steps."""
     guidance: float = 3.0
     """Scale of eq. 3."""
     coupling: Literal["joint", "cached"] | None = None
     """The paper's form, or references computed once and reused; the model's own if not given."""
+    enlarge: Literal[4] | None = None
+    """4: new pictures with sides four times as long, by Real-ESRGAN. Needs the extra `enlarge`."""
     seed: int = 0
     """Other seeds show other subjects."""
     model: str = "toybox"
@@ -58,10 +71,24 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """A subject: its rendered references, and the pictures that are asked for."""
+    """A subject of the toybox: its rendered references, and the pictures that are asked for."""
 
     references: list[PictureSpec]
     targets: list[PictureSpec]
+
+    @property
+    def labels(self) -> list[str]:
+        """What stands below each picture on the sheet."""
+        return [f"reference: {spec.caption}" for spec in self.references] + self.prompts
+
+    @property
+    def prompts(self) -> list[str]:
+        return [spec.caption for spec in self.targets]
+
+    def files(self, number: int) -> list[str]:
+        """One name a picture: "1-reference-1.png", "1-a-robot-on-the-beach.png"."""
+        references = [f"{number}-reference-{k}.png" for k in range(1, len(self.references) + 1)]
+        return references + [f"{number}-{name}.png" for name in naming.slugs(self.prompts)]
 
 
 def run(arguments: list[str]) -> None:
@@ -70,28 +97,40 @@ def run(arguments: list[str]) -> None:
     check(given)
     show_notices()
     models.check_model_name(given.model)
+    rows: Sequence[Row | PhotoRow] = rows_of(given)
+    enlarge = enlarger_of(given.enlarge)
     folder = make_folder(given.out)
-    rows = [subject_row(given, number) for number in range(given.subjects)]
-    files = [file_names(number, row) for number, row in enumerate(rows, start=1)]
+    files = [row.files(number) for number, row in enumerate(rows, start=1)]
     taken = [SHEET, *(name for names in files for name in names)]
     suffix = "" if given.overwrite else naming.free_suffix(folder, taken)
     device = models.pick_device(given.device)
     pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
     cells = []
     for number, row in enumerate(tqdm(rows, unit="subject", file=sys.stderr)):
-        pictures = make(given, pipe, row, given.seed + number)
+        pictures = make(given, pipe, row, number)
+        first = len(pictures) - len(row.prompts)
+        pictures[first:] = map(enlarge, pictures[first:])
         for name, picture in zip(files[number], pictures, strict=True):
             save_png(folder / naming.with_suffix(name, suffix), picture)
-        labels = [f"reference: {spec.caption}" for spec in row.references]
-        cells.append(list(zip(pictures, labels + [spec.caption for spec in row.targets], strict=True)))
+        cells.append(list(zip(pictures, row.labels, strict=True)))
     sheet = folder / naming.with_suffix(SHEET, suffix)
-    save_png(sheet, contact_sheet(cells, title="References, and new pictures of the same subjects"))
+    title = "References, and new pictures of the same subjects"
+    save_png(sheet, contact_sheet(cells, CELL * (2 if given.enlarge else 1), title))
     print(f"{sum(map(len, files))} pictures are in {folder}")
     print(f"All of them side by side: {sheet}")
 
 
 def check(given: DemoOptions) -> None:
-    """Raises UsageError for numbers out of range."""
+    """Raises UsageError for numbers out of range, and for prompts without photos."""
+    if given.prompt and given.photos is None:
+        raise UsageError("--prompt says what to show of photos: give their folder with --photos.")
+    if given.photos and not given.prompt and given.prompts > len(demo_photos.SCENES):
+        most = len(demo_photos.SCENES)
+        raise UsageError(
+            f"--prompts is {given.prompts}; for more than {most} say what to show with --prompt."
+        )
+    for prompt in given.prompt:
+        check_text(prompt)
     limits = {
         "subjects": (1, 100),
         "references": (1, 8),
@@ -122,30 +161,40 @@ def subject_row(given: DemoOptions, number: int) -> Row:
     return Row(references, targets)
 
 
-def file_names(number: int, row: Row) -> list[str]:
-    """One name a picture: "1-reference-1.png", "1-a-robot-on-the-beach.png"."""
-    references = [f"{number}-reference-{k}.png" for k in range(1, len(row.references) + 1)]
-    return references + [
-        f"{number}-{name}.png" for name in naming.slugs([spec.caption for spec in row.targets])
-    ]
+def rows_of(given: DemoOptions) -> Sequence[Row] | Sequence[PhotoRow]:
+    """The subjects that are shown. Raises UsageError for a folder without photos."""
+    if given.photos is None:
+        return [subject_row(given, number) for number in range(given.subjects)]
+    return demo_photos.photo_rows(given.photos, given.prompts, given.prompt)
 
 
-def make(given: DemoOptions, pipe: Any, row: Row, seed: int) -> list[Image.Image]:
-    """The references, then the model's pictures for the targets' captions."""
+def make(given: DemoOptions, pipe: Any, row: Row | PhotoRow, number: int) -> list[Image.Image]:
+    """The references, then the model's pictures for the prompts of row `number`."""
+    settings = {
+        "num_inference_steps": given.steps,
+        "guidance_scale": given.guidance,
+        "coupling": given.coupling,
+    }
+    size, seed = models.own_size(pipe), given.seed + number
+    if isinstance(row, PhotoRow):
+        return demo_photos.make(pipe, row, size, seed, {**settings, "height": size, "width": size})
+    return make_subject(pipe, row, size, seed, settings)
+
+
+def make_subject(pipe: Any, row: Row, size: int, seed: int, settings: dict[str, Any]) -> list[Image.Image]:
+    """The rendered references, and the pictures, all from one seed."""
     import torch
     from PIL import Image
 
     from jedi_diffusion.toybox import world
 
-    rendered = world.render(row.references, size=models.own_size(pipe)).pictures
+    rendered = world.render(row.references, size=size).pictures
     references = [Image.fromarray(each.permute(1, 2, 0).contiguous().numpy()) for each in rendered]
     out = pipe(
-        prompt=[spec.caption for spec in row.targets],
+        prompt=row.prompts,
         references=references,
         reference_prompts=[spec.caption for spec in row.references],
-        num_inference_steps=given.steps,
-        guidance_scale=given.guidance,
-        coupling=given.coupling,
+        **settings,
         generator=[torch.Generator().manual_seed(seed) for _ in row.targets],
     )
     return references + out.images

@@ -246,7 +246,7 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
     """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
     encoders shows before hours of work, not after.
     """
-    from jedi_diffusion.evaluation.recipe import PretrainedSection
+    from jedi_diffusion.evaluation.recipe import LiteSection, PretrainedSection
     from jedi_diffusion.evaluation.scoring import Scorer
 
     kinds = [each.kind for each in recipe.encoders]
@@ -254,9 +254,10 @@ def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, devi
         (each for each in recipe.encoders if isinstance(each, PretrainedSection)),
         PretrainedSection(kind="pretrained"),
     )
+    places = next((each.places for each in recipe.encoders if isinstance(each, LiteSection)), None)
     scorer = Scorer(
         wanted,
-        judging.load_encoders(kinds, sources.clip, sources.dino, device),
+        judging.load_encoders(kinds, sources.clip, sources.dino, device, places),
         out / "features",
         recipe.average,
         recipe.masks,

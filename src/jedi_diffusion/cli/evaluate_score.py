@@ -61,6 +61,8 @@ class ScoreOptions:
     """CLIP ViT-B/32: a transformers folder of safetensors, or a Hub id."""
     dino: str = "facebook/dino-vits16"
     """DINO ViT-S/16: a transformers folder of safetensors, or a Hub id."""
+    places: str | None = None
+    """Judges the place that a prompt names: a file of `jedi evaluate places`. For lite2 and lite0."""
     masks: Masking = "no"
     """MCLIP-I and MDINO on cut-outs: by x.mask.png beside every picture and photo (given), or found."""
     detector: str = judging.DETECTOR_ID
@@ -105,7 +107,7 @@ def run(arguments: list[str]) -> None:
     encoders = given.encoder or ("pretrained",)
     scorer = Scorer(
         wanted,
-        judging.load_encoders(encoders, given.clip, given.dino, device),
+        judging.load_encoders(encoders, given.clip, given.dino, device, given.places),
         make_folder(given.cache or out / "features"),
         given.average,
         given.masks,

@@ -23,6 +23,7 @@ from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
 if TYPE_CHECKING:
     from jedi_diffusion.model import AttentionRecord
@@ -71,6 +72,7 @@ class Run:
     references: list[Reference]
     suffix: str
     seal: Seal = unsigned
+    enlarge: Enlarger = unchanged
     made: int = 0
     shown: list[Image.Image] = field(default_factory=list)
 
@@ -143,7 +145,8 @@ def check_same_model(recorded: Settings, settings: dict[str, Any]) -> None:
 
 
 def plan(given: GenerateOptions, references: list[Reference]) -> Run:
-    """Names, seeds and the folder, which is made and tried. Raises OutputError."""
+    """Names, seeds, the enlarger, and the folder, which is made and tried. Raises OutputError, UsageError."""
+    enlarge = enlarger_of(given.enlarge)
     items = []
     for number, (prompt, name) in enumerate(zip(given.prompt, naming.slugs(given.prompt), strict=True)):
         # Targets of one set need noise of their own; separate prompts share it, so that they can be compared.
@@ -155,7 +158,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     if given.attention_map is not None:
         names += [item.map_file for item in items]
     suffix = "" if given.overwrite else naming.free_suffix(folder, names)
-    return Run(given, folder, items, references, suffix)
+    return Run(given, folder, items, references, suffix, enlarge=enlarge)
 
 
 def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
@@ -231,8 +234,13 @@ def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
         ],
         "pictures": [recorded_picture(job, item) for item in job.items],
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in libraries_of(job.options)},
     }
+
+
+def libraries_of(given: GenerateOptions) -> tuple[str, ...]:
+    """The libraries that pictures depend on."""
+    return LIBRARIES if given.enlarge is None else (*LIBRARIES, "ncnn")
 
 
 def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
@@ -257,7 +265,8 @@ def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
         record = attention_map.new_record(given)
         pictures = sample(pipe, given, references, batch, bar, record)
         for number, (item, picture) in enumerate(zip(batch, pictures, strict=True)):
-            png = png_bytes(picture, parameters_of(item, settings))
+            large = job.enlarge(picture)
+            png = png_bytes(large, parameters_of(item, settings))
             write_file(job.path(item.file), job.seal(png))
             if record is not None:
                 name = f"{item.prompt} (seed {item.seed})"
@@ -266,7 +275,7 @@ def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
                 save_png(job.path(item.map_file), figure, parameters)
             job.made += 1
             if job.made <= SHEET_PICTURES:
-                job.shown.append(picture)
+                job.shown.append(large)
 
 
 def batches(job: Run) -> Iterator[list[Item]]:

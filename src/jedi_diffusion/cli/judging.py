@@ -46,15 +46,31 @@ def open_set(
     return open_own_subjects(data, references, inputs, samples, seed=seed)
 
 
-def load_encoders(names: Sequence[EncodersName], clip: str, dino: str, device: str) -> list[Encoder]:
-    """CLIP and DINO, EfficientNet-Lite, the toybox's own, in this order, each once, on a device.
+def load_encoders(
+    names: Sequence[EncodersName], clip: str, dino: str, device: str, places: str | None = None
+) -> list[Encoder]:
+    """What judges pictures, by name and each once, on a device.
 
-    Raises ModelError, UsageError.
+    places: a place classifier for EfficientNet-Lite, a file. Raises ModelError, UsageError.
     """
     found: list[Encoder] = []
     for name in dict.fromkeys(names):
         found += _encoders(name, clip, dino, device)
+    if places is not None:
+        found.append(_place_judge(places, found))
     return found
+
+
+def _place_judge(places: str, encoders: Sequence[Encoder]) -> Encoder:
+    """The judge of places over the one of `encoders` that its classifier was trained on."""
+    from jedi_diffusion.vision.lite import LiteEncoder
+    from jedi_diffusion.vision.places import PlaceClassifier, PlaceJudge
+
+    classifier = PlaceClassifier.load(places)
+    for each in encoders:
+        if isinstance(each, LiteEncoder) and each.variant == classifier.encoder:
+            return PlaceJudge(classifier, each)
+    raise UsageError(f"--places {places} needs --encoder {classifier.encoder}, whose features it reads.")
 
 
 def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
@@ -63,9 +79,11 @@ def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Enc
 
         return list(load_judges(device=device))
     if name in ("lite0", "lite2"):
+        from jedi_diffusion.vision.classes import ClassJudge
         from jedi_diffusion.vision.lite import LiteEncoder
 
-        return [LiteEncoder(name, device)]
+        encoder = LiteEncoder(name, device)
+        return [encoder, ClassJudge(encoder)]
     from jedi_diffusion.cli.models import quiet_libraries
     from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
 

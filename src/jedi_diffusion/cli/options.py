@@ -67,6 +67,8 @@ class GenerateOptions:
     """0 to 1: how much noise a picture starts from; less is calmer. The model's own if not given."""
     size: int | None = None
     """Side of the square pictures in pixels; the model's own if not given."""
+    enlarge: Literal[4] | None = None
+    """4: pictures with sides four times as long, by Real-ESRGAN. Needs the extra `enlarge`."""
     fit: Literal["crop", "pad"] = "crop"
     """How photos become square: their centre, or all of them on white."""
     scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
@@ -153,7 +155,7 @@ def read_settings(path: str | Path) -> Settings:
 def from_settings(settings: Settings) -> GenerateOptions:
     """The options recorded in settings. Raises UsageError for unknown names and wrong types."""
     recorded = settings.options
-    unknown = sorted(recorded.keys() - to_record(GenerateOptions()).keys())
+    unknown = sorted(recorded.keys() - to_record(GenerateOptions(enlarge=4)).keys())
     if unknown:
         raise UsageError(f"The settings hold options that this version does not know: {', '.join(unknown)}.")
     try:
@@ -169,6 +171,8 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
     del record["from_"], record["overwrite"], record["content_credentials"]
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
+    if options.enlarge is None:  # so that records of pictures that are not enlarged are what they always were
+        del record["enlarge"]
     if options.out:
         record["out"] = str(Path(options.out).resolve())
     record["reference"] = [str(Path(path).resolve()) for path in options.reference]

@@ -51,7 +51,7 @@ class TextEncoder(Encoder, Protocol):
         ...
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """(B, D)."""
+        """(B, D); a row of zeros for a text that the encoder cannot judge pictures by."""
         ...
 
 

@@ -75,10 +75,11 @@ def pair_sums(similar: Array, compared: NDArray[np.bool_]) -> Sums:
 def text_sums(pictures: NDArray[np.floating], texts: NDArray[np.floating]) -> Sums:
     """Dot products of each picture's features with those of its own prompt, both (I, D).
 
-    For CLIP's features of length 1 these are the cosines of CLIP-T: no factor, nothing cut off below 0.
+    For CLIP's features of length 1 these are the cosines of CLIP-T: no factor, nothing cut off below 0. A row
+    of zeros stands for a text of which the encoder knows nothing: its picture is not scored.
     """
     products = (np.asarray(pictures, np.float64) * np.asarray(texts, np.float64)).sum(1)
-    return Sums(products, np.ones(len(products), np.int64))
+    return Sums(products, np.any(texts, axis=1).astype(np.int64))
 
 
 def average(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> Estimate | None:

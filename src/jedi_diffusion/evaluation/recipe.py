@@ -76,9 +76,13 @@ class ToyboxEncoders(Section):
 
 
 class LiteSection(Section):
-    """EfficientNet-Lite2 or Lite0: real pictures, no download (extra `imagenet`)."""
+    """EfficientNet-Lite2 or Lite0: real pictures, no download (extra `imagenet`).
+
+    places: a file of `jedi evaluate places`; judges the place that prompts name.
+    """
 
     kind: Literal["lite2", "lite0"]
+    places: str | None = None
 
 
 Judge = Annotated[PretrainedSection | LiteSection | ToyboxEncoders, Field(discriminator="kind")]

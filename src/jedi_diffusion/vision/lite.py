@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from jedi_diffusion.errors import ModelError, OutputError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.pictures import fit_square
 from jedi_diffusion.vision.features import Preprocessing, Rows, exact, in_batches, unit_rows
 from jedi_diffusion.vision.packaged import PackagedFile, cache_folder
 
@@ -71,18 +74,24 @@ VARIANTS: dict[LiteName, Variant] = {
 class LiteEncoder:
     """Features before the classifier, brought to length 1: what things look like, as ImageNet taught it.
 
+    side: pictures are first cut to their centre square and brought to this many pixels a side, so that small
+    pictures and large photos are alike sharp. Features read last are kept for judges that share the encoder.
+
     Raises UsageError where the extra `imagenet` is missing, ModelError for files that are not the known ones.
     """
 
-    def __init__(self, name: LiteName = "lite2", device: str = "cpu") -> None:
+    def __init__(self, name: LiteName = "lite2", device: str = "cpu", side: int | None = None) -> None:
         variant = VARIANTS[name]
-        self.name: str = name
+        self.variant, self.side = name, side
+        self.name = name if side is None else f"{name}-{side}"
         self.image_column: str | None = name
         self.preprocessing = variant.preprocessing
         self.network = load_network(name).to(device)
         self.device = device
-        described = json.dumps([variant.source.sha256, asdict(self.preprocessing)])
+        described = json.dumps([variant.source.sha256, asdict(self.preprocessing), side])
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
+        self._seen: list[Image.Image] = []
+        self._rows: Rows = np.empty((0, 0), np.float32)
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
         """(B, D) of RGB pictures of any sizes, of length 1."""
@@ -90,7 +99,12 @@ class LiteEncoder:
 
     def raw(self, pictures: Sequence[Image.Image]) -> Rows:
         """(B, D), not normalized: what the classifier reads."""
-        return in_batches(pictures, self.preprocessing, self.network, self.device)
+        known = len(pictures) == len(self._seen)
+        if not (known and all(one is other for one, other in zip(pictures, self._seen, strict=True))):
+            shown = pictures if self.side is None else [fit_square(each, self.side) for each in pictures]
+            self._rows = in_batches(shown, self.preprocessing, self.network, self.device)
+            self._seen = list(pictures)
+        return self._rows
 
     def probabilities(self, pictures: Sequence[Image.Image]) -> Rows:
         """(B, 1000): how likely each class of ImageNet is."""
