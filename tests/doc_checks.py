@@ -49,7 +49,8 @@ def check_call(words: list[str]) -> None:
     """That a command (without its first word, `jedi`) exists, with every option and recipe given with it."""
     command, rest = find_command(words)
     takes = command.split()[0]
-    if takes in get_args(Command) and command not in ("evaluate score", "synthesize report"):
+    others = ("evaluate score", "evaluate places", "synthesize report")
+    if takes in get_args(Command) and command not in others:
         assert not rest or rest[0].isupper() or find_recipe(rest[0], takes)
     module = "options" if command == "generate" else COMMANDS[command].module
     source = inspect.getsource(importlib.import_module(f"jedi_diffusion.cli.{module}"))

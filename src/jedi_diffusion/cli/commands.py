@@ -41,6 +41,7 @@ COMMANDS = {
         "showroom_build", "Cut-outs of real-looking subjects, from downloaded packages."
     ),
     "showroom sheet": Command("showroom_sheet", "Sets of the showroom on a contact sheet."),
+    "photos score": Command("photos_score", "Score a model on photographed subjects: identity, place."),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
     "toybox encoders": Command("toybox_encoders", "Train the scorer's encoders anew, for a changed world."),

@@ -79,14 +79,9 @@ def open_own_subjects(
 
 def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:
     """The subject of a folder, and the numbers of the photos that may be references."""
-    record = _record(home / RECORD)
+    record = read_record(home / RECORD)
     name = plain_name(home.name)
-    if record.noun is None and not is_utf8(home.name):
-        raise DataError(
-            f"The name of {home} is not UTF-8, so it cannot be the class: rename the folder, or write it in "
-            f"{RECORD}."
-        )
-    noun = record.noun or words_of(home.name)
+    noun = noun_of(home, record)
     prompts = [line.replace("{}", noun) for line in record.prompts or common]
     if not prompts:
         raise DataError(
@@ -108,6 +103,16 @@ def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:
     return Subject(name, noun, photos, tuple(prompts), record.kind, truths), allowed
 
 
+def noun_of(home: Path, record: SubjectRecord) -> str:
+    """Return the class word of a subject: its record's, else its folder's name in words. Raises DataError."""
+    if record.noun is None and not is_utf8(home.name):
+        raise DataError(
+            f"The name of {home} is not UTF-8, so it cannot be the class: rename the folder, or write it in "
+            f"{RECORD}."
+        )
+    return record.noun or words_of(home.name)
+
+
 def _inputs(
     subject: Subject, allowed: list[int], references: int, which: Inputs, seed: int
 ) -> list[tuple[int, ...]]:
@@ -118,7 +123,8 @@ def _inputs(
     return [tuple(allowed[number] for number in each) for each in chosen]
 
 
-def _record(path: Path) -> SubjectRecord:
+def read_record(path: Path) -> SubjectRecord:
+    """Return what a subject.json says; nothing where there is none. Raises DataError."""
     if not path.is_file():
         return SubjectRecord.model_validate({})
     try:
