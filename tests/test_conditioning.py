@@ -1,6 +1,7 @@
 """Prompts and pictures as tensors."""
 
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from PIL import Image
 from small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 from jedi_diffusion.conditioning import (
+    PromptReader,
     check_prompt,
     encode_text,
     known_text,
+    read_prompt,
     sizes_of_pictures,
     to_pixels,
-    unknown_words,
 )
 from jedi_diffusion.errors import UsageError
 
@@ -72,8 +74,35 @@ def test_what_is_too_long_is_dropped_and_quoted(tokenizer, encoder, caplog):
 def test_a_megabyte_of_prompt_is_cut_with_a_short_report(tokenizer, encoder, caplog):
     with caplog.at_level(logging.WARNING):
         encode_text(["a dog " * 170_000], [tokenizer], [encoder], CPU)
-    assert len(caplog.text) < 1000
+    assert len(caplog.text) < 11_000
     assert "dropped" in caplog.text
+
+
+def test_unknown_words_take_no_place_of_known_ones():
+    """The words left out go first; of what is left the end is cut, and quoted as it was written."""
+    closed = make_tokenizer(max_length=6, whole_words=list(WORDS))
+    reading = read_prompt(closed, "zebra, " * 30 + "a Robot!")
+    assert (reading.text, reading.unknown, reading.dropped) == ("a robot", ("zebra",), "")
+    reading = read_prompt(closed, "A zebra on the beach -- in FOG, the dog & a robot.")
+    assert reading.dropped == "in FOG, the dog & a robot."
+    assert closed(reading.text, truncation=True, max_length=6).input_ids == closed("a on the beach").input_ids
+    assert reading.unknown == ("zebra", "fog")
+    fits = read_prompt(closed, "a dog on the")
+    assert (fits.dropped, read_prompt(closed, "a dog on the fog").dropped) == ("", "")
+
+
+@torch.no_grad()
+def test_all_that_is_dropped_is_quoted_and_everywhere_the_same(tokenizer, encoder, caplog):
+    end = " ".join(f"the robot {number}" for number in range(300))
+    prompt = "a dog on the beach in the snow a dog on the beach in " + end
+    with caplog.at_level(logging.WARNING):
+        encode_text([prompt, "a dog"], [tokenizer], [encoder], CPU)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert repr(end) in said
+    assert f"last {len(end)} characters" in said
+    reader = pickle.loads(pickle.dumps(PromptReader.of(tokenizer, None, tokenizer)))
+    assert reader.cut_off([prompt, "a dog"]) == [said]
+    assert reader.unknown_words([prompt]) == []
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "a \udcff", 7])
@@ -84,9 +113,10 @@ def test_what_is_no_text_is_refused(bad):
 
 def test_unknown_words_are_named_once_where_the_vocabulary_is_closed(tokenizer):
     closed = make_tokenizer(whole_words=list(WORDS))
-    assert unknown_words(closed, "A zebra, a robot and a ZEBRA") == ["zebra", "and"]
-    assert unknown_words(closed, "a dog, on-the-beach!") == []
-    assert unknown_words(tokenizer, "a zebra") == []
+    asked = ["A zebra, a robot and a ZEBRA", "and a dog, on-the-beach!"]
+    assert PromptReader.of(closed).unknown_words(asked) == ["zebra", "and"]
+    assert PromptReader.of(closed).unknown_words(asked[1:]) == ["and"]
+    assert PromptReader.of(tokenizer).unknown_words(["a zebra"]) == []
 
 
 def test_unknown_words_are_left_out_where_the_vocabulary_is_closed(tokenizer):

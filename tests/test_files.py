@@ -18,6 +18,7 @@ from jedi_diffusion.files import (
     files_in,
     folders_in,
     json_bytes,
+    lines_of,
     natural_order,
     plain_name,
     read_text,
@@ -167,3 +168,11 @@ def test_names_that_are_not_utf8_can_be_written_and_found_again() -> None:
         "file": name,
         "text": "größer",
     }
+
+
+def test_lines_end_at_line_breaks_and_at_nothing_else():
+    """A sentence from a web page may hold any of these; str.splitlines would cut it there."""
+    odd = "a cow\u2028on\u2029the\x85beach\x0bin\x0cthe\x1csnow"
+    assert lines_of(f"{odd}\na\r\n\rb\n") == [odd, "a", "", "b"]
+    assert lines_of("a\n\n") == ["a", ""]
+    assert lines_of(odd) == [odd]

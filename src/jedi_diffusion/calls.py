@@ -64,7 +64,8 @@ def run_call(
     during_step() runs between the layers of the networks, many times a step. What either raises ends the
     call. attention_record: see `JeDiPipeline.__call__`. Raises JeDiError, also when memory runs out.
     """
-    import torch
+
+    from jedi_diffusion.diffusion import seeded_generator
 
     how = call.sampling
 
@@ -88,7 +89,7 @@ def run_call(
             temperature=how.temperature,
             height=how.height,
             width=how.width,
-            generator=[torch.Generator().manual_seed(seed) for seed in call.seeds],
+            generator=[seeded_generator(seed) for seed in call.seeds],
             callback_on_step_end=callback,
             attention_record=attention_record,
         ).images

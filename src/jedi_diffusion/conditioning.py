@@ -5,6 +5,7 @@ Letters: B captions; K text tokens; D text features; P pooled text features; R r
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.limits import MAX_PROMPT
 from jedi_diffusion.pictures import to_rgb
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 80
-"""Characters of dropped text that a warning quotes."""
+SHOWN = MAX_PROMPT
+"""Characters of dropped text that a warning quotes: all of any prompt but one that comes from Python."""
+WORD = re.compile(r"[^\W_]+")
+"""What a model with a closed vocabulary takes for a word."""
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -119,56 +123,94 @@ def encode_text(
 
 def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
     """Token ids (1, K), padded and cut to the tokenizer's length."""
-    prompt = known_text(tokenizer, prompt)
-    encoded = tokenizer(
-        prompt,
+    reading = read_prompt(tokenizer, prompt)
+    if reading.dropped:
+        logger.warning("%s", _told(tokenizer, reading))
+    return tokenizer(
+        reading.text,
         padding="max_length",
         truncation=True,
         max_length=tokenizer.model_max_length,
-        return_offsets_mapping=True,
         return_tensors="pt",
-    )
-    end = int(encoded.offset_mapping.max()) if prompt else 0
-    is_full = bool(encoded.attention_mask.all())
-    dropped = prompt[end:].strip() if is_full else ""
-    if dropped:
-        shown = dropped if len(dropped) <= SHOWN else f"{dropped[:SHOWN]}..."
-        logger.warning(
-            "The prompt exceeds the %d tokens that the model reads; its last %d characters are dropped: %r.",
-            tokenizer.model_max_length,
-            len(dropped),
-            shown,
-        )
-    return encoded.input_ids
+    ).input_ids
 
 
-def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """The words of a prompt that a closed-vocabulary model never saw, each once, lower case, in order.
+@dataclass(frozen=True)
+class PromptReading:
+    """What a model reads of a prompt.
 
-    Only tokenizers that list their `whole_words` have a closed vocabulary; others give an empty list. Looks
-    at the first `model_max_length` words.
+    text: what is tokenized and then cut to the text encoder's length: of a closed vocabulary the words in it,
+    else the prompt. unknown: the words left out, each once, in lower case. dropped: the end of the prompt, as
+    it was written, that goes beyond the length.
     """
-    known = tokenizer.init_kwargs.get("whole_words")
-    if known is None:
-        return []
-    return [word for word in dict.fromkeys(words_of(prompt, tokenizer.model_max_length)) if word not in known]
+
+    text: str
+    unknown: tuple[str, ...] = ()
+    dropped: str = ""
+
+
+def read_prompt(tokenizer: Any, prompt: str) -> PromptReading:
+    """A prompt as a model with this tokenizer reads it.
+
+    Only tokenizers that list their `whole_words` have a closed vocabulary. Words outside it are left out
+    first, and what is left counts: pieces of unknown words have embeddings that were never trained, and noise
+    in their place would disturb the rest.
+    """
+    vocabulary = tokenizer.init_kwargs.get("whole_words")
+    if vocabulary is None:
+        return PromptReading(prompt, dropped=prompt[_characters_read(tokenizer, prompt) :].strip())
+    known = frozenset(vocabulary)
+    words = [(found.start(), found.group().lower()) for found in WORD.finditer(prompt)]
+    kept = [(start, word) for start, word in words if word in known]
+    unknown = tuple(dict.fromkeys(word for _, word in words if word not in known))
+    text = " ".join(word for _, word in kept)
+    whole = text[: _characters_read(tokenizer, text)].count(" ") + 1
+    return PromptReading(text, unknown, prompt[kept[whole][0] :].strip() if whole < len(kept) else "")
+
+
+def _characters_read(tokenizer: Any, text: str) -> int:
+    """How much of a text fits the tokenizer's length. Changes no setting of it: others may be using it."""
+    most = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places = encoded.offset_mapping
+    return len(text) if len(places) <= most else places[most - 1][1]
 
 
 def known_text(tokenizer: Any, prompt: str) -> str:
-    """The prompt as the model reads it: of a closed vocabulary only the words in it, else unchanged.
-
-    Pieces of unknown words have embeddings that were never trained; noise in their place would disturb the
-    rest.
-    """
-    known = tokenizer.init_kwargs.get("whole_words")
-    if known is None:
-        return prompt
-    return " ".join(word for word in words_of(prompt, tokenizer.model_max_length) if word in known)
+    """`PromptReading.text` of a prompt."""
+    return read_prompt(tokenizer, prompt).text
 
 
-def words_of(prompt: str, most: int) -> list[str]:
-    """The first `most` words of a prompt as a model with a closed vocabulary reads them, in lower case."""
-    return re.findall(r"[^\W_]+", prompt.lower())[:most]
+@dataclass(frozen=True)
+class PromptReader:
+    """What the tokenizers of a model leave out of prompts, for people. Holds no more than copies of them, so
+    that it can be asked from other threads, and sent to other processes."""
+
+    tokenizers: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, *tokenizers: Any) -> PromptReader:
+        """A reader of copies; None among the tokenizers are left out."""
+        return cls(tuple(copy.deepcopy(each) for each in tokenizers if each is not None))
+
+    def unknown_words(self, prompts: Sequence[str]) -> list[str]:
+        """The words that the model leaves out, each once, in lower case."""
+        words = [word for prompt in prompts for word in read_prompt(self.tokenizers[0], prompt).unknown]
+        return list(dict.fromkeys(words))
+
+    def cut_off(self, prompts: Sequence[str]) -> list[str]:
+        """A sentence for each prompt that is too long; it quotes all that is dropped."""
+        read = ((each, read_prompt(each, prompt)) for prompt in prompts for each in self.tokenizers)
+        return list(dict.fromkeys(_told(each, reading) for each, reading in read if reading.dropped))
+
+
+def _told(tokenizer: Any, reading: PromptReading) -> str:
+    dropped = reading.dropped
+    shown = repr(dropped) if len(dropped) <= SHOWN else f"{dropped[:SHOWN]!r}..."
+    return (
+        f"The prompt exceeds the {tokenizer.model_max_length} tokens that the model reads; its last "
+        f"{len(dropped)} characters are dropped: {shown}."
+    )
 
 
 def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:

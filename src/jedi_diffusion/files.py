@@ -115,6 +115,14 @@ def decode_text(data: bytes, name: str, fault: type[JeDiError] = DataError) -> s
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, which end in "\\n", "\\r\\n" or "\\r" and in nothing else.
+
+    `str.splitlines` also splits at U+2028, U+0085, form feeds and others, which pasted sentences may hold.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
     """Return a value as JSON in UTF-8. Names of files that are not UTF-8 survive as JSON's own escapes."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")

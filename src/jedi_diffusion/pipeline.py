@@ -27,9 +27,9 @@ from jedi_diffusion.conditioning import (
     Text,
     check_prompt,
     encode_text,
+    read_prompt,
     sizes_of_pictures,
     to_pixels,
-    unknown_words,
     without_overflow,
 )
 from jedi_diffusion.diffusion import (
@@ -341,7 +341,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         return request
 
     def _report_unknown_words(self, prompts: Sequence[str]) -> None:
-        words = [word for prompt in prompts for word in unknown_words(self.tokenizer, prompt)]
+        words = [word for prompt in prompts for word in read_prompt(self.tokenizer, prompt).unknown]
         if words:
             listed = ", ".join(dict.fromkeys(words))
             logger.warning("The model does not know these words and leaves them out: %s.", listed)

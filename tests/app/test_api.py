@@ -118,10 +118,11 @@ def test_an_edit_that_fails_says_where_its_finished_pictures_are(serve) -> None:
 
 
 def test_words_that_the_model_does_not_know_are_named(serve) -> None:
-    running = serve(service={"unknown_words": lambda prompts: ["zebra"]})
+    running = serve(service={"unknown_words": lambda prompts: ["zebra"], "cut_off": lambda prompts: prompts})
     with running.client() as client:
         answer = client.post("/v1/images/generations", json={"prompt": "a zebra"}).json()
     assert "zebra" in answer["warnings"][0]
+    assert answer["warnings"][1] == "a zebra"
 
 
 def events_of(response: httpx.Response) -> list[tuple[str, dict]]:

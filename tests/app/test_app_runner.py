@@ -10,12 +10,14 @@ import pytest
 import torch
 from fakes import wait
 from PIL import Image
+from small_pipelines import make_tokenizer
 
 from jedi_diffusion.app import runner as app_runner
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
 from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.conditioning import PromptReader
 from jedi_diffusion.errors import UsageError
 
 SAMPLING = Sampling(32, 32, steps=3)
@@ -175,6 +177,9 @@ def test_batches_are_used_only_where_they_are_faster() -> None:
 def test_words_are_unknown_to_closed_vocabularies_only() -> None:
     card = ModelCard("a model", "f" * 64, "DDIMScheduler", 32, 8)
     assert card.unknown_words(["a zebra"]) == []
-    closed = replace(card, words=frozenset({"a", "robot"}), most_words=4)
-    asked = ["a zebra", "a Robot zebra crossing here"]
+    assert card.cut_off(["a zebra"]) == []
+    closed = replace(card, reader=PromptReader.of(make_tokenizer(6, whole_words=["a", "robot"])))
+    asked = ["a zebra", "a Robot zebra crossing", "a a a a a robot"]
     assert closed.unknown_words(asked) == ["zebra", "crossing"]
+    (said,) = closed.cut_off(asked)
+    assert "'a robot'" in said

@@ -22,6 +22,7 @@ from jedi_diffusion.app.session import (
     guidance_of,
     keep,
     marked,
+    prompts_of,
     read_photo,
     status_of,
     write_zip,
@@ -123,6 +124,13 @@ def test_pictures_are_kept_with_their_settings_and_zipped(tmp_path) -> None:
     forget(session, 1)
     assert [path.exists() for path in paths] == [True, False, False]
     assert len(session.made) == 1 <= MAX_MADE
+
+
+def test_a_prompt_is_a_line_whatever_else_it_holds() -> None:
+    assert prompts_of("a robot\u2028on the\x85beach\r\n\n a dog \n") == [
+        "a robot\u2028on the\x85beach",
+        "a dog",
+    ]
 
 
 def test_unknown_words_are_marked_and_nothing_is_html() -> None:

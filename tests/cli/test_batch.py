@@ -172,3 +172,15 @@ def test_no_line_takes_the_place_of_the_report(name, batch, tmp_path) -> None:
     assert done.status == 1
     assert "that of the report" in done.err
     assert [row["error"] is None for row in report(tmp_path)] == [False, True]
+
+
+def test_a_line_ends_at_a_line_break_only(batch, tmp_path) -> None:
+    """JSON may hold U+2028 and U+0085 as they are; a byte-order mark before the first line is none of it."""
+    prompts = ["a\u2028robot", "a\x85dog"]
+    lines = [json.dumps(job(prompt=text, steps=1), ensure_ascii=False) for text in prompts]
+    done = batch("\ufeff" + lines[0], *lines[1:])
+    assert done.status == 0, done.err
+    settings = [
+        json.loads((tmp_path / "out" / name / "settings.json").read_text()) for name in ("00001", "00002")
+    ]
+    assert [each["options"]["prompt"] for each in settings] == [[text] for text in prompts]

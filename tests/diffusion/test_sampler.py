@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -24,6 +25,7 @@ from jedi_diffusion.diffusion.sampler import (
     SamplingPlan,
     draw_noise,
     sample,
+    seeded_generator,
     spawn_generators,
 )
 from jedi_diffusion.sets import SetBatch
@@ -298,6 +300,25 @@ def test_noise_is_drawn_picture_by_picture_in_float32():
     for generator, rows in zip(spawn_generators(3, 3), ([0], [2, 1], [4, 3]), strict=True):
         for row in rows:
             assert torch.equal(noise[row], torch.randn(4, 3, 3, generator=generator))
+
+
+def test_all_of_a_seed_counts():
+    """torch takes the low 32 bits; seeds that are less are torch's own, and give what they always gave."""
+    seeds = [4, 2**32 + 4, 2**40 + 4, 2**62, 2**62 + 2**32]
+    noise = [torch.randn(64, generator=seeded_generator(seed)) for seed in seeds]
+    assert torch.equal(noise[0], torch.randn(64, generator=torch.Generator().manual_seed(4)))
+    assert len({tuple(each.tolist()) for each in noise}) == len(seeds)
+    assert all(abs(each.mean()) < 0.5 and 0.7 < each.std() < 1.3 for each in noise)
+    assert [seeded_generator(seed).initial_seed() for seed in seeds] == seeds
+
+
+def test_a_long_seed_is_all_of_the_mersenne_twisters_state():
+    """The numbers are those of numpy's twister with the same words: torch keeps them where we put them."""
+    twister = np.random.MT19937()
+    key = np.random.SeedSequence(2**40 + 4).generate_state(624, np.uint32)
+    twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
+    ours = torch.randint(2**20, (2000,), generator=seeded_generator(2**40 + 4))
+    assert ours.tolist() == [int(each) % 2**20 for each in twister.random_raw(2000)]
 
 
 def test_cached_references_are_read_by_branch():

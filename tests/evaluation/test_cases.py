@@ -113,10 +113,10 @@ def test_own_subjects_need_one_photo_and_prompts(tmp_path: Path) -> None:
     folder = own(tmp_path / "own")
     with pytest.raises(DataError, match=r"no prompts for cat_statue: write .*prompts\.txt"):
         open_own_subjects(folder)
-    (folder / "prompts.txt").write_text("a {} in the snow\n\na red {}\n")
+    (folder / "prompts.txt").write_text("\ufeffa {} in the\u2028snow\n\na red {}\n", encoding="utf-8")
     found = open_own_subjects(folder, samples=1)
     assert [case.name for case in found.cases][:2] == ["cat_statue/photo/00_0", "cat_statue/photo/01_0"]
-    assert found.subjects[0].prompts == ("a cat statue in the snow", "a red cat statue")
+    assert found.subjects[0].prompts == ("a cat statue in the\u2028snow", "a red cat statue")
     assert found.subjects[1].noun == "mug"
     (folder / "mug2" / "subject.json").write_text('{"class": "owl cup", "kind": "odd", "prompts": ["an {}"]}')
     mug = open_own_subjects(folder).subjects[1]

@@ -35,6 +35,7 @@ from jedi_diffusion.app.session import (
     forget,
     keep,
     marked,
+    prompts_of,
     read_photo,
     status_of,
     take_over,
@@ -290,8 +291,9 @@ class Page:
         return self._crops(session)
 
     def mark(self, prompts: str, what: str) -> str:
-        unknown = self.service.unknown_words([*prompts.splitlines()[:50], what])
-        return marked(f"{what}\n{prompts}".strip(), unknown)
+        asked = [*prompts_of(prompts)[:50], what.strip()]
+        text = marked(f"{what}\n{prompts}".strip(), self.service.unknown_words(asked))
+        return text + "".join(f"<p>{html.escape(each)}</p>" for each in self.service.cut_off(asked))
 
     async def generate(
         self, request: gr.Request, session: Session, locked: bool, *values: Any

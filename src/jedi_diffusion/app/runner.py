@@ -25,8 +25,8 @@ LOOK = 0.1
 @dataclass(frozen=True)
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
-    multiples of; the words it knows, None for any, and how many of a prompt it reads; what its calls cost,
-    and the bytes of memory that are free for them where it runs."""
+    multiples of. reader: a `conditioning.PromptReader`, None for a model that reads all of every prompt.
+    costs: what its calls cost; memory: the bytes that are free for them where it runs."""
 
     name: str
     fingerprint: str
@@ -34,19 +34,17 @@ class ModelCard:
     size: int
     factor: int
     about: str = ""
-    words: frozenset[str] | None = None
-    most_words: int = 0
+    reader: Any = None
     costs: Costs | None = None
     memory: int | None = None
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
         """Words that a model with a closed vocabulary leaves out, each once."""
-        from jedi_diffusion.conditioning import words_of
+        return [] if self.reader is None else self.reader.unknown_words(prompts)
 
-        if self.words is None:
-            return []
-        words = [word for prompt in prompts for word in words_of(prompt, self.most_words)]
-        return [word for word in dict.fromkeys(words) if word not in self.words]
+    def cut_off(self, prompts: Sequence[str]) -> list[str]:
+        """A sentence for each prompt that is too long for the model."""
+        return [] if self.reader is None else self.reader.cut_off(prompts)
 
 
 class PipelineRunner:

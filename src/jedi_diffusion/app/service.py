@@ -26,12 +26,14 @@ POLL = 0.1
 
 @dataclass
 class Service:
-    """One model behind one engine. unknown_words(prompts): the words that the model leaves out. seal: what
+    """One model behind one engine. unknown_words(prompts): the words that the model leaves out;
+    cut_off(prompts): a sentence for each that is too long, which quotes what is dropped. seal: what
     signs finished pictures. replicas: the processes that hold the model, None where it is this one."""
 
     engine: Engine
     card: ModelCard
     unknown_words: Callable[[Sequence[str]], list[str]] = lambda prompts: []
+    cut_off: Callable[[Sequence[str]], list[str]] = lambda prompts: []
     seal: Seal = unsigned
     photos: PhotoReader = field(default_factory=PhotoReader)
     replicas: Replicas | None = None
@@ -68,10 +70,10 @@ class Service:
 
     def warnings(self, job: Job) -> list[str]:
         """What its client should know about a job."""
-        words = self.unknown_words([*dict.fromkeys(job.ask.prompts), *job.ask.captions])
-        return (
-            [f"The model does not know these words and leaves them out: {', '.join(words)}."] if words else []
-        )
+        prompts = [*dict.fromkeys(job.ask.prompts), *job.ask.captions]
+        words = self.unknown_words(prompts)
+        left_out = f"The model does not know these words and leaves them out: {', '.join(words)}."
+        return [*([left_out] if words else []), *self.cut_off(prompts)]
 
     async def wait(self, request: Request, job: Job) -> None:
         """Until a job is over; it is cancelled when its client hangs up."""

@@ -23,6 +23,7 @@ from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Sampling
 from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import lines_of
 from jedi_diffusion.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_range, check_text
 from jedi_diffusion.pictures import open_picture
 
@@ -153,9 +154,14 @@ def guidance_of(controls: Controls) -> tuple[Mode, float, float]:
     return ("image_first" if controls.balance > 0 else "text_first"), round(text, 2), round(photos, 2)
 
 
+def prompts_of(text: str) -> list[str]:
+    """The prompts of the page's field, one a line; empty lines are none."""
+    return [line.strip() for line in lines_of(text) if line.strip()]
+
+
 def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     """What the engine is asked. Raises UsageError in words for the page."""
-    prompts = [line.strip() for line in controls.prompts.splitlines() if line.strip()]
+    prompts = prompts_of(controls.prompts)
     if not session.photos:
         raise UsageError("Add a photo of your subject first, or pick one of the examples.")
     if not prompts:
@@ -239,7 +245,7 @@ def marked(prompts: str, unknown: Sequence[str]) -> str:
         shown = html.escape(piece)
         return f"<mark>{shown}</mark>" if piece.lower() in words else shown
 
-    lines = ["".join(map(mark, re.split(r"([^\W_]+)", line))) for line in prompts.splitlines()]
+    lines = ["".join(map(mark, re.split(r"([^\W_]+)", line))) for line in lines_of(prompts)]
     text = "\n".join(line for line in lines if "<mark>" in line)
     return f"<p>The model does not know the marked words and leaves them out:\n{text}</p>" if text else ""
 

@@ -18,7 +18,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, GenerateOptions
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
-from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.files import json_bytes, lines_of, make_folder, read_text, write_file
 from jedi_diffusion.pictures import read_parameters
 
 REPORT = "report.json"
@@ -135,12 +135,8 @@ def shared(given: BatchOptions) -> GenerateOptions:
 
 def read_lines(given: BatchOptions) -> list[Line]:
     """The lines of the file that are not empty. Raises UsageError for a file that cannot be read."""
-    try:
-        texts = Path(given.jobs).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The jobs in {given.jobs} cannot be read: {error}.") from error
     lines, names = [], set()
-    for number, text in enumerate(texts, start=1):
+    for number, text in enumerate(lines_of(read_text(given.jobs, UsageError)), start=1):
         if not text.strip():
             continue
         line = Line(number)

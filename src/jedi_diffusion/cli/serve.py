@@ -22,6 +22,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, Repeated
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
+from jedi_diffusion.files import lines_of, read_text
 from jedi_diffusion.limits import check_range
 
 if TYPE_CHECKING:
@@ -152,10 +153,7 @@ def read_tokens(path: str | None, variable: str) -> list[str]:
     """The tokens of a file and of the environment. Raises UsageError for none in a file, and short ones."""
     tokens = re.split(r"[\s,]+", variable.strip()) if variable.strip() else []
     if path is not None:
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The tokens in {path} cannot be read: {error}.") from error
+        lines = lines_of(read_text(path, UsageError))
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise UsageError(f"{path} holds no token; write one a line.")
@@ -209,6 +207,7 @@ def prepare(
         engine,
         card,
         unknown_words=card.unknown_words,
+        cut_off=card.cut_off,
         seal=seal,
         photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
         replicas=cluster,
@@ -252,8 +251,8 @@ def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
 def card_of(pipe: Any, name: str) -> ModelCard:
     from jedi_diffusion import costs
     from jedi_diffusion.app.runner import ModelCard
+    from jedi_diffusion.conditioning import PromptReader
 
-    words = pipe.tokenizer.init_kwargs.get("whole_words")
     return ModelCard(
         name=public_name(name),
         fingerprint=models.fingerprint(pipe),
@@ -261,8 +260,7 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         size=models.own_size(pipe),
         factor=pipe.vae_scale_factor,
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
-        words=None if words is None else frozenset(words),
-        most_words=pipe.tokenizer.model_max_length,
+        reader=PromptReader.of(pipe.tokenizer, pipe.tokenizer_2),
         costs=costs.measure(pipe, models.own_size(pipe)),
         memory=costs.free_memory(pipe.device),
     )

@@ -18,6 +18,7 @@ from jedi_diffusion.diffusion.sampler import (
     Step,
     draw_noise,
     sample,
+    seeded_generator,
     spawn_generators,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "plan_guidance",
     "renoise",
     "sample",
+    "seeded_generator",
     "spawn_generators",
     "staged_guidance",
 ]

@@ -23,6 +23,10 @@ from jedi_diffusion.sets import SetBatch
 
 NullSet = Literal["joint", "single"]
 
+_MT19937_WORDS = 624
+_MT19937_STATE = slice(24, 24 + 8 * _MT19937_WORDS)
+"""Where the bytes of `torch.Generator.get_state` hold the Mersenne twister's words, 8 bytes each."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -142,6 +146,21 @@ def draw_noise(
     if latents is not None:
         noise[~batch.is_reference] = latents.to(noise)
     return noise
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """A CPU generator for one picture whose state depends on all of `seed`, 0 to 2^64 - 1.
+
+    torch itself uses the low 32 bits of a seed, so that seeds 2^32 apart would repeat each other. Below 2^32
+    the generator is torch's own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if seed >= 2**32:
+        words = np.random.SeedSequence(seed).generate_state(_MT19937_WORDS, np.uint32)
+        state = generator.get_state()
+        state[_MT19937_STATE] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
+        generator.set_state(state)
+    return generator
 
 
 def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") -> list[torch.Generator]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jedi_diffusion.data.folders import words_of
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.evaluation.cases import EvaluationSet, Inputs, Photo, Subject, choose_inputs, photos_in
-from jedi_diffusion.files import folders_in, is_utf8, plain_name, read_text
+from jedi_diffusion.files import folders_in, is_utf8, lines_of, plain_name, read_text
 
 PROMPTS = "prompts.txt"
 RECORD = "subject.json"
@@ -138,8 +138,4 @@ def read_record(path: Path) -> SubjectRecord:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in lines_of(read_text(path)) if line.strip()]

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Blip2Config, CLIPTextConfig, CLIPTokenizer
 
+from jedi_diffusion.diffusion import seeded_generator
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.loading import checked_folder, load_errors
 from jedi_diffusion.methods.naming import noun_of, rename
@@ -65,7 +66,7 @@ class BlipDiffusion:
             reference_image=list(references),
             source_subject_category=[noun] * len(prompts),
             target_subject_category=[noun_of(rename(text, noun, noun)) for text in prompts],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=[seeded_generator(seed) for seed in seeds],
             output_type="pt",  # its own way to pictures fails for bfloat16
             **self.settings,
         )

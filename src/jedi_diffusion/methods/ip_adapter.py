@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
+from jedi_diffusion.diffusion import seeded_generator
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import checked_folder, load_errors
 from jedi_diffusion.model.checkpoint import check_weights_file
@@ -42,7 +43,7 @@ class IPAdapter:
         out: Any = self.pipeline(
             prompt=list(prompts),
             ip_adapter_image=[list(references)],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=[seeded_generator(seed) for seed in seeds],
             **self.settings,
         )
         images: list[Image.Image] = out.images

@@ -27,13 +27,13 @@ class Joint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        import torch
+        from jedi_diffusion.diffusion import seeded_generator
 
         out: Any = self.pipeline(
             prompt=list(prompts),
             references=list(references),
             reference_prompts=list(reference_prompts),
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=[seeded_generator(seed) for seed in seeds],
             **self.settings,
         )
         return out.images

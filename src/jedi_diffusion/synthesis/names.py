@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.files import lines_of, read_text
 
 MAX_LETTERS = 80
 """Longest name that is accepted."""
@@ -32,7 +33,7 @@ class ObjectName:
 def object_names() -> tuple[ObjectName, ...]:
     """The shipped list: common physical objects and animals, by category and then by name."""
     text = files(__package__).joinpath("object_names.tsv").read_text(encoding="utf-8")
-    return tuple(ObjectName(*line.split("\t")) for line in text.splitlines())
+    return tuple(ObjectName(*line.split("\t")) for line in lines_of(text))
 
 
 def read_object_names(path: str | Path) -> tuple[ObjectName, ...]:
@@ -41,13 +42,7 @@ def read_object_names(path: str | Path) -> tuple[ObjectName, ...]:
     Without a category a name has the shipped list's, or `OTHER`. Raises UsageError naming file, line and
     fault.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"The list of objects {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"The list of objects {path} is not UTF-8 text: save it as UTF-8.") from error
-    names = tuple(_numbered(path, text.removeprefix("\ufeff").splitlines()))
+    names = tuple(_numbered(path, lines_of(read_text(path, UsageError))))
     if not names:
         raise UsageError(f"The list of objects {path} holds no name: write one a line.")
     return names

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from jedi_diffusion.diffusion import seeded_generator
 from jedi_diffusion.synthesis.adapters.checkpoints import explained, fingerprint, open_pipeline
 from jedi_diffusion.synthesis.adapters.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.synthesis.adapters.settings import (
@@ -98,7 +99,7 @@ class PipelineModel:
             with memory_errors(self.name, self.device, self.batch_size), torch.inference_mode():
                 pictures = self.pipeline(
                     prompt=[prompts[place] for place in places],
-                    generator=[torch.Generator().manual_seed(seeds[place]) for place in places],
+                    generator=[seeded_generator(seeds[place]) for place in places],
                     num_inference_steps=self._steps,
                     **own,
                 ).images
