@@ -302,7 +302,7 @@ def test_a_patch_autoencoder_takes_the_autoencoders_place(tmp_path, photos):
     assert again("a dog", photos[:1], num_inference_steps=1).images[0].size == (64, 64)
 
 
-def test_an_inpainting_model_keeps_its_nine_channels(tmp_path):
+def test_an_inpainting_model_keeps_its_nine_channels_and_what_they_show(tmp_path, photos):
     parts = sd_parts(in_channels=9)
     base = StableDiffusionPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -310,6 +310,15 @@ def test_an_inpainting_model_keeps_its_nine_channels(tmp_path):
     base.save_pretrained(tmp_path)
     pipe = JeDiPipeline.from_single_image_model(tmp_path)
     assert torch.equal(pipe.unet.conv_in.weight, parts["unet"].conv_in.weight)
+    pipe.set_progress_bar_config(disable=True)
+    batch = latents_of_first_step(pipe, photos, lambda noisy: noisy * 0)
+    with torch.no_grad():
+        grey = pipe.encode_pictures(torch.zeros(1, 3, 64, 64))
+    assert grey.abs().max() > 0.01
+    torch.testing.assert_close(batch.reference_latents[2:], grey)
+    torch.testing.assert_close(batch.reference_latents[:2], batch.latents[:2])
+    with pytest.raises(UsageError, match="targets_show"):
+        JeDiPipeline(**dict(pipe.components), targets_show="white")
 
 
 def test_a_single_image_model_is_refused_with_the_way_to_convert_it():

@@ -5,7 +5,11 @@ paper's sampling written out by hand where references are there.
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from PIL import Image
 from small_pipelines import sd_parts, sdxl_parts
 
@@ -55,6 +59,26 @@ def test_without_references_every_scheduler_gives_the_stock_pictures(base_and_jo
             pipe.scheduler = own
     theirs, ours = made
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_an_inpainting_checkpoint_sees_what_it_was_trained_with(tmp_path):
+    """Without references the joint model is the inpainting pipeline with everything to be filled."""
+    parts, stock = sd_parts(in_channels=9), {"safety_checker": None, "feature_extractor": None}
+    with torch.no_grad():  # the stock pipeline samples the encoding of grey; here it has no spread
+        parts["vae"].quant_conv.weight[4:] = 0
+        parts["vae"].quant_conv.bias[4:] = -30
+    base = StableDiffusionInpaintPipeline(**parts, **stock, requires_safety_checker=False)
+    base.save_pretrained(tmp_path / "base")
+    base.set_progress_bar_config(disable=True)
+    JeDiPipeline.from_single_image_model(tmp_path / "base").save_pretrained(tmp_path / "joint")
+    joint = JeDiPipeline.from_pretrained(tmp_path / "joint")
+    joint.set_progress_bar_config(disable=True)
+    assert joint.config.targets_show == "grey"
+    settings = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "output_type": "latent"}
+    settings["latents"] = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    everything = {"image": torch.rand(1, 3, 64, 64), "mask_image": torch.ones(1, 1, 64, 64), "strength": 1.0}
+    theirs = base(PROMPT, **everything, height=64, width=64, **settings).images
+    torch.testing.assert_close(joint(PROMPT, **settings).images, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
     temperature: what a call takes that names none; 1 for a model that has learned its world.
+    targets_show: what targets have in the channels where references show their latents: "zeros", the paper's,
+    or "grey", the encoding of a grey picture, which inpainting checkpoints were trained with.
     Raises ModelError for a UNet that is not joint.
     """
 
@@ -126,6 +128,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         coupling: str = "joint",
         distance_slope: float | None = None,
         temperature: float = 1.0,
+        targets_show: str = "zeros",
     ) -> None:
         super().__init__()
         config: Any = unet.config
@@ -146,11 +149,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             tokenizer_2=tokenizer_2,
         )
         check_choice("coupling", coupling, COUPLINGS)
+        check_choice("targets_show", targets_show, ("zeros", "grey"))
         self.register_to_config(
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
             distance_slope=coupled_slope(unet),
             temperature=checked_temperature(temperature),
+            targets_show=targets_show,
         )
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -180,14 +185,17 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """An untrained joint model from any SD-family model (SD 1.x, 2.x, SDXL; plain or inpainting).
 
         Training starts here. Sampled as it is, with coupling "joint", it is the training-free variant:
-        coupled attention and replacement. Safety checker and feature extractor are left out. kwargs and
+        coupled attention and replacement. Safety checker and feature extractor are left out. Targets show
+        what the base was trained with: the encoding of grey for an inpainting one, else zeros. kwargs and
         errors as for `from_pretrained`.
         """
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
             ours = {name: settings[name] for name in UNET_SETTINGS if name in settings}
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **ours)
-            return super().from_pretrained(folder, unet=make_joint(unet), **settings)
+            is_inpainting = unet.config["in_channels"] > unet.config["out_channels"]
+            shown = {"targets_show": "grey" if is_inpainting else "zeros"}
+            return super().from_pretrained(folder, unet=make_joint(unet), **{**shown, **settings})
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
@@ -393,11 +401,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         empty = torch.zeros(targets, *self._latent_shape(*request.size), device=device)
         mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
         sizes = sizes_of_pictures(len(rows), *request.size).to(device) if text.pooled is not None else None
+        blank = self.blank_latents(*request.size)
         return SetBatch(
             latents=torch.cat([given, empty])[rows],
             mask=mask.view(-1, 1, 1, 1),
             set_sizes=tuple(len(references) + len(group) for group in groups),
             time_ids=sizes,
+            blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
             **_named(text.select(rows)),
         )
 
@@ -437,6 +447,14 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         with without_overflow(self.vae):
             latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
         return (latents - self._shift) * self.vae.config.scaling_factor
+
+    def blank_latents(self, height: int, width: int) -> Tensor | None:
+        """What targets of this size in pixels show in place of reference latents, (1, C, H, W) float32 on the
+        pipeline's device; None for zeros (`SetBatch.blank`)."""
+        config: Any = self.config
+        if config.targets_show == "zeros":
+            return None
+        return self.encode_pictures(torch.zeros(1, 3, height, width))
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""

@@ -64,6 +64,7 @@ class SetBatch:
     set_sizes: N of every set, in order; they sum to I.
     pooled_text (I, P) and time_ids (I, 6): SDXL's added conditions, None for other models.
     weight (I, 1, H, W): weights of the loss per latent, None for 1 everywhere.
+    blank (I, C, H, W): what targets show where references show their latents, None for zeros.
     """
 
     latents: torch.Tensor
@@ -73,6 +74,7 @@ class SetBatch:
     pooled_text: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+    blank: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         pictures = self.latents.shape[0]
@@ -92,8 +94,9 @@ class SetBatch:
 
     @property
     def reference_latents(self) -> torch.Tensor:
-        """x0 * (1 - M): the references' latents, zero for targets (supplement, section 6)."""
-        return self.latents * (1 - self.mask)
+        """x0 * (1 - M): the references' latents, zero (or `blank`) for targets (supplement, section 6)."""
+        shown = self.latents * (1 - self.mask)
+        return shown if self.blank is None else shown + self.blank * self.mask
 
     @property
     def is_reference(self) -> torch.Tensor:

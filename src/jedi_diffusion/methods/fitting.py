@@ -68,6 +68,7 @@ def fit(
     if not settings.steps:
         return []
     random = torch.Generator().manual_seed(settings.seed)
+    blank = _blank(pipeline, references.latents)
     loss, denoiser = loss_of(pipeline.scheduler), JointDenoiser(pipeline.unet)
     parts = [references] if prior is None else [references, prior]
     losses = []
@@ -78,7 +79,7 @@ def fit(
         for step in range(settings.steps):
             drawn = [part.draw(settings.batch, random) for part in parts]
             latents = torch.cat([pictures for pictures, _ in drawn])
-            batch = sets_of_one(pipeline, latents, [text for _, texts in drawn for text in texts])
+            batch = sets_of_one(pipeline, latents, [text for _, texts in drawn for text in texts], blank)
             errors = loss.errors(denoiser, batch, loss.draw(batch, random))
             value = prior_preservation(errors, settings.batch, settings.prior_weight)
             if not bool(torch.isfinite(value)):
@@ -108,8 +109,20 @@ def loss_of(scheduler: Any) -> JointLoss:
     return JointLoss.from_scheduler(scheduler, min_snr=SAMPLE_MIN_SNR if capped else None)
 
 
-def sets_of_one(pipeline: Any, latents: Tensor, captions: Sequence[str]) -> SetBatch:
-    """Pictures as targets without references: what a single-image model is, and joint ones are too."""
+@torch.no_grad()
+def _blank(pipeline: Any, latents: Tensor) -> Tensor | None:
+    factor = pipeline.vae_scale_factor
+    blank: Tensor | None = pipeline.blank_latents(latents.shape[2] * factor, latents.shape[3] * factor)
+    return blank
+
+
+def sets_of_one(
+    pipeline: Any, latents: Tensor, captions: Sequence[str], blank: Tensor | None = None
+) -> SetBatch:
+    """Pictures as targets without references: what a single-image model is, and joint ones are too.
+
+    blank: `JeDiPipeline.blank_latents` of their size.
+    """
     text = pipeline.encode_captions(captions)
     factor = pipeline.vae_scale_factor
     height, width = latents.shape[2] * factor, latents.shape[3] * factor
@@ -121,6 +134,7 @@ def sets_of_one(pipeline: Any, latents: Tensor, captions: Sequence[str]) -> SetB
         set_sizes=(1,) * len(latents),
         pooled_text=text.pooled,
         time_ids=None if text.pooled is None else sizes,
+        blank=None if blank is None else blank.expand_as(latents),
     )
 
 

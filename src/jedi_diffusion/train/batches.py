@@ -104,6 +104,7 @@ class Encoder:
 
     def __init__(self, pipeline: JeDiPipeline, loss: JointLoss) -> None:
         self.pipeline, self.loss = pipeline, loss
+        self._blanks: dict[tuple[int, int], Tensor | None] = {}
 
     @torch.no_grad()
     def __call__(
@@ -123,6 +124,7 @@ class Encoder:
             set_sizes=tuple(map(len, sets)),
             pooled_text=text.pooled,
             time_ids=None if text.pooled is None else self._sizes(latents),
+            blank=self._blank(latents),
         )
         return MicroBatch(batch, self._noise(batch, sets, coupling), coupling, tuple(sets))
 
@@ -149,6 +151,15 @@ class Encoder:
         if given.pooled is not None and given.null_pooled is not None:
             pooled = torch.where(silent[:, None], given.null_pooled, given.pooled).to(device, dtype)
         return given.latents.to(device, torch.float32), Text(text, pooled)
+
+    def _blank(self, latents: Tensor) -> Tensor | None:
+        """What targets show in place of reference latents (`SetBatch.blank`); the same at every step."""
+        factor = self.pipeline.vae_scale_factor
+        size = latents.shape[2] * factor, latents.shape[3] * factor
+        if size not in self._blanks:
+            self._blanks[size] = self.pipeline.blank_latents(*size)
+        blank = self._blanks[size]
+        return None if blank is None else blank.to(latents).expand_as(latents)
 
     def _noise(self, batch: SetBatch, sets: Sequence[SetPlan], coupling: Coupling) -> NoiseDraw:
         draws, first = [], 0
