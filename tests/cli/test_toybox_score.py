@@ -20,6 +20,7 @@ def encoders(tmp_path: Path) -> Path:
 def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp_path) -> None:
     words = ["--model", joint_model, "--pairs", 3, "--references", 2, "--steps", 2, "--device", "cpu"]
     words += ["--coupling", "cached", "--null-set", "single", "--guidance", 2, "--encoders", encoders]
+    words += ["--seeds", 3, "--over-references"]
     files = ["--out", tmp_path / "new" / "scores.json", "--sheet", tmp_path / "new" / "sheet.png"]
     done = jedi("toybox", "score", *words, *files)
     assert done.status == 0, done.err
@@ -27,6 +28,7 @@ def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp
         "identity",
         "prompt",
         "copy",
+        "diversity",
         "true render",
         "another subject",
         "copy of the reference",
@@ -35,7 +37,12 @@ def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp
         assert name in done.out
     record = json.loads((tmp_path / "new" / "scores.json").read_text())
     assert f"PSNR on the 3 true renders: mean {record['psnr_mean']:.2f} dB" in done.out
-    for name in ("identity", "prompt", "copy"):
+    assert record["baselines"]["true render"]["diversity"]["mean"] == pytest.approx(1)
+    over = record["over_references"]
+    assert list(over) == ["1", "2 of 2 views", "3 of 3 views", "2 of one view", "3 of one view"]
+    assert all(name in done.out for name in over)
+    assert all(over["2 of 2 views"][name] == record[name] for name in ("identity", "prompt", "copy"))
+    for name in ("identity", "prompt", "copy", "diversity"):
         assert record[name].keys() == {"mean", "low", "high"}
         assert record[name]["low"] <= record[name]["high"]
     assert record["baselines"]["copy of the reference"]["copy"]["mean"] == 1

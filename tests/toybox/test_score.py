@@ -1,6 +1,6 @@
 """The scale of the scores on answers that are known, their intervals, and the pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.estimates import bootstrap_means, normalised, share
+from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.toybox import world
 from jedi_diffusion.toybox.encoders import FIELDS, Encoders, Reading, ScorerNetwork
 from jedi_diffusion.toybox.score import (
     COPY_SIDE,
     MAX_REFERENCES,
+    NEXT_SEED,
     Benchmark,
     draw_pair,
     picture_distance,
@@ -71,6 +73,9 @@ def test_known_answers_get_their_scores(benchmark: Benchmark) -> None:
     assert scores["true render"].identity.mean == pytest.approx(1, abs=1e-6)
     assert scores["true render"].prompt.mean == pytest.approx(1, abs=1e-6)
     assert scores["true render"].copy.mean == 0
+    assert scores["true render"].diversity == pytest.approx((1, 1, 1))
+    assert scores["copy of the reference"].diversity == (0, 0, 0)
+    assert scores["true render as a blob"].diversity is None
     other = scores["another subject"]
     assert other.identity.low <= 0 <= other.identity.high
     assert other.prompt.mean == pytest.approx(1, abs=1e-6)
@@ -104,6 +109,56 @@ def test_a_personalizer_gets_references_names_prompts_and_a_seed_each(benchmark:
     assert benchmark.score(outputs).copy.mean == 1
     pair = benchmark.pairs[3]
     assert seen[3] == (2, pair.truth.subject.phrase, pair.truth.caption, 10)
+
+
+def constant(benchmark: Benchmark, answers: Callable[[int, int, int], Tensor]) -> Personalizer:
+    """Answers with a picture by pair, seed and number of references."""
+    numbers = {pair.prompt + str(pair.truth.subject.seed): n for n, pair in enumerate(benchmark.pairs)}
+    calls = iter(range(10**6))
+
+    def personalizer(
+        references: Sequence[Image.Image], names: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        return [to_picture(answers(next(calls) % len(numbers), seeds[0], len(references)))]
+
+    return personalizer
+
+
+def test_diversity_is_the_distance_between_seeds_in_that_of_true_pictures(benchmark: Benchmark) -> None:
+    """Seeds that give the truth and a true picture beside it in turn: 2 of 3 pairs of pictures differ."""
+    either = torch.stack([benchmark.truth, benchmark.again])
+    alternating = constant(benchmark, lambda pair, seed, _: either[seed // NEXT_SEED % 2, pair])
+    first, more = benchmark.run(alternating), benchmark.run_again(alternating, seeds=3)
+    assert more.shape == (PAIRS, 2, 3, SIZE, SIZE)
+    assert benchmark.score(first, more).diversity == pytest.approx((2 / 3,) * 3, abs=0.01)
+    assert benchmark.score(first, more[:, 1:]).diversity == (0, 0, 0)
+    assert benchmark.score(first).diversity is None
+
+
+def test_identity_over_references_shows_what_more_of_them_cost(benchmark: Benchmark) -> None:
+    """A personalizer that is right with one reference, and blends another subject in with two views."""
+    seen = []
+
+    def answer(pair: int, seed: int, references: int) -> Tensor:
+        seen.append((seed, references))
+        return benchmark.again[pair] if references == 1 else benchmark.another[pair]
+
+    rows = benchmark.over_references(constant(benchmark, answer), *[benchmark.references] * 2, seed=5)
+    assert list(rows) == ["1", "2 of 2 views", "2 of one view"]
+    assert rows["1"].scores.identity.mean == pytest.approx(1, abs=1e-6)
+    assert rows["1"].gain == (0, 0, 0)
+    worse = rows["2 of 2 views"]
+    assert worse.gain.mean == pytest.approx(worse.scores.identity.mean - 1, abs=1e-6)
+    assert worse.gain.high < -0.5
+    assert seen[::PAIRS] == [(5, 1), (5, 2), (5, 2)]
+
+
+def test_references_of_one_view_share_their_camera_and_nothing_else() -> None:
+    apart, alike = draw_pair(3, 3), draw_pair(3, 3, alike=True)
+    cameras = [{str(spec.camera) for spec in pair.references} for pair in (apart, alike)]
+    assert [len(each) for each in cameras] == [3, 1]
+    assert [spec.scene for spec in alike.references] == [spec.scene for spec in apart.references]
+    assert alike._replace(references=[]) == apart._replace(references=[])
 
 
 def test_scoring_refuses_another_number_of_pictures(benchmark: Benchmark) -> None:

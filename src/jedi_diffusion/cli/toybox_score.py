@@ -17,9 +17,13 @@ from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.pictures import save_png
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from jedi_diffusion.toybox.score import Benchmark, Scores
+    from torch import Tensor
+
+    from jedi_diffusion.estimates import Estimate
+    from jedi_diffusion.toybox.score import Benchmark, OverReferences, Scores
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,19 @@ class ScoreOptions:
 
     identity: 0 another subject of the same class, 1 another true picture of the subject. prompt: 0 a wrong
     scene, 1 a true render of the prompt. copy: the share of pictures nearer to a reference than true
-    pictures in another scene ever are. Answers that are known (a true render, another subject, a copy) are
-    scored beside it. Last, how well the model's autoencoder gives back the true renders.
+    pictures in another scene ever are. diversity: how much pictures with other seeds differ, 0 not at all,
+    1 as two true pictures. Answers that are known (a true render, another subject, a copy) are scored
+    beside it. Last, how well the model's autoencoder gives back the true renders.
     """
 
     model: str = "toybox"
     """"toybox" (bundled), or the folder of another model trained on the toybox."""
     references: Literal[1, 2, 3] = 1
     """Reference pictures of each subject; the first is the same for all three."""
+    over_references: bool = False
+    """Also score 1, 2 and 3 references of different views, and 2 and 3 of one view, on the same pairs."""
+    seeds: int = 2
+    """Pictures of each pair, for diversity; the other scores are those of the first."""
     pairs: int = 200
     """Subjects, each with one prompt."""
     classes: Literal["known", "held_out"] = "known"
@@ -88,14 +97,24 @@ def run(arguments: list[str]) -> None:
     size = given.size or models.own_size(pipe)
     pairs = [draw_pair(number, given.references, given.seed, given.classes) for number in range(given.pairs)]
     benchmark = Benchmark.render(pairs, encoders, size, str(device))
-    outputs = benchmark.run(Joint(pipe, call_settings(given, size)), given.seed)
-    scores, baselines = benchmark.score(outputs), benchmark.baselines()
+    personalizer = Joint(pipe, call_settings(given, size))
+    outputs = benchmark.run(personalizer, given.seed)
+    others = benchmark.run_again(personalizer, given.seeds, given.seed) if given.seeds > 1 else None
+    scores, baselines = benchmark.score(outputs, others), benchmark.baselines()
     print(table({given.model: scores, **baselines}))
     print(f"A copy is a picture within {benchmark.copy_threshold:.4f} of a reference.")
     quality = reconstruct(pipe.vae, [to_picture(truth) for truth in benchmark.truth])[1]
     print(f"The autoencoder's PSNR on the {len(pairs)} true renders: {describe_psnr(quality)}")
+    over = {}
+    if given.over_references:
+        apart, alike = (rendered_references(given, size, str(device), alike) for alike in (False, True))
+        over = benchmark.over_references(personalizer, apart, alike, given.seed)
+        print(table_over_references(over))
     if out:
         record = describe(given, benchmark, scores, baselines)
+        record["over_references"] = {
+            name: row.scores.record() | {"gain": row.gain.record()} for name, row in over.items()
+        }
         record["psnr_mean"] = round(float(quality.mean()), 3)
         record["fingerprint"] = models.fingerprint(pipe)
         write_file(out, json.dumps(record, indent=2).encode())
@@ -105,10 +124,23 @@ def run(arguments: list[str]) -> None:
         print(f"Sheet:  {sheet}")
 
 
+def rendered_references(given: ScoreOptions, size: int, device: str, alike: bool) -> Tensor:
+    """As many references of each pair as there can be, (P, R, 3, H, H), of different views or of one."""
+    from jedi_diffusion.toybox.bulk import render_many
+    from jedi_diffusion.toybox.score import MAX_REFERENCES, draw_pair
+
+    count = range(given.pairs)
+    pairs = [draw_pair(number, MAX_REFERENCES, given.seed, given.classes, alike) for number in count]
+    specs = [spec for pair in pairs for spec in pair.references]
+    drawn = render_many(specs, size, device, "references").pictures
+    return drawn.unflatten(0, (len(pairs), MAX_REFERENCES))
+
+
 def check(given: ScoreOptions) -> None:
     """Raises UsageError for numbers out of range."""
     limits = {
         "pairs": (2, 100_000),
+        "seeds": (1, 100),
         "steps": (1, 1000),
         "guidance": (0.0, 100.0),
         "image_guidance": (0.0, 100.0),
@@ -157,15 +189,31 @@ def describe(
 
 
 def table(rows: dict[str, Scores]) -> str:
-    width = max(map(len, rows)) + 2
-    lines = [f"{'':<{width}}" + "".join(f"{name:<28}" for name in ("identity", "prompt", "copy"))]
-    for name, scores in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{each!s:<28}" for each in scores))
+    """Names on the left, a column for each score."""
+    head = ("identity", "prompt", "copy", "diversity")
+    return _columns("", head, {name: [*scores] for name, scores in rows.items()})
+
+
+def table_over_references(rows: dict[str, OverReferences]) -> str:
+    head = ("identity", "more than with 1", "prompt", "copy")
+    cells = {
+        name: [row.scores.identity, row.gain, row.scores.prompt, row.scores.copy]
+        for name, row in rows.items()
+    }
+    return _columns("references", head, cells)
+
+
+def _columns(corner: str, head: Sequence[str], rows: Mapping[str, Sequence[Estimate | None]]) -> str:
+    width = max(map(len, [corner, *rows])) + 2
+    lines = [f"{corner:<{width}}" + "".join(f"{name:<28}" for name in head)]
+    for name, cells in rows.items():
+        shown = ("-" if each is None else str(each) for each in cells)
+        lines.append(f"{name:<{width}}" + "".join(f"{each:<28}" for each in shown))
     return "\n".join(line.rstrip() for line in lines)
 
 
 def title(given: ScoreOptions, scores: Scores) -> str:
-    figures = ", ".join(f"{name} {value}" for name, value in scores._asdict().items())
+    figures = ", ".join(f"{name} {value}" for name, value in scores._asdict().items() if value is not None)
     return f"{given.pairs} unseen subjects, {given.references} reference(s): {figures}"
 
 

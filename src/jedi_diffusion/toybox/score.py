@@ -1,4 +1,4 @@
-"""Scores of a personalizer on toybox subjects that nobody has seen: identity, prompt, copy.
+"""Scores of a personalizer on toybox subjects that nobody has seen: identity, prompt, copy, diversity.
 
 Each pair is a held-out subject of its own and a prompt. A personalizer gets references (plain pictures in
 other scenes) and the prompt. True renders give the scale:
@@ -7,14 +7,17 @@ other scenes) and the prompt. True renders give the scale:
   of the subject for the prompt;
 - prompt: 0 is the subject in a wrong scene, without the style and attribute asked for; 1 is a true render
   of the prompt;
-- copy: the share of outputs nearer to a reference than true pictures in another scene ever are.
+- copy: the share of outputs nearer to a reference than true pictures in another scene ever are;
+- diversity: how much pictures of one pair differ that have other seeds; 0 not at all, 1 as two true pictures
+  of the subject for the prompt.
 
-Letters: P pairs; R references; G gallery pictures; H pixels of a side; I pictures.
+Letters: P pairs; R references; G gallery pictures; S seeds; H pixels of a side; I pictures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,6 +41,7 @@ from jedi_diffusion.toybox.encoders import Encoders, prepare, prompt_agreement
 GALLERY = 3
 MAX_REFERENCES = 3
 BLOB = 4.0  # pixels of blur at the encoders' size
+NEXT_SEED = 2**20  # from one picture of a pair to its next; pairs count below it
 
 Array = NDArray[np.float64]
 
@@ -61,9 +65,16 @@ class Pair(NamedTuple):
 
 
 def draw_pair(
-    number: int, references: int, seed: int = 0, classes: Literal["known", "held_out"] = "known"
+    number: int,
+    references: int,
+    seed: int = 0,
+    classes: Literal["known", "held_out"] = "known",
+    alike: bool = False,
 ) -> Pair:
-    """Pair `number`: the same for every personalizer; the first reference is the same for 1 and for 3."""
+    """Pair `number`: the same for every personalizer; the first reference is the same for 1 and for 3.
+
+    alike: all references are seen by one camera, in scenes of their own, instead of each by its own.
+    """
     if not 1 <= references <= MAX_REFERENCES:
         raise UsageError(f"Pairs have 1 to {MAX_REFERENCES} references, not {references}.")
     split: world.Split = "held_out" if classes == "known" else "held_out_classes"
@@ -79,7 +90,7 @@ def draw_pair(
         for n, scene in enumerate(scenes[1:])
     ]
     return Pair(
-        references=plain[1 : 1 + references],
+        references=[replace(each, view=0 if alike else None) for each in plain[1 : 1 + references]],
         gallery=plain[1 + MAX_REFERENCES : 1 + MAX_REFERENCES + GALLERY],
         truth=truth,
         again=world.sample_picture(subject, 1, *asked),
@@ -90,12 +101,22 @@ def draw_pair(
 
 
 class Scores(NamedTuple):
+    """diversity: None where there is one picture a pair."""
+
     identity: Estimate
     prompt: Estimate
     copy: Estimate
+    diversity: Estimate | None = None
 
     def record(self) -> dict[str, dict[str, float]]:
-        return {name: value.record() for name, value in self._asdict().items()}
+        return {name: value.record() for name, value in self._asdict().items() if value is not None}
+
+
+class OverReferences(NamedTuple):
+    """Scores with some references, and how much identity they gain over one reference, pair by pair."""
+
+    scores: Scores
+    gain: Estimate
 
 
 @dataclass(frozen=True)
@@ -145,8 +166,13 @@ class Benchmark:
             made.append(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
         return torch.stack(made)
 
-    def score(self, outputs: Tensor) -> Scores:
-        """outputs: (P, 3, H', W') uint8, one a pair in order."""
+    def run_again(self, personalizer: Personalizer, seeds: int, seed: int = 0) -> Tensor:
+        """The pictures of `run` but for the seed, (P, S - 1, 3, H', W') uint8, of S seeds in all."""
+        made = [self.run(personalizer, seed + NEXT_SEED * number) for number in range(1, seeds)]
+        return torch.stack(made, dim=1)
+
+    def score(self, outputs: Tensor, others: Tensor | None = None) -> Scores:
+        """outputs: (P, 3, H', W') uint8, one a pair in order; others: of `run_again`, for diversity."""
         if len(outputs) != len(self.pairs):
             raise UsageError(f"{len(outputs)} pictures cannot be scored for {len(self.pairs)} pairs.")
         reading = self.encoders.read(outputs)
@@ -155,17 +181,53 @@ class Benchmark:
         floor, ceiling = self._prompt_scale
         prompt = normalised(self._agreement(reading.fields), floor, ceiling)
         copied = self.distance_to_references(outputs) < self.copy_threshold
-        return Scores(identity, prompt, share(copied))
+        diversity = None
+        if others is not None and others.shape[1]:
+            diversity = self.diversity([outputs, *others.unbind(1)])
+        return Scores(identity, prompt, share(copied), diversity)
+
+    def diversity(self, pictures: Sequence[Tensor]) -> Estimate:
+        """Of S pictures for each pair, each (P, 3, H', W') uint8: their mean distance, in that of two true
+        pictures.
+        """
+        values = torch.stack([picture_distance(*both) for both in combinations(pictures, 2)]).mean(0)
+        ceiling = picture_distance(self.again, self.truth).double().numpy()
+        return normalised(values.double().numpy(), np.zeros(len(self.pairs)), ceiling)
+
+    def over_references(
+        self, personalizer: Personalizer, apart: Tensor, alike: Tensor, seed: int = 0
+    ) -> dict[str, OverReferences]:
+        """The personalizer with 1 to R references of different views, `apart` (P, R, 3, H, H), then with 2 to
+        R of one view, `alike`. Subjects, prompts, seeds and truths are the same in every row.
+        """
+        count = apart.shape[1]
+        given = {f"{n} of {n} views" if n > 1 else "1": apart[:, :n] for n in range(1, count + 1)}
+        given |= {f"{n} of one view": alike[:, :n] for n in range(2, count + 1)}
+        rows: dict[str, OverReferences] = {}
+        floor, ceiling = self._identity_scale
+        single = None
+        for name, references in given.items():
+            benchmark = replace(self, references=references)
+            outputs = benchmark.run(personalizer, seed)
+            likeness = self._likeness(self.encoders.read(outputs).identity)
+            single = likeness if single is None else single
+            gain = normalised(likeness - single, np.zeros(len(single)), ceiling - floor)
+            rows[name] = OverReferences(benchmark.score(outputs), gain)
+        return rows
 
     def baselines(self) -> dict[str, Scores]:
         """Scores of answers that are known: they show that the scale is right."""
+        first = self.references[:, 0]
         answers = {
-            "true render": self.again,
-            "another subject": self.another,
-            "copy of the reference": self.references[:, 0],
-            "true render as a blob": self._blobs(),
+            "true render": (self.again, self.truth),
+            "another subject": (self.another, self.other),
+            "copy of the reference": (first, first),
+            "true render as a blob": (self._blobs(), None),
         }
-        return {name: self.score(pictures) for name, pictures in answers.items()}
+        return {
+            name: self.score(pictures, None if others is None else others[:, None])
+            for name, (pictures, others) in answers.items()
+        }
 
     def _blobs(self) -> Tensor:
         """The right colours in the right places, and no shape."""
