@@ -126,3 +126,7 @@ def _memory_said(call: Call) -> Iterator[None]:
 def pictures_said(count: int, how: Sampling) -> str:
     """A call in words: "2 pictures of 512x512 pixels"."""
     return f"{count} picture{'s' * (count > 1)} of {how.width}x{how.height} pixels"
+
+
+def references_said(count: int) -> str:
+    return f"{count} reference{'s' * (count != 1)}"

@@ -386,7 +386,7 @@ def test_a_size_that_memory_does_not_hold_is_a_sentence_before_the_work(
     monkeypatch.setattr(costs, "free_memory", lambda device: 50 * 2**20)
     done = generate("--size", 512)
     assert done.status == 2
-    assert "1 picture of 512x512 pixels at once with 1 references would take about" in done.err
+    assert "1 picture of 512x512 pixels at once with 1 reference would take about" in done.err
     assert "smaller size" in done.err
     assert not list((tmp_path / "out").glob("*.json"))
     monkeypatch.setattr(costs, "measure", lambda *_: pytest.fail("a small picture needs no measuring"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jedi_diffusion.calls import Sampling, pictures_said
+from jedi_diffusion.calls import Sampling, pictures_said, references_said
 from jedi_diffusion.costs import Costs
 from jedi_diffusion.errors import UsageError
 
@@ -53,7 +53,7 @@ class Budget:
         need = self.costs.bytes(self.costs.work(sampling, 1, references))
         if self.memory is not None and need > self.memory:
             raise TooMuchError(
-                f"{pictures_said(1, sampling)} with {references} references needs about "
+                f"{pictures_said(1, sampling)} with {references_said(references)} needs about "
                 f"{need / 2**30:.1f} GB of memory; this server gives {self.memory / 2**30:.1f} GB to a call. "
                 "Take a smaller size or fewer references."
             )

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__
-from jedi_diffusion.calls import LESS_MEMORY, Call, Sampling, pictures_said, run_call
+from jedi_diffusion.calls import LESS_MEMORY, Call, Sampling, pictures_said, references_said, run_call
 from jedi_diffusion.cli import attention_map, models, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
@@ -190,8 +190,8 @@ def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
     free = costs.free_memory(pipe.device)
     if need > free:
         raise UsageError(
-            f"{pictures_said(at_once, how)} at once with {len(given.reference)} references would take about "
-            f"{need / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {LESS_MEMORY}."
+            f"{pictures_said(at_once, how)} at once with {references_said(len(given.reference))} would take "
+            f"about {need / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {LESS_MEMORY}."
         )
 
 
