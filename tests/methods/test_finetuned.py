@@ -12,7 +12,7 @@ from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_pa
 
 from jedi_diffusion.diffusion import spawn_generators
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.methods import finetuned
+from jedi_diffusion.methods import finetuned, fitting
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
 from jedi_diffusion.methods.diffusekrona import DiffuseKronA
 from jedi_diffusion.methods.dreambooth import DreamBooth
@@ -140,6 +140,7 @@ def test_what_is_stored_makes_the_same_pictures(
     ask = (photos(), ["a dog"] * 2, ["a dog on the beach", "a dog"], [1, 2])
     stored = method(pipe, name, 2, store=tmp_path)
     first = stored(*ask)
+    torch.manual_seed(1)  # a fit is no function of torch's global state
     refitted = method(pipe, name, 2)
     assert same(first, refitted(*ask)), "a fit is a function of its seed"
     assert not same(first, method(pipe, name, 0)(*ask))
@@ -238,3 +239,10 @@ def toybox() -> JeDiPipeline:
     pipeline = load_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def test_gradients_that_are_not_finite_end_a_fit(pipe: JeDiPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the loss is finite."""
+    monkeypatch.setattr(fitting, "prior_preservation", lambda errors, *_: (0 * errors.mean()).sqrt())
+    with pytest.raises(ModelError, match="its gradient is not finite at step 0 of the fit"):
+        method(pipe, "textual inversion", 1).fitted(photos(), ["a dog"] * 2)

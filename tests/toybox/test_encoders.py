@@ -119,12 +119,23 @@ def test_training_uses_subjects_that_are_never_scored(monkeypatch: pytest.Monkey
 
 def test_training_is_a_function_of_its_recipe() -> None:
     first, record = train(TINY)
+    torch.manual_seed(1)
     second, _ = train(TINY)
     assert record["steps"] == 2
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
     with pytest.raises(UsageError, match="do not fill one batch"):
         train(EncoderRecipe(subjects=3))
+
+
+def test_a_gradient_that_is_not_finite_ends_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        encoder_training,
+        "batch_loss",
+        lambda network, *_: (0 * next(iter(network.parameters())).sum()).sqrt(),
+    )
+    with pytest.raises(ModelError, match="not finite at step 0 of the encoders' training"):
+        train(TINY)
 
 
 def test_pool_labels_are_those_of_the_pictures() -> None:

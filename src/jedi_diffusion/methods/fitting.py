@@ -63,7 +63,7 @@ def fit(
 ) -> list[float]:
     """Changes `parameters`, and nothing else, to lower the loss on the references; the loss of every step.
 
-    Raises ModelError for a loss that is not finite.
+    Raises ModelError for a loss or a gradient that is not finite.
     """
     if not settings.steps:
         return []
@@ -82,13 +82,14 @@ def fit(
             batch = sets_of_one(pipeline, latents, [text for _, texts in drawn for text in texts], blank)
             errors = loss.errors(denoiser, batch, loss.draw(batch, random))
             value = prior_preservation(errors, settings.batch, settings.prior_weight)
-            if not bool(torch.isfinite(value)):
-                raise ModelError(
-                    f"The loss is not finite at step {step} of the fit: lower the learning rate "
-                    f"({settings.learning_rate})."
-                )
             optimizer.zero_grad()
             value.backward()
+            gradients = [each.grad for each in parameters.values() if each.grad is not None]
+            if not bool(torch.isfinite(value + nn.utils.get_total_norm(gradients))):
+                raise ModelError(
+                    f"The loss or its gradient is not finite at step {step} of the fit: lower the learning "
+                    f"rate ({settings.learning_rate})."
+                )
             optimizer.step()
             losses.append(float(value.detach()))
     return losses

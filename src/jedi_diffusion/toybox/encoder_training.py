@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from jedi_diffusion.errors import UsageError
+from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.precision import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.toybox import world
@@ -76,7 +76,7 @@ def render_pool(split: world.Split, first: int, subjects: int, pictures: int, de
 
 
 def train(recipe: EncoderRecipe, device: str = "cpu") -> tuple[ScorerNetwork, dict[str, Any]]:
-    """The trained network and a record of how it was made."""
+    """The trained network and a record of how it was made. Raises UsageError, ModelError."""
     if recipe.subjects < recipe.groups * recipe.subjects_per_noun + recipe.others:
         raise UsageError(f"{recipe.subjects} subjects do not fill one batch; take more.")
     pool = render_pool("scorer", recipe.seed * 10_000_000, recipe.subjects, recipe.pictures, device)
@@ -98,7 +98,8 @@ def train(recipe: EncoderRecipe, device: str = "cpu") -> tuple[ScorerNetwork, di
         loss = batch_loss(network, pool, rows, generator, device)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        if not bool(torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0).isfinite()):
+            raise ModelError(f"The gradient is not finite at step {step} of the encoders' training.")
         optimizer.step()
         step += 1
         bar.update()
