@@ -311,3 +311,26 @@ def test_the_check_looks_into_everything(tmp_path) -> None:
     for value in ({}, [[{"path": None}]], named(handle + "/."), named(handle, is_stream=True), [named("x")]):
         with pytest.raises(Exception, match="must be uploaded"):
             received.check(value)
+
+
+def test_the_page_opens_in_a_browser_with_a_token(browser, served, tmp_path) -> None:
+    """It finds a challenge that it knows, asks for a password, and sends it with all that follows."""
+    running = served(access=Access(tokens=(TOKEN,)))
+    photo = tmp_path / "robot.png"
+    photo.write_bytes(png())
+    for password, status in (("wrong", 401), (TOKEN, 200)):
+        context = browser.new_context(http_credentials={"username": "anyone", "password": password})
+        tab = context.new_page()
+        assert tab.goto(running.url).status == status
+        if status == 200:
+            tab.wait_for_selector("#generate")
+            tab.set_input_files("#photos input[type=file]", str(photo))
+            tab.wait_for_selector("#crops .thumbnail-item:has-text('robot.png')")
+            tab.fill("#prompts textarea", "a robot")
+            tab.click("#generate")
+            tab.wait_for_selector("#status:has-text('Done in')")
+            tab.wait_for_selector("#made .thumbnail-item")
+            size = "document.querySelector('#made img').naturalWidth"
+            assert tab.evaluate(size) == 16  # pictures are fetched with the password too
+        context.close()
+    assert len(running.runner.calls) == 1

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jedi_diffusion.cli import generate as command
 from jedi_diffusion.cli import models
@@ -184,3 +185,16 @@ def test_a_line_ends_at_a_line_break_only(batch, tmp_path) -> None:
         json.loads((tmp_path / "out" / name / "settings.json").read_text()) for name in ("00001", "00002")
     ]
     assert [each["options"]["prompt"] for each in settings] == [[text] for text in prompts]
+
+
+def test_another_photo_of_the_same_name_is_noticed(batch, photo, tmp_path) -> None:
+    """Pictures do not say which photo they were made from; the settings beside them do, salted."""
+    assert batch(job()).status == 0
+    before = pictures(tmp_path / "out")
+    Image.new("RGB", (40, 40), "teal").save(photo)
+    done = batch(job())
+    assert (done.status, "made from other references" in done.err) == (1, True)
+    assert pictures(tmp_path / "out") == before
+    assert "1 new pictures" in batch(job(), words=("--overwrite",)).out
+    assert pictures(tmp_path / "out") != before
+    assert "1 were there already" in batch(job(), words=("--overwrite",)).out

@@ -1,5 +1,6 @@
 """`jedi generate` from photo to pictures: names, settings, exact repeats, and that nothing is overwritten."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -45,8 +46,23 @@ def test_pictures_carry_their_parameters_but_no_folders(generate, tmp_path) -> N
     assert parameters["prompt"] == "a robot on the beach"
     assert parameters["seed"] == 7
     assert parameters["options"]["steps"] == 2
-    assert parameters["references"][0]["file"] == "photo.png"
+    assert parameters["references"] == [{}]
     assert str(tmp_path) not in json.dumps(parameters)
+
+
+def test_references_are_named_only_where_that_is_asked_for(generate, photo, tmp_path) -> None:
+    digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert generate("--seed", 7).status == 0
+    out = tmp_path / "out"
+    for path in out.iterdir():
+        data = path.read_bytes()
+        assert digest.encode() not in data
+        assert (photo.name.encode() in data) == (path.name == "settings.json")
+    (row,) = json.loads((out / "settings.json").read_text())["references"]
+    assert row.keys() == {"path", "salt", "digest"}
+    assert generate("--seed", 7, "--overwrite", "--record-names").status == 0
+    parameters = read_parameters(out / "a-robot-on-the-beach_7.png")
+    assert parameters["references"] == [{"file": photo.name, "sha256": digest}]
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "euler", "lcm"])

@@ -100,10 +100,14 @@ def test_says_that_it_stopped_whether_or_not_uvicorn_raises_the_signal_anew(
 
 def test_serves_until_it_is_told_to_stop(joint_model, tmp_path) -> None:
     words = ["serve", "--model", joint_model, "--port", "0", "--device", "cpu", "--batch", "1"]
+    temporary = tmp_path / "temporary"
+    abandoned = temporary / "jedi-page-of-a-killed-server"
+    abandoned.mkdir(parents=True)
+    (abandoned / "in-use.lock").touch()
     process = subprocess.Popen(
         [sys.executable, "-m", "jedi_diffusion", *map(str, words)],
         cwd=tmp_path,
-        env={**os.environ, serve.TOKENS: "y" * 16},
+        env={**os.environ, serve.TOKENS: "y" * 16, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,12 +125,17 @@ def test_serves_until_it_is_told_to_stop(joint_model, tmp_path) -> None:
             assert first["data"] == again["data"]
             job = client.post("/v1/jobs", data={"prompt": "a robot", "steps": "900"})
             assert job.status_code == 202
-        process.send_signal(signal.SIGINT)
+            (photo,) = client.post("/gradio_api/upload", files={"files": ("a.png", b"photo")}).json()
+            assert Path(photo).read_bytes() == b"photo"
+            assert Path(photo).is_relative_to(temporary)
+            assert not abandoned.exists()
+        process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)  # the second one does not wait for the job of 900 steps
         out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
         assert "Stopped." in out
+        assert list(temporary.glob("jedi-page-*")) == []
     finally:
         process.kill()
         process.wait()

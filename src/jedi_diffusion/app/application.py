@@ -64,6 +64,7 @@ def make_application(
         hosts=access.hosts,
         origins=access.origins,
         on_refusal=service.metrics.note_refusal,
+        room=service.room,
     )
     if access.origins:  # outermost: browsers show a page no answer without its headers, refusals included
         app.add_middleware(

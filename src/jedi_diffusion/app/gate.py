@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jedi_diffusion.app.failures import code_of, plain
-from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON
+from jedi_diffusion.app.room import Room
+from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, NoRoomError
 
 PICTURE = re.compile(r"/v1/jobs/[\w-]+/pictures/\d+\.png")
 OPEN = ("/healthz", "/readyz")
@@ -39,7 +40,8 @@ class Gate:
 
     tokens: none for an open server. hosts: the names by which the server may be addressed, None for any; a
     server on loopback names them, so that no web site can reach it through a name of its own. origins: web
-    sites whose pages may use the server, beside its own. on_refusal is told the code of each refusal.
+    sites whose pages may use the server, beside its own. on_refusal is told the code of each refusal. room:
+    for bodies that are on their way.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Gate:
         hosts: Iterable[str] | None = None,
         origins: Sequence[str] = (),
         on_refusal: Callable[[str], None] = lambda code: None,
+        room: Room | None = None,
     ) -> None:
         self.app = app
         self._on_refusal = on_refusal
+        self._room = room or Room()
         self._tokens = [_digest(token) for token in tokens]
         self._hosts = None if hosts is None else frozenset(hosts)
         self._origins = frozenset(origins)
@@ -72,7 +76,12 @@ class Gate:
                 answer.headers.append("WWW-Authenticate", challenge)
             await answer(scope, receive, _with_headers(send))
             return
-        await self.app(scope, _limited(receive, limit), _with_headers(send))
+        body = Body(receive, limit, self._room, scope["state"]["client"])
+        scope["state"]["let_go"] = body.let_go
+        try:
+            await self.app(scope, body.receive, _with_headers(send))
+        finally:
+            body.let_go()
 
     def _refuse(self, scope: Scope, headers: Headers, limit: int) -> tuple[int, str] | None:
         """Status and reason, or None for a request that may pass. Notes whose request it is."""
@@ -137,19 +146,28 @@ def _name(host: str) -> str:
     return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0].lower()
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Counts a body that does not say its length."""
-    total = 0
+class Body:
+    """The body of one request, counted as it comes: one need not say its length."""
 
-    async def counted() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > limit:
-            raise HTTPException(413, f"The body has more than the {limit} bytes that are accepted.")
+    def __init__(self, receive: Receive, limit: int, room: Room, client: str) -> None:
+        self._receive, self._limit, self._room, self._client = receive, limit, room, client
+        self._total = 0
+
+    async def receive(self) -> Message:
+        """The next part. Raises HTTPException for too many bytes, NoRoomError."""
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        if self._total + size > self._limit:
+            raise HTTPException(413, f"The body has more than the {self._limit} bytes that are accepted.")
+        if size and not self._room.take(self._client, size):
+            raise NoRoomError("So many uploads are on their way that there is no room now; try again soon.")
+        self._total += size
         return message
 
-    return counted
+    def let_go(self) -> None:
+        """The body has been read, and what it held is no longer kept."""
+        self._room.give_back(self._client, self._total)
+        self._total = 0
 
 
 def _with_headers(send: Send) -> Send:

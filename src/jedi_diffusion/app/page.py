@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,7 @@ from PIL import Image
 from starlette.responses import Response
 from starlette.routing import Mount
 
+from jedi_diffusion.app.housekeeping import Housekeeping, trim
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.page_gate import PageGate
 from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP, WRITTEN
@@ -41,7 +43,8 @@ from jedi_diffusion.app.session import (
     take_over,
     write_zip,
 )
-from jedi_diffusion.app.uploads import MAX_PHOTO
+from jedi_diffusion.app.uploads import DECODERS, MAX_PHOTO
+from jedi_diffusion.app.visitors import Visitors
 from jedi_diffusion.errors import JeDiError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -49,7 +52,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 
 SESSION_SECONDS = 6 * 3600
-CACHE_SECONDS = 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
 SCRIPT = """// Control or Command with Enter does what the button does.
@@ -72,22 +74,37 @@ COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached",
 
 
 class Page:
-    """The page over one service. Photos and pictures live in a `PrivateFolder`, which goes with `close`."""
+    """The page over one service. Photos and pictures live in a `PrivateFolder`, which goes with `close`.
 
-    def __init__(self, service: Service, examples: Examples | None = None) -> None:
+    visitors: bounds what their photos hold. max_shown_bytes: files that gradio has made to be shown, on disk.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        examples: Examples | None = None,
+        visitors: Visitors | None = None,
+        max_shown_bytes: int = 2**30,
+    ) -> None:
         self.service, self.examples = service, examples
+        self.visitors = visitors or Visitors()
         self._folder = PrivateFolder()
         self.folder = self._folder.path
         self._shown_files = self.folder / "shown"
         # Gradio takes as uploaded, and serves, what is in this folder; its own one is open to other users.
         os.environ["GRADIO_TEMP_DIR"] = str(self._shown_files)
-        self.received = Received(self._shown_files / "received")
+        self.received = Received(self._shown_files / "received", service.room)
         self._visits: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._fixed = list(examples.fixed()) if examples else []
         self.blocks = self._build()
+        spared = {self.received.folder, *(path for path in self._shown_files.rglob("*") if path.is_file())}
+        self._housekeeping = Housekeeping(
+            partial(trim, self._shown_files, max_shown_bytes, spared), self.received.drop_old
+        )
 
     def close(self) -> None:
         """Delete the visitors' photos and pictures."""
+        self._housekeeping.close()
         self._folder.close()
 
     def mount(self, app: FastAPI) -> None:
@@ -120,10 +137,7 @@ class Page:
         mounted.app = PageGate(mounted.app, self.received, self._shown_files)
 
     def _build(self) -> gr.Blocks:
-        cache = (CACHE_SECONDS, CACHE_SECONDS)
-        with PageBlocks(
-            self.received, title="jedi-diffusion", analytics_enabled=False, delete_cache=cache
-        ) as blocks:
+        with PageBlocks(self.received, title="jedi-diffusion", analytics_enabled=False) as blocks:
             session = gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=self.leave)
             gr.Markdown(f"# New pictures of your subject\n\n{self.service.card.about}", elem_id="about")
             with gr.Row():
@@ -157,6 +171,7 @@ class Page:
             )
             stop.click(self.cancel, session, None, show_progress="hidden", api_visibility="private")
         blocks.queue(default_concurrency_limit=None, max_size=256)
+        blocks.state_session_capacity = self.visitors.max_sessions
         return blocks
 
     # The left side: photos and their crops, then what is asked for
@@ -186,7 +201,13 @@ class Page:
             remove = gr.Button("Remove this photo", size="sm", elem_id="remove")
         what = gr.Textbox(label="What it is", placeholder="a robot", max_length=200, elem_id="what")
         self._shown = [chosen, crops, across, down, session]
-        files.upload(self.upload, [files, session], [files, *self._shown], api_visibility="private")
+        files.upload(
+            self.upload,
+            [files, session],
+            [files, *self._shown],
+            api_visibility="private",
+            concurrency_limit=DECODERS,
+        )
         picked.select(self.pick, session, [*self._shown, what], api_visibility="private")
         surprise.click(self.surprise, session, [*self._shown, what], api_visibility="private")
         crops.select(self.choose, session, [across, down], api_visibility="private")
@@ -255,7 +276,7 @@ class Page:
 
     # What happens. A session is changed in place; it is an output so that gradio notes when it was used.
 
-    def upload(self, files: list[str] | None, session: Session) -> tuple[Any, ...]:
+    def upload(self, request: gr.Request, files: list[str] | None, session: Session) -> tuple[Any, ...]:
         """Adds the photos that can be read, and says which cannot; the field is empty again."""
         new = []
         for handle in files or ():
@@ -263,27 +284,27 @@ class Page:
                 new.append(read_photo(path, path.name))
         with warned():
             session.give_photos([*(each for each in session.photos if not each.is_example), *new])
-        return None, *self._photos_shown(session)
+        return None, *self._photos_shown(session, request)
 
-    def pick(self, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
-        return self._try(session, self._fixed[int(event.index)])
+    def pick(self, request: gr.Request, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
+        return self._try(request, session, self._fixed[int(event.index)])
 
-    def surprise(self, session: Session) -> tuple[Any, ...]:
+    def surprise(self, request: gr.Request, session: Session) -> tuple[Any, ...]:
         assert self.examples is not None
-        return self._try(session, self.examples.surprise(secrets.randbelow(2**31)))
+        return self._try(request, session, self.examples.surprise(secrets.randbelow(2**31)))
 
-    def _try(self, session: Session, example: Example) -> tuple[Any, ...]:
+    def _try(self, request: gr.Request, session: Session, example: Example) -> tuple[Any, ...]:
         session.give_photos([Photo(example.picture, example.what, is_example=True)])
-        return *self._photos_shown(session), example.what
+        return *self._photos_shown(session, request), example.what
 
     def choose(self, session: Session, event: gr.SelectData) -> tuple[Any, Any]:
         session.chosen = int(event.index)
         return self._sliders(session)
 
-    def remove(self, session: Session) -> tuple[Any, ...]:
+    def remove(self, request: gr.Request, session: Session) -> tuple[Any, ...]:
         kept = [each for number, each in enumerate(session.photos) if number != session.chosen]
         session.give_photos(kept)
-        return self._photos_shown(session)
+        return self._photos_shown(session, request)
 
     def move(self, across: float, down: float, session: Session) -> Any:
         if session.photo is not None:
@@ -308,6 +329,7 @@ class Page:
                 raise JeDiError("Pictures are being made already; cancel them first.")
             ask = await asyncio.to_thread(ask_of, session, controls, card)
             job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
+        self.visitors.note(session, request.state.client)
         controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
         session.job, session.asked, session.is_kept = job, controls, False
         try:
@@ -343,7 +365,7 @@ class Page:
             gr.DownloadButton(value=str(write_zip(session, self.folder)), visible=True),
         )
 
-    def arrive(self, key: str, session: Session) -> tuple[Any, ...]:
+    def arrive(self, request: gr.Request, key: str, session: Session) -> tuple[Any, ...]:
         """Gives a visitor who comes back, as after a reload, photos, pictures and settings as they were.
 
         key: what the browser has kept, "" at the first visit. A job under way ends; what it has finished
@@ -360,7 +382,7 @@ class Page:
         asked = (gr.skip(),) * (1 + len(fields(Controls)))
         if session.asked is not None:
             asked = (False, *astuple(session.asked))
-        return key, *self._photos_shown(session), *self._made_shown(session), *asked
+        return key, *self._photos_shown(session, request), *self._made_shown(session), *asked
 
     async def _follow(self, job: Job) -> AsyncIterator[str]:
         with woken_by(job) as changed:
@@ -389,20 +411,22 @@ class Page:
             return [gr.skip()] * (1 + len(fields(Controls)))
         return [True, *astuple(replace(made.controls, prompts=made.prompt, count=1, seed=made.seed))]
 
-    def use_as_reference(self, session: Session) -> tuple[Any, ...]:
+    def use_as_reference(self, request: gr.Request, session: Session) -> tuple[Any, ...]:
         with told():
             if session.picture is not None:
                 made = session.picture
                 session.give_photos([*session.photos, read_photo(made.path, made.path.name)])
-        return self._photos_shown(session)
+        return self._photos_shown(session, request)
 
     def leave(self, session: Session) -> None:
         """A visitor is gone."""
         self.cancel(session)
+        self.visitors.leave(session)
         forget(session)
 
-    def _photos_shown(self, session: Session) -> tuple[Any, ...]:
+    def _photos_shown(self, session: Session, request: gr.Request) -> tuple[Any, ...]:
         """Values for the components of `_shown`."""
+        self.visitors.note(session, request.state.client)
         chosen = gr.Column(visible=bool(session.photos))
         return chosen, self._crops(session), *self._sliders(session), session
 

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jedi_diffusion.app.room import Room
 from jedi_diffusion.app.uploads import MAX_PHOTO, NoRoomError, TooLargeError, shown_name
 from jedi_diffusion.errors import PictureError
 
 SECONDS = 600.0
 """Seconds that an upload waits for the request that names it."""
-SHARE = 4
-"""One client's uploads fill at most this fraction, one quarter, of the room for all."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,10 @@ class Upload:
 
 
 class Received:
-    """The uploads that wait in `folder`, of at most `max_bytes` in sum."""
+    """The uploads that wait in `folder`, for which there is `room`."""
 
-    def __init__(self, folder: Path, max_bytes: int = 2**29) -> None:
-        self.folder, self.max_bytes = folder, max_bytes
+    def __init__(self, folder: Path, room: Room | None = None) -> None:
+        self.folder, self.room = folder, room or Room()
         self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True)
@@ -55,11 +54,9 @@ class Received:
         if not size:
             raise PictureError(f"{shown} is empty.")
         upload = Upload(self.folder / secrets.token_urlsafe(24) / shown, client, size, time.monotonic())
+        self.drop_old()
         with self._lock:
-            self._drop_old()
-            held = sum(each.size for each in self._uploads.values())
-            own = sum(each.size for each in self._uploads.values() if each.client == client)
-            if held + size > self.max_bytes or own + size > self.max_bytes // SHARE:
+            if not self.room.take(client, size):
                 raise NoRoomError(f"There is no room for {shown} now; try again in a minute.")
             self._uploads[str(upload.path)] = upload
         try:
@@ -98,12 +95,17 @@ class Received:
             for each in value:
                 self.check(each)
 
-    def _drop_old(self) -> None:
+    def drop_old(self) -> None:
+        """Delete the uploads that have waited for too long."""
         oldest = time.monotonic() - SECONDS
-        for handle in [name for name, each in self._uploads.items() if each.at < oldest]:
+        with self._lock:
+            old = [handle for handle, each in self._uploads.items() if each.at < oldest]
+        for handle in old:
             self._drop(handle)
 
     def _drop(self, handle: str) -> None:
-        upload = self._uploads.pop(handle, None)
+        with self._lock:
+            upload = self._uploads.pop(handle, None)
         if upload is not None:
             shutil.rmtree(upload.path.parent, ignore_errors=True)
+            self.room.give_back(upload.client, upload.size)

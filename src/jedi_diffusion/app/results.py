@@ -19,14 +19,15 @@ def made_with(card: ModelCard) -> str:
 
 
 def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
-    """All that decides what picture `number` (from 0) of a job looks like, as plain JSON values."""
+    """What decides how picture `number` (from 0) of a job looks, as plain JSON values; of the references,
+    which are nobody else's business, only how many there were."""
     ask = job.ask
     return {
         "program": f"jedi-diffusion {__version__}",
         "made_with": made_with(card),
         "model": {"name": card.name, "fingerprint": card.fingerprint, "scheduler": card.scheduler},
         "options": asdict(ask.sampling) | {"reference_prompt": list(ask.captions)},
-        "references": [{"sha256_pixels": digest} for digest in ask.digests],
+        "references": [{} for _ in ask.digests],
         "prompt": ask.prompts[number],
         "seed": ask.seeds[number],
     }

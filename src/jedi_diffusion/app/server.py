@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from jedi_diffusion.app.connections import Connections, Limits
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.errors import OutputError, UsageError
 
@@ -63,12 +64,17 @@ def _free(host: str, port: int) -> int:
 
 
 class Server(uvicorn.Server):
-    """Ends in order: no new jobs, `grace` seconds for those that there are, then what is left is returned."""
+    """Ends in order: no new jobs, `grace` seconds for those that there are, then what is left is returned.
 
-    def __init__(self, app: Any, engine: Engine, grace: float = 30.0) -> None:
+    limits: of its connections.
+    """
+
+    def __init__(self, app: Any, engine: Engine, grace: float = 30.0, limits: Limits | None = None) -> None:
+        self.open_connections = Connections(limits)
         super().__init__(
             uvicorn.Config(
                 app,
+                http=self.open_connections.protocol,  # type: ignore[arg-type]
                 log_level="warning",
                 access_log=False,
                 server_header=False,

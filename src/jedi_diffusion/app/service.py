@@ -16,6 +16,7 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.fields import check_fields, check_model, read_fields, sampling_of, to_ask
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.metrics import Metrics, Replicas
+from jedi_diffusion.app.room import Room
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.app.uploads import PhotoReader
 from jedi_diffusion.credentials import Seal, unsigned
@@ -28,7 +29,8 @@ POLL = 0.1
 class Service:
     """One model behind one engine. unknown_words(prompts): the words that the model leaves out;
     cut_off(prompts): a sentence for each that is too long, which quotes what is dropped. seal: what
-    signs finished pictures. replicas: the processes that hold the model, None where it is this one."""
+    signs finished pictures. room: for uploads that are on their way or wait on disk. replicas: the processes
+    that hold the model, None where it is this one."""
 
     engine: Engine
     card: ModelCard
@@ -36,6 +38,7 @@ class Service:
     cut_off: Callable[[Sequence[str]], list[str]] = lambda prompts: []
     seal: Seal = unsigned
     photos: PhotoReader = field(default_factory=PhotoReader)
+    room: Room = field(default_factory=Room)
     replicas: Replicas | None = None
     metrics: Metrics = field(default_factory=Metrics)
     started: int = field(default_factory=lambda: int(time.time()))

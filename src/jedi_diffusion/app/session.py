@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image, ImageOps
 
 from jedi_diffusion.app.fields import MAX_PICTURES
-from jedi_diffusion.app.jobs import Ask, Job
+from jedi_diffusion.app.jobs import Ask, Job, size_of
 from jedi_diffusion.app.results import parameters_of, png_of
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Sampling
@@ -114,6 +114,12 @@ class Session:
     job: Job | None = None
     asked: Controls | None = None
     is_kept: bool = True
+    has_lost_photos: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the photos hold: up to 24 MB, which follows from MAX_PHOTOS and PHOTO_SIDE."""
+        return size_of(each.picture for each in self.photos)
 
     @property
     def photo(self) -> Photo | None:
@@ -130,7 +136,7 @@ class Session:
         """Replace the photos. Raises UsageError for too many."""
         if len(photos) > MAX_PHOTOS:
             raise UsageError(f"{len(photos)} photos are given; this page takes up to {MAX_PHOTOS}.")
-        self.photos, self.chosen = list(photos), 0
+        self.photos, self.chosen, self.has_lost_photos = list(photos), 0, False
 
 
 def read_photo(path: str | Path, name: str) -> Photo:
@@ -162,6 +168,8 @@ def prompts_of(text: str) -> list[str]:
 def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
     """What the engine is asked. Raises UsageError in words for the page."""
     prompts = prompts_of(controls.prompts)
+    if session.has_lost_photos:
+        raise UsageError("The server needed the room that your photos took; add them again.")
     if not session.photos:
         raise UsageError("Add a photo of your subject first, or pick one of the examples.")
     if not prompts:

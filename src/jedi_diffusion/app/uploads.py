@@ -90,6 +90,7 @@ async def read_form(request: Request) -> AsyncIterator[tuple[dict[str, Any], lis
         yield _sorted(form)
     finally:
         await form.close()
+        request.state.let_go()
 
 
 class PartsParser(MultiPartParser):

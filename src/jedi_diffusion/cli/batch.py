@@ -188,6 +188,7 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
         job = replace(job, options=generate.resolved(given, pipe), seal=seal)
         generate.check_memory(pipe, job.options, len(job.items))
         settings = generate.describe(job, pipe, fingerprint)
+        drop_outdated(job)
         missing = [item for item in job.items if not is_made(job, item, settings)]
         if missing and given.joint_targets:  # its pictures come as one set or not at all
             missing = job.items
@@ -203,6 +204,33 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
     finally:
         line.made = 0 if job is None else job.made
     bar.total -= steps_of(line) - (bar.n - start)  # what was there, or failed, takes no time
+
+
+def drop_outdated(job: generate.Run) -> None:
+    """Delete the job's pictures where they were made from other references than those of now: pictures
+    themselves do not tell. Raises UsageError where they may not be replaced."""
+    there = [path for path in (job.path(item.file) for item in job.items) if path.exists()]
+    if not there or has_same_references(job):
+        return
+    if not job.options.overwrite:
+        raise UsageError(
+            f"{there[0]} is there already, made from other references: give the line another name, or say "
+            "--overwrite."
+        )
+    for path in there:
+        path.unlink()
+
+
+def has_same_references(job: generate.Run) -> bool:
+    """Whether the settings beside the pictures were written with the references of the job."""
+    if not job.references:
+        return True
+    try:
+        recorded = options.read_settings(job.path(generate.SETTINGS)).references
+    except UsageError:
+        return False
+    pairs = zip(recorded, job.references, strict=False)
+    return len(recorded) == len(job.references) and all(row.fits(each.sha256) for row, each in pairs)
 
 
 def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) -> bool:
@@ -225,10 +253,12 @@ def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) ->
 
 
 def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A picture's parameters without what may change between two days of the same work."""
-    kept = {name: value for name, value in parameters.items() if name not in ("program", "versions")}
-    options = kept.get("options", {})
-    return kept | {"options": {name: value for name, value in options.items() if name != "batch"}}
+    """A picture's parameters without what may change between two days of the same work, and without the names
+    of references, which pictures need not hold."""
+    dropped = ("program", "versions", "references")
+    kept = {name: value for name, value in parameters.items() if name not in dropped}
+    given = kept.get("options", {})
+    return kept | {"options": {name: value for name, value in given.items() if name != "batch"}}
 
 
 def report_failure(line: Line) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tqdm import tqdm
@@ -58,6 +58,8 @@ class PackOptions:
     """Pictures in a set at most: subjects with more become several sets."""
     name: str | None = None
     """What the source is called in the records; the folder's name if not given."""
+    record_names: bool = False
+    """Write names of files and of their folders into the records; by default only the subject in words."""
     shard_sets: int = 10_000
     """Sets in a shard at most."""
     shard_mb: int = 1024
@@ -88,7 +90,8 @@ def run(arguments: list[str]) -> None:
         taken: Counter[int] = Counter()
         try:
             for number, item in enumerate(sets):
-                item = replace(item, key=f"{number:06d}", source=given.name or item.source)
+                info = item.info if given.record_names else without_names(item.info)
+                item = replace(item, key=f"{number:06d}", source=given.name or item.source, info=info)
                 if writer:
                     writer.write(item)
                 else:
@@ -133,6 +136,11 @@ def _tell_left_out(folder: str, left_out: Sequence[LeftOut]) -> None:
     for each in left_out[:SHOWN]:
         print(f"jedi: left out: {each.reason}", file=sys.stderr)
     print(f"jedi: warning: {len(left_out)} files are left out: {folder}/{LEFT_OUT}", file=sys.stderr)
+
+
+def without_names(info: dict[str, Any]) -> dict[str, Any]:
+    """A record's provenance without names of folders and files, which can say whom pictures show."""
+    return {name: value for name, value in info.items() if name not in ("folder", "files")}
 
 
 @contextmanager

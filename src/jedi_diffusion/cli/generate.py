@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,9 +129,10 @@ def read_references(paths: Sequence[str]) -> list[Reference]:
 
 def check_same_references(recorded: Settings, references: Sequence[Reference]) -> None:
     """Raises PictureError when a photo of a repeated run is no longer the one that it used."""
-    before = {row.path: row.sha256 for row in recorded.references}
+    before = {row.path: row for row in recorded.references}
     for reference in references:
-        if before.get(reference.path, reference.sha256) != reference.sha256:
+        row = before.get(reference.path)
+        if row is not None and not row.fits(reference.sha256):
             raise PictureError(f"{reference.path} has changed since the run that is to be repeated.")
 
 
@@ -229,9 +231,7 @@ def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
             "fingerprint": fingerprint,
             "scheduler": type(pipe.scheduler).__name__,
         },
-        "references": [
-            {"path": str(Path(each.path).resolve()), "sha256": each.sha256} for each in job.references
-        ],
+        "references": [recorded_reference(each, job.options.record_names) for each in job.references],
         "pictures": [recorded_picture(job, item) for item in job.items],
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in libraries_of(job.options)},
@@ -241,6 +241,15 @@ def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
 def libraries_of(given: GenerateOptions) -> tuple[str, ...]:
     """The libraries that pictures depend on."""
     return LIBRARIES if given.enlarge is None else (*LIBRARIES, "ncnn")
+
+
+def recorded_reference(reference: Reference, with_digest: bool) -> dict[str, str]:
+    """A reference in the settings file; see `RecordedReference`."""
+    row = {"path": str(Path(reference.path).resolve())}
+    if with_digest:
+        return {**row, "sha256": reference.sha256}
+    salt = secrets.token_hex(16)
+    return {**row, "salt": salt, "digest": options.salted(reference.sha256, salt)}
 
 
 def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
@@ -321,11 +330,12 @@ def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a picture carries of the settings: all but folders, which are nobody else's business.
+    """What a picture carries of the settings: all but folders, and but the names and digests of references,
+    which are nobody else's business unless --record-names says so.
 
     An attention map leaves no trace either: the picture is the same without it.
     """
-    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt", "attention_map")
+    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt", "attention_map", "record_names")
     kept = {name: value for name, value in settings["options"].items() if name not in dropped}
     kept["model"] = public_name(kept["model"])
     return {
@@ -333,7 +343,8 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
         "options": kept,
         "model": {**settings["model"], "name": kept["model"]},
         "references": [
-            {"file": Path(row["path"]).name, "sha256": row["sha256"]} for row in settings["references"]
+            {"file": Path(row["path"]).name, "sha256": row["sha256"]} if "sha256" in row else {}
+            for row in settings["references"]
         ],
         "versions": settings["versions"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -85,6 +86,8 @@ class GenerateOptions:
     """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
     overwrite: bool = False
     """Replace files of earlier runs."""
+    record_names: bool = False
+    """Write file names and SHA-256 of the references into each picture; by default only their number."""
     content_credentials: CertificateAndKey = None
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -99,10 +102,16 @@ class RecordedModel(BaseModel):
 
 
 class RecordedReference(BaseModel):
-    """Which photo a run used."""
+    """Which photo a run used: with --record-names its SHA-256, else a digest of that with a salt."""
 
     path: str
-    sha256: str
+    sha256: str = ""
+    salt: str = ""
+    digest: str = ""
+
+    def fits(self, sha256: str) -> bool:
+        """Whether a photo of this SHA-256 is the one that was used."""
+        return sha256 == self.sha256 or (bool(self.salt) and salted(sha256, self.salt) == self.digest)
 
 
 class Settings(BaseModel):
@@ -113,6 +122,11 @@ class Settings(BaseModel):
     references: list[RecordedReference]
     threads: int = Field(ge=1, le=4096)
     versions: dict[str, str]
+
+
+def salted(sha256: str, salt: str) -> str:
+    """A digest by which whoever has both a photo and the settings can tell that it was used, nobody else."""
+    return hashlib.sha256(f"{salt} {sha256}".encode()).hexdigest()
 
 
 def parse(arguments: list[str]) -> GenerateOptions:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import tyro
 
@@ -80,6 +81,24 @@ class ServeOptions:
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
     grace: float = 30.0
     """Seconds that work in hand gets when the server is stopped."""
+    max_connections: int = 512
+    """Connections that may be open; fewer where the system allows fewer open files."""
+    max_client_connections: int = 64
+    """Connections of one address, other than this machine's own, where a proxy may be."""
+    header_seconds: float = 15.0
+    """Seconds for the head of a request, and for the next bytes of its body."""
+    body_seconds: float = 300.0
+    """Seconds for the whole body of a request."""
+    max_upload_mb: int = 1024
+    """Megabytes of uploads on their way or waiting on disk; one client gets half of them at most."""
+    max_photo_mb: int = 1024
+    """Megabytes of memory for the photos of the page's visitors; beyond them the oldest give way."""
+    max_shown_mb: int = 1024
+    """Megabytes on disk for crops, previews and pictures that the page shows; the oldest go first."""
+    max_visitors: int = 500
+    """Visitors of the page that are remembered."""
+    log_lines: int = 600
+    """Lines that may go to the log in a minute."""
     batch: int = 0
     """Pictures computed at once; 0 measures at the start whether more than one is faster."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -115,7 +134,7 @@ def run(arguments: list[str]) -> None:
         print(f"{warning} Set {TOKENS} or --token-file.", file=sys.stderr)
     listening = server.open_socket(given.host, given.port)
     port = listening.getsockname()[1]
-    with ExitStack() as stack:
+    with ended_by_signals(), bounded_log(given.log_lines), ExitStack() as stack:
         stack.callback(listening.close)
         with suppress(KeyboardInterrupt):  # uvicorn raises it anew or returns, as the signals fell
             serving, card = prepare(given, tokens, port, seal, stack)
@@ -124,6 +143,41 @@ def run(arguments: list[str]) -> None:
             print(f"{card.name} is served at {where} (API: /docs). Ctrl-C ends it.", flush=True)
             serving.run(sockets=[listening])
         print("Stopped.")
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP where it is not ignored, end the server in order as Ctrl-C does, so that photos and
+    pictures of visitors are deleted. uvicorn raises the signal that ended it anew."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {each: signal.getsignal(each) for each in numbers}
+    signal.signal(signal.SIGTERM, stop)
+    for each in numbers[1:]:
+        if before[each] != signal.SIG_IGN:
+            signal.signal(each, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def bounded_log(lines: int) -> Iterator[None]:
+    """At most so many lines a minute go to standard error."""
+    from jedi_diffusion.app.log_rate import BoundedLog
+
+    log = BoundedLog(sys.stderr, lines)
+    with redirect_stderr(cast(TextIO, log)):
+        try:
+            yield
+        finally:
+            log.close()
 
 
 def check(given: ServeOptions) -> None:
@@ -141,6 +195,15 @@ def check(given: ServeOptions) -> None:
     if given.max_seconds is not None:
         check_range("--max-seconds", given.max_seconds, 1, 86_400)
     check_range("--grace", given.grace, 0, 3600)
+    check_range("--max-connections", given.max_connections, 8, 100_000)
+    check_range("--max-client-connections", given.max_client_connections, 1, 100_000)
+    check_range("--header-seconds", given.header_seconds, 1, 3600)
+    check_range("--body-seconds", given.body_seconds, 1, 86_400)
+    check_range("--max-upload-mb", given.max_upload_mb, 64, 2**20)
+    check_range("--max-photo-mb", given.max_photo_mb, 32, 2**20)
+    check_range("--max-shown-mb", given.max_shown_mb, 64, 2**20)
+    check_range("--max-visitors", given.max_visitors, 1, 100_000)
+    check_range("--log-lines", given.log_lines, 10, 10**6)
     check_range("--batch", given.batch, 0, 256)
     check_range("--replicas", given.replicas, 0, 1000)
     if given.engine != "ray" and (given.replicas or given.ray_address is not None):
@@ -168,6 +231,7 @@ def prepare(
 ) -> tuple[Any, ModelCard]:
     """The server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
     ModelError, UsageError."""
+    from jedi_diffusion.app import connections
     from jedi_diffusion.app.application import Access, make_application
     from jedi_diffusion.app.budget import SHARE, Budget
     from jedi_diffusion.app.engine import Engine
@@ -175,10 +239,12 @@ def prepare(
     from jedi_diffusion.app.fetch import Fetcher
     from jedi_diffusion.app.gate import is_loopback
     from jedi_diffusion.app.page import Page
+    from jedi_diffusion.app.room import Room
     from jedi_diffusion.app.runner import measured_batch
     from jedi_diffusion.app.server import Server
     from jedi_diffusion.app.service import Service
     from jedi_diffusion.app.uploads import MAX_PHOTO, PhotoReader
+    from jedi_diffusion.app.visitors import Visitors
 
     runners: Sequence[Runner]
     cluster = start_cluster(given, port, stack) if given.engine == "ray" else None
@@ -210,14 +276,20 @@ def prepare(
         cut_off=card.cut_off,
         seal=seal,
         photos=PhotoReader(Fetcher(MAX_PHOTO) if given.allow_urls else None),
+        room=Room(given.max_upload_mb * 2**20),
         replicas=cluster,
     )
     # A server that other machines reach has names that it cannot know.
     hosts = (*LOOPBACK, *given.allow_host) if is_loopback(given.host) else None
     access = Access(tokens, hosts, given.allow_origin, given.root_path)
-    page = Page(service, ToyboxExamples(card.size) if given.model == "toybox" else None)
+    visitors = Visitors(given.max_photo_mb * 2**20, given.max_visitors)
+    examples = ToyboxExamples(card.size) if given.model == "toybox" else None
+    page = Page(service, examples, visitors, given.max_shown_mb * 2**20)
+    stack.callback(page.close)
     app = make_application(service, access, page.mount)
-    return Server(app, engine, given.grace), card
+    most = min(given.max_connections, connections.most_connections() or given.max_connections)
+    limits = connections.Limits(most, given.max_client_connections, given.header_seconds, given.body_seconds)
+    return Server(app, engine, given.grace, limits), card
 
 
 def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
