@@ -13,7 +13,7 @@ PIP_FLAGS ?=
 # Test workers share the machine: one thread each, or they fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow mutation lint format clean
+.PHONY: demo train-bundled test test-slow mutation lint format clean
 
 demo: $(READY)
 	$(BIN)/jedi demo --out $(OUT) --overwrite
@@ -27,6 +27,10 @@ test-slow: $(READY)
 # One process: each mutant is a fork. Goes on where it was stopped; `mutmut results` lists what no test noticed.
 mutation: $(READY)
 	OMP_NUM_THREADS=1 nice $(BIN)/mutmut run --max-children 1 $(MUTANTS)
+
+# The long training of the bundled model, beside other work: make train-bundled FOLDER=../long MINUTES=120
+train-bundled:
+	tools/train_bundled.sh "$(FOLDER)" "$(MINUTES)"
 
 lint: $(READY)
 	$(BIN)/ruff check .

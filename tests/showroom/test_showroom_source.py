@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plain_source import PlainSource
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import DataError, RecipeError
+from jedi_diffusion.evaluation.photo_subjects import open_photo_subjects
 from jedi_diffusion.model.text import make_word_tokenizer
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import Recipe, checked, load_recipe
@@ -113,11 +115,27 @@ def test_the_recipe_reads_and_its_source_needs_its_section(tmp_path: Path) -> No
         checked(Recipe, recipe.model_dump() | {"showroom": None}, path)
 
 
-def test_the_sheet_and_the_build_refuse_bad_numbers_and_missing_packages(
+def test_sets_are_written_as_folders_of_photos_with_masks(
+    showroom: ShowroomSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = str(showroom.root.parent), tmp_path / "out"
+    words = ["showroom", "sets", "--packages", root, "--folder", root, "--out", str(out)]
+    assert main([*words, "--sets", "3", "--pictures", "2", "--resolution", "32"]) == 0
+    assert str(out / "sheet.png") in capsys.readouterr().out
+    wanted = open_photo_subjects(out / "subjects")
+    assert [len(subject.photos) for subject in wanted.subjects] == [2, 2, 2]
+    first = wanted.subjects[0]
+    assert first.prompts[0] == f"a {first.noun} on the beach"
+    assert first.photos[0].mask is not None
+    with Image.open(first.photos[0].mask) as mask:
+        assert mask.size == (32, 32)
+
+
+def test_bad_numbers_and_missing_packages_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--packages", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(["showroom", "build", *places, "--views", "0"]) == 2
     assert main(["showroom", "build", *places]) == 2
     assert "apt-get download" in capsys.readouterr().err
-    assert main(["showroom", "sheet", *places, "--folder", str(tmp_path), "--sets", "0"]) == 2
+    assert main(["showroom", "sets", *places, "--folder", str(tmp_path), "--sets", "0"]) == 2

@@ -40,7 +40,7 @@ COMMANDS = {
     "showroom build": Command(
         "showroom_build", "Cut-outs of real-looking subjects, from downloaded packages."
     ),
-    "showroom sheet": Command("showroom_sheet", "Sets of the showroom on a contact sheet."),
+    "showroom sets": Command("showroom_sets", "Sets of the showroom as folders of photos, and a sheet."),
     "photos score": Command("photos_score", "Score a model on photographed subjects: identity, place."),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
