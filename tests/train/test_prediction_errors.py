@@ -1,0 +1,73 @@
+"""Errors of predictions by noise level, of networks whose answers are known."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.train.pool import LatentPool
+from jedi_diffusion.train.prediction_errors import prediction_errors
+
+ABAR = torch.tensor([0.9, 0.36, 0.0])
+SUBJECTS = 20  # more than one chunk
+
+
+def pool_of() -> LatentPool:
+    """Both pictures of a subject are the same; the left half is the subject."""
+    latents = torch.randn(SUBJECTS, 1, 2, 4, 4, generator=torch.Generator().manual_seed(1)).half()
+    coverage = torch.zeros(SUBJECTS, 2, 4, 4, dtype=torch.uint8)
+    coverage[..., :2] = 255
+    tokens = torch.zeros(SUBJECTS, 2, 3, dtype=torch.int16)
+    return LatentPool(latents.expand(-1, 2, -1, -1, -1), coverage, tokens, tokens[:, 0], tokens[0, 0])
+
+
+def text_encoder(tokens: torch.Tensor) -> Any:
+    return SimpleNamespace(last_hidden_state=torch.zeros(*tokens.shape, 5))
+
+
+def copying(noisy: torch.Tensor, timestep: torch.Tensor, batch: SetBatch, coupling: str) -> torch.Tensor:
+    """Answers x0: the reference where a set has one, else 0."""
+    assert coupling == "cached"
+    answer = torch.zeros_like(noisy)
+    if batch.set_sizes[0] == 2:
+        answer[1::2] = batch.reference_latents[0::2]
+        assert timestep[0] == 0
+    return answer
+
+
+def errors(denoiser: Any, kind: str, timesteps: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
+    generator = torch.Generator().manual_seed(2)
+    return prediction_errors(denoiser, text_encoder, pool_of(), ABAR, kind, timesteps, generator)  # type: ignore[arg-type]
+
+
+def test_a_network_that_copies_is_right_with_its_own_reference_only() -> None:
+    subject = pool_of().latents[:, 1, ..., :2].float()
+    unit = pool_of().latents[:, 1].float().var(dim=(0, 2, 3)).max()
+    for row in errors(copying, "sample"):
+        assert row.own == pytest.approx(0, abs=1e-6)
+        assert row.none == pytest.approx(float((subject**2).mean() / unit), rel=1e-4)
+        apart = float(((subject.roll(-1, 0) - subject) ** 2).mean() / unit)
+        assert row.other == pytest.approx(apart, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_predicted_noise_and_velocity_are_turned_into_clean_pictures(kind: str) -> None:
+    target = pool_of().latents[:, 1].float()
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(2))
+    alpha, sigma = ABAR[1].sqrt(), (1 - ABAR[1]).sqrt()
+    right = noise if kind == "epsilon" else alpha * noise - sigma * target
+    done = iter(list(right.split(16)) * 3)
+
+    def knowing(noisy: torch.Tensor, timestep: torch.Tensor, batch: SetBatch, coupling: str) -> torch.Tensor:
+        answer = next(done)
+        return answer if batch.set_sizes[0] == 1 else answer.repeat_interleave(2, 0)
+
+    (row,) = errors(knowing, kind, (1,))
+    assert (row.own, row.other, row.none) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert row.noise == pytest.approx(0.8 / 0.6)
+
+
+def test_pure_noise_is_told_as_infinite() -> None:
+    assert errors(copying, "sample", (2,))[0].noise == float("inf")
