@@ -190,7 +190,7 @@ def test_a_flat_folder_of_photos_is_one_subject_and_that_is_said(jedi, tmp_path:
 def test_names_that_are_not_utf8_go_in_and_out(jedi, tmp_path: Path) -> None:
     folder, out = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/k\xfch", b"/o\xe9"))
     write_subject(folder / os.fsdecode(b"caf\xe9"), subject_set(1, 2))
-    done = jedi("data", "pack", folder, "--out", out, "--size", 32, "--name", "mine")
+    done = jedi("data", "pack", folder, "--out", out, "--size", 32, "--name", "mine", "--record-names")
     assert (done.status, r"are in" in done.out, r"o\udce9 in 1 shards" in done.out) == (0, True, True)
     stored = StoredSets(str(out)).stored(0)
     assert (stored.captions, stored.info["folder"]) == (subject_set(1, 2).captions, r"caf\xe9")
