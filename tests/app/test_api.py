@@ -353,6 +353,34 @@ def test_refusals_can_be_read_by_web_sites_and_are_counted(serve) -> None:
             assert f'jedi_rejects_total{{code="{code}"}} {count}.0' in text
 
 
+def test_faults_can_be_read_by_web_sites_and_are_counted_once(serve, monkeypatch, caplog) -> None:
+    """What nobody expected is answered in the same shape, and says nothing of the machine."""
+    friend = {"Origin": "https://friend.example"}
+    running = serve(access=Access(origins=(friend["Origin"],)))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret of the machine")
+
+    with running.client() as client:
+        job = client.post("/v1/jobs", data={"prompt": "a"}).json()["id"]
+        monkeypatch.setattr(running.engine, "seconds_left", broken)
+        answer = client.get(f"/v1/jobs/{job}", headers=friend)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "failed")
+        assert answer.json()["error"]["type"] == "server_error"
+        assert "secret" not in answer.text
+        assert answer.headers["access-control-allow-origin"] == friend["Origin"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert 'jedi_rejects_total{code="failed"} 1.0' in client.get("/metrics").text
+        # In the midst of an answer: it ends broken, so that nobody takes it for whole.
+        stream = {"Accept": "text/event-stream"}
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get(f"/v1/jobs/{job}", headers=stream)
+        assert 'jedi_rejects_total{code="failed"} 2.0' in client.get("/metrics").text
+    assert [each.message for each in caplog.records if each.name.endswith("failures")] == [
+        "A request failed."
+    ] * 2
+
+
 @pytest.mark.parametrize("strips", [True, False], ids=["proxy strips", "proxy passes on"])
 def test_behind_a_proxy_under_a_path(strips, serve) -> None:
     running = serve(access=Access(tokens=("good",), root_path="/jedi"))

@@ -58,6 +58,7 @@ def make_application(
         page(app)
     else:
         app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
+    app.add_middleware(failures.Faults, metrics=service.metrics)
     app.add_middleware(
         Gate,
         tokens=access.tokens,

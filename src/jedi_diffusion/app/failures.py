@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jedi_diffusion.app.budget import TooMuchError
 from jedi_diffusion.app.fields import FieldError, UnknownModelError
@@ -91,12 +92,40 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return plain(400, f"The request is wrong: {error}.")
 
     def fault(_: Request, error: Exception) -> Response:
-        logger.error("A request failed.", exc_info=error)
-        metrics.note_refusal(code_of(500))
-        return plain(500, "The server failed; its log says why.")
+        return answer_to_fault(error, metrics)
 
     app.add_exception_handler(JeDiError, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, unread)
     app.add_exception_handler(ClientDisconnect, lambda *_: plain(400, "The client hung up."))
-    app.add_exception_handler(Exception, fault)
+    app.add_exception_handler(Exception, fault)  # what `Faults` leaves: around it, and amid an answer
+
+
+class Faults:
+    """ASGI middleware that answers faults from inside the others: the handler of an application answers from
+    outside of them all, where its answer lacks the headers that they add."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise  # to the handler of `install`; the server then breaks the connection off
+            await answer_to_fault(error, self._metrics)(scope, receive, send)
+
+
+def answer_to_fault(error: Exception, metrics: Metrics) -> Response:
+    """The answer to an error that nobody expected, which is logged and counted."""
+    logger.error("A request failed.", exc_info=error)
+    metrics.note_refusal(code_of(500))
+    return plain(500, "The server failed; its log says why.")

@@ -38,6 +38,7 @@ REASONS = {
     413: "Too many bytes",
     415: "Another kind of body is needed",
     429: "The queue is full; Retry-After says when to try again",
+    500: "The server failed; its log says why",
     503: "The server is starting or shutting down",
     504: "Not done in time",
 }
