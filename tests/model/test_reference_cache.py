@@ -79,7 +79,6 @@ def test_sampling_path_equals_the_masked_twin(denoiser):
     cache = denoiser.fill_cache(rows_of(batch, [0, 2, 5, 6, 8, 9], (2, 2, 2)))
     order = [7, 3, 1, 4]
     view = cache.for_sets([1, None, 0, 1])
-    assert view.reference_counts == (2, 0, 2, 2)
     got = denoiser(noisy[order], STEP, rows_of(batch, order, (1, 1, 1, 1)), "cached", view)
     torch.testing.assert_close(got, want[order], atol=1e-5, rtol=0)
 

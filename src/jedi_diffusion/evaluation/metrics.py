@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jedi_diffusion.copies import COPY_DISTANCE, COPY_SHIFT, COPY_SIDE
-from jedi_diffusion.estimates import Estimate, share, weighted_mean
+from jedi_diffusion.estimates import Estimate, weighted_mean
 
 Array = NDArray[np.float64]
 Comparison = Literal["all", "others", "inputs"]
@@ -151,11 +151,6 @@ def copy_threshold(photos: list[NDArray[np.uint8]]) -> float:
         squares[np.arange(len(each)), :, np.arange(len(each))] = np.inf  # a photo beside itself
         least = min(least, float(np.sqrt(squares.min()) / 255))
     return least
-
-
-def copy_rate(distances: Array, threshold: float) -> Estimate:
-    """The share of pictures nearer to a reference than `threshold`, with Wilson's 95% interval."""
-    return share(distances < threshold)
 
 
 def as_thumbnails(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:

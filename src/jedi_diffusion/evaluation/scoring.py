@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.estimates import Estimate
+from jedi_diffusion.estimates import Estimate, share
 from jedi_diffusion.evaluation import metrics
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet, Photo, Subject
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, Thumbnails
@@ -202,7 +202,7 @@ class Scorer:
         def estimate(title: str, places: NDArray[np.int64]) -> Estimate | None:
             some = sums[title].at(places)
             if title == COPIES:
-                return metrics.share(some.total > 0)
+                return share(some.total > 0)
             return metrics.average(some, subjects[places], self.averaging)
 
         def mean(title: str, places: NDArray[np.int64]) -> float | None:

@@ -101,12 +101,6 @@ class CacheView:
         self._cache = cache
         self.index = index
 
-    @property
-    def reference_counts(self) -> tuple[int, ...]:
-        """(S,) number of references that each target set reads."""
-        sizes = self._cache.set_sizes
-        return tuple(0 if number is None else sizes[number] for number in self.index)
-
     def read(self, layer: str, like: torch.Tensor) -> list[Pair | None]:
         """(keys, values), each (R, L, H, D), for each target set, or None; they must fit `like` (I, L, H, D).
 

@@ -267,26 +267,6 @@ def in_order(items: Sequence[ObjectName], rejected: Sequence[Rejection]) -> Iter
     return iter(sorted(rejected, key=lambda each: (places[each.key.item], order[each.stage])))
 
 
-def merged(parts: Sequence[Work], looks: int) -> Work:
-    """The finished works of a shard's objects, which must be in the shard's order, as one."""
-    counts = {name: StageCount() for name in STEP_NAMES}
-    seconds = dict.fromkeys(STEP_NAMES, 0.0)
-    for part in parts:
-        for name, count in part.counts.items():
-            counts[name].add(count)
-            seconds[name] += part.seconds[name]
-    return Work(
-        parts[0].seed,
-        tuple(item for part in parts for item in part.items),
-        tuple(each for part in parts for each in part.records),
-        tuple(each for part in parts for each in part.collages),
-        tuple(each for part in parts for each in part.looks)[:looks],
-        tuple(each for part in parts for each in part.rejected),
-        counts,
-        seconds,
-    )
-
-
 def do_all(
     seed: int,
     items: tuple[ObjectName, ...],

@@ -26,9 +26,6 @@ from jedi_diffusion.toybox.textures import emblem_bits
 
 SURFACE_WIDTH = 22  # nine numbers of the pattern's matrix, three of its phase, nine of the colours, the gloss
 CODE_WIDTH = 4  # pattern, seed, two words of the emblem
-VIEW_WIDTH = (
-    16  # position, forward, right and up times three numbers, footprint's centre and half sides on x and z
-)
 
 _EMBLEM, _GRADIENT = PATTERNS.index("emblem"), PATTERNS.index("gradient")
 _CAPACITY = {True: SUBJECT_SLOTS, False: CLUTTER_SLOTS}
@@ -55,8 +52,8 @@ class Staged:
 
 class Packed(NamedTuple):
     """In the scene's coordinates: shapes (I, K, SHAPE_WIDTH), surfaces (I, K, SURFACE_WIDTH), codes
-    (I, K, CODE_WIDTH) int32, views (I, VIEW_WIDTH), scenes (I, SCENE_WIDTH). An empty slot is a part that no
-    ray can meet.
+    (I, K, CODE_WIDTH) int32, views (I, 16): position, forward, right, up, the footprint's centre and
+    half sides on x and z; scenes (I, SCENE_WIDTH). An empty slot is a part that no ray can meet.
     """
 
     shapes: Tensor

