@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from jedi_diffusion.data.collection import SetCollection
 from jedi_diffusion.data.folders import SubjectFolders
@@ -15,6 +15,7 @@ from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.data.video import VideoFrames
+from jedi_diffusion.recipes import Section
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,13 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 """What latents beside shards can be called: a part of a file's name."""
 
 
-class SourceSection(BaseModel):
+class SourceSection(Section):
     """What all sources share. `probability` counts beside that of the others; sizes are equally likely.
 
     `encoded` names latents that `jedi data encode` put beside the shards; training then decodes no picture
     of this source.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     drawn: ClassVar[str | None] = "they are in no shards"
     """Why its latents cannot be there before training; None where they can."""
 

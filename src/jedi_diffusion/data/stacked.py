@@ -13,6 +13,7 @@ from PIL import Image
 from jedi_diffusion.errors import DataError, UsageError
 
 SEPARATOR = "<|split|>"
+"""Separates the captions of a set (section 6), so no caption may hold it."""
 
 
 def join_captions(captions: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops
 
+from jedi_diffusion.data.stacked import SEPARATOR
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.contracts import checked_pictures, one_each
 from jedi_diffusion.synthesis.prompts import judge_answer, scene_request
@@ -34,8 +35,6 @@ from jedi_diffusion.synthesis.settings import StageSettings
 
 EMPTY = (127, 127, 127)
 """Color of the empty picture that an instance is pasted on."""
-SPLIT = "<|split|>"
-"""Separates captions in the paper's set format (section 6), so no caption may hold it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +192,7 @@ def caption_scenes(
 
 def clean_caption(answer: str, letters: int) -> str:
     """A caption on one line, without the set format's separator or unprintable signs, cut at a word."""
-    printable = "".join(sign if sign.isprintable() else " " for sign in answer.replace(SPLIT, " "))
+    printable = "".join(sign if sign.isprintable() else " " for sign in answer.replace(SEPARATOR, " "))
     caption = " ".join(printable.split())
     if len(caption) <= letters:
         return caption

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from jedi_diffusion.recipes import Section
 from jedi_diffusion.synthesis.seams import SEAM
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -38,10 +39,8 @@ STYLES = (
 )
 
 
-class StageSettings(BaseModel):
+class StageSettings(Section):
     """What the eight stages can be told; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # 1, 2: prompts and collages
     collages: PositiveInt = Field(4, le=1000, description="collages of each object")

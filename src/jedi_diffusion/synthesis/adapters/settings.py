@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
+
+from jedi_diffusion.recipes import Section
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
@@ -18,10 +20,8 @@ PLACE = {"kind", "model", "revision", "variant", "device", "dtype", "offload", "
 """Settings that do not decide what is answered (`dtype` does, by what it comes to on the device)."""
 
 
-class PlainSettings(BaseModel):
+class PlainSettings(Section):
     """Of a model that has nothing to be set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
 
@@ -32,14 +32,12 @@ class TemplateSettings(PlainSettings):
     scenes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
 
 
-class LocalSettings(BaseModel):
+class LocalSettings(Section):
     """What all local models have.
 
     model: a folder as transformers or diffusers save it, or an id on the Hugging Face Hub. revision: branch,
     tag or commit there.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Name
     revision: Name | None = None
