@@ -27,7 +27,7 @@ class PlainSource:
 
 
 def image_set(shade: int, size: int) -> ImageSet:
-    """Two plain pictures, the first a reference."""
+    """Two plain pictures."""
     picture = Image.new("RGB", (size, size), (shade, shade, shade))
     captions = ("a cube zero", "a cube one")
-    return ImageSet((picture, picture), captions, (True, False), info={"name": "a cube"})
+    return ImageSet((picture, picture), captions, info={"name": "a cube"})

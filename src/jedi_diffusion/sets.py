@@ -24,14 +24,13 @@ REFERENCE_TIMESTEP = 0
 class ImageSet:
     """Pictures of one subject, each with its own caption.
 
-    `pictures` are RGB and square, all of one size. `is_reference[n]` says whether picture n is given (a
-    reference) or to be generated (a target). `masks`, where known, are 8-bit pictures of the same size, 255
-    on the subject. `info` carries provenance (subject, scene, seed) as plain JSON values.
+    `pictures` are RGB and square, all of one size. `masks`, where known, are 8-bit pictures of the same size,
+    255 on the subject. `info` carries provenance (subject, scene, seed) as plain JSON values. Which pictures
+    are references is drawn for each training step (`train.plan`).
     """
 
     pictures: tuple[Image.Image, ...]
     captions: tuple[str, ...]
-    is_reference: tuple[bool, ...]
     masks: tuple[Image.Image, ...] | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -39,7 +38,6 @@ class ImageSet:
         counts = {
             "pictures": len(self.pictures),
             "captions": len(self.captions),
-            "reference flags": len(self.is_reference),
         }
         if self.masks is not None:
             counts["masks"] = len(self.masks)

@@ -120,13 +120,12 @@ class ShowroomSource:
         )
 
     def image_sets(self, first: int, count: int, pictures: int, size: int) -> list[ImageSet]:
-        """Sets as pictures with captions and masks; the first picture of each is the reference."""
+        """Sets as pictures with captions and masks."""
         drawn = self.sets(first, count, pictures, size, "cpu")
         return [
             ImageSet(
                 pictures=tuple(Image.fromarray(each) for each in shown.permute(0, 2, 3, 1).numpy()),
                 captions=tuple(captions),
-                is_reference=(True, *(False,) * (pictures - 1)),
                 masks=tuple(Image.fromarray(each.numpy().astype(np.uint8) * 255) for each in masks),
                 info={"name": name},
             )

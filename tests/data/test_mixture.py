@@ -235,4 +235,3 @@ def test_pictures_become_squares_of_the_resolution() -> None:
 
     made = Mixture([MixtureSource(Wide("wide", [1]))], resolution=16)[0]
     assert made.pictures[0].size == made.masks[0].size == (16, 16)
-    assert made.is_reference == (False,)

@@ -141,7 +141,6 @@ def test_sets() -> None:
     again = sample_set(4, size=3, resolution=32)
     assert len(image_set) == 3
     assert image_set.pictures[0].size == (32, 32)
-    assert image_set.is_reference == (True, False, False)
     assert [p.tobytes() for p in image_set.pictures] == [p.tobytes() for p in again.pictures]
     assert image_set.masks is not None
     assert set(np.unique(np.asarray(image_set.masks[0]))) == {0, 255}
@@ -162,5 +161,3 @@ def test_requests_that_make_no_sense() -> None:
         world.sample_subject(0, noun="griffin")
     with pytest.raises(UsageError, match="Cannot render 0 pictures"):
         world.render([])
-    with pytest.raises(UsageError, match="5 references"):
-        sample_set(0, size=4, references=5)

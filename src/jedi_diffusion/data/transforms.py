@@ -12,8 +12,8 @@ from jedi_diffusion.sets import ImageSet
 def square_set(given: SubjectSet, resolution: int) -> ImageSet:
     """The set's pictures and masks as squares: the centre, `resolution` pixels a side.
 
-    Section 6: "We only use square images in training". Every picture is a target: which are shown as
-    references is drawn when a step is made.
+    Section 6: "We only use square images in training". Which pictures are shown as references is drawn when a
+    step is made.
     """
     masks = None
     if given.masks is not None:
@@ -21,7 +21,6 @@ def square_set(given: SubjectSet, resolution: int) -> ImageSet:
     return ImageSet(
         pictures=tuple(fit_square(picture, resolution) for picture in given.pictures),
         captions=given.captions,
-        is_reference=(False,) * len(given),
         masks=masks,
         info={**given.info, "subject": given.subject},
     )

@@ -203,7 +203,7 @@ def assemble_sets(scenes: Sequence[Scene], settings: StageSettings, seed: int) -
     """Stage 8: captioned pictures of one subject become sets; those of one group must stand together.
 
     A set's `info` is its provenance: object, category, collage, group, number, and for each picture the
-    instance and what every stage did. No picture is marked as a reference: training draws which are.
+    instance and what every stage did.
     """
     results: list[ImageSet | Rejection] = []
     for _, members in groupby(scenes, key=lambda scene: replace(scene.key, instance=None)):
@@ -242,7 +242,6 @@ def _set(key: Key, number: int, scenes: Sequence[Scene], seed: int) -> ImageSet:
     return ImageSet(
         pictures=tuple(scene.picture for scene in scenes),
         captions=tuple(scene.caption for scene in scenes),
-        is_reference=(False,) * len(scenes),
         masks=tuple(scene.mask for scene in scenes),
         info={**key.as_json(), "set": number, "seed": seed, "pictures": made},
     )

@@ -203,14 +203,9 @@ def sample_set(
     split: Split = "train",
     size: int = 4,
     resolution: int = 128,
-    references: int = 1,
     supersample: int = 2,
 ) -> ImageSet:
-    """A random subject in `size` random pictures, the first `references` of them given, with captions and
-    masks.
-    """
-    if not 0 <= references <= size:
-        raise UsageError(f"A set of {size} pictures cannot have {references} references.")
+    """Return a random subject in `size` random pictures, with captions and masks."""
     subject = sample_subject(seed, split)
     specs = [sample_picture(subject, number) for number in range(size)]
     out = render(specs, resolution, supersample)
@@ -228,7 +223,6 @@ def sample_set(
     return ImageSet(
         pictures=tuple(Image.fromarray(p.permute(1, 2, 0).contiguous().numpy()) for p in out.pictures),
         captions=tuple(spec.caption for spec in specs),
-        is_reference=tuple(number < references for number in range(size)),
         masks=tuple(Image.fromarray((mask.to(torch.uint8) * 255).numpy()) for mask in out.masks),
         info=info,
     )
