@@ -40,6 +40,10 @@ DECODE_SIZE = 2048
 """JPEGs are decoded at a reduced scale as long as both sides keep this many pixels."""
 PARAMETERS_KEY = "jedi"
 """Keyword of the PNG text chunk that carries a picture's parameters."""
+MAX_PARAMETERS = 2**20
+"""Characters of parameters that are read; those of a picture take some 1000."""
+PNG_START = b"\x89PNG\r\n\x1a\n"
+"""What every PNG begins with."""
 SOFTWARE_KEY = "Software"
 """PNG's own keyword for what made a picture."""
 WHITE = (255, 255, 255)
@@ -391,8 +395,18 @@ def png_bytes(
     return data.getvalue()
 
 
-def read_parameters(path: str | Path) -> dict[str, Any] | None:
-    """The parameters that `save_png` put into a PNG, None where there are none. Raises PictureError."""
-    with _explained(str(path)), Image.open(path, formats=("PNG",)) as picture:
+def read_parameters(path: str | Path, name: str | None = None) -> dict[str, Any] | None:
+    """The parameters that `save_png` put into a PNG, None where there are none.
+
+    Raises PictureError, which names the file (or `name`).
+    """
+    name = name or str(path)
+    with _explained(name), Image.open(path, formats=("PNG",)) as picture:
         text = picture.info.get(PARAMETERS_KEY)
-        return None if text is None else json.loads(text)
+        if text is None:
+            return None
+        if len(text) > MAX_PARAMETERS:
+            raise PictureError(
+                f"{name} has parameters of {len(text)} characters, more than {MAX_PARAMETERS}."
+            )
+        return dict(json.loads(text))

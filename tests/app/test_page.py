@@ -252,6 +252,44 @@ def test_examples_seeds_and_messages(visit, photos, tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_settings_of_earlier_pictures_by_keyboard_and_dropped(visit, photos, tmp_path) -> None:
+    there = visit(viewport={"width": 390, "height": 844})
+    tab = there.tab
+    there.upload(photos[0])
+    there.prompt("a dog")
+    tab.fill("#seed input", "8")
+    tab.check("#locked input")
+    before = there.generate()
+    tab.click("#made .thumbnail-item")
+    picture = there.download("#png", tmp_path / "picture.png")
+    there.prompt("a cow")
+    tab.uncheck("#locked input")
+    tab.focus("#prompts textarea")
+    there.press_until("document.activeElement.closest('#recorded') != null")
+    with tab.expect_file_chooser() as chooser:
+        tab.keyboard.press("Enter")
+    chooser.value.set_files(str(picture))
+    tab.wait_for_selector("#taken [role=status]:has-text('The settings of picture.png are taken.')")
+    there.wait_for_text("#prompts", "a dog")
+    there.wait_for_text("#seed", "8")
+    assert tab.is_checked("#locked input")
+    assert tab.is_visible("#more >> text=Scale of the photos")  # what counts now is in sight
+    assert there.width() <= 390
+    again = there.generate()
+    assert (again.prompts, again.seeds, again.sampling) == (before.prompts, before.seeds, before.sampling)
+
+    drop = """name => {
+      const files = new DataTransfer();
+      files.items.add(new File(["nothing"], name));
+      const place = document.querySelector("#recorded button");
+      place.dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true}));
+    }"""
+    tab.evaluate(drop, "dropped.json")
+    tab.wait_for_selector("#taken [role=alert]:has-text('dropped.json is neither a settings.json')")
+    assert tab.input_value("#prompts textarea") == "a dog"
+
+
+@pytest.mark.slow
 def test_a_crop_is_moved_and_a_photo_removed(visit, photos) -> None:
     there = visit()
     tab = there.tab

@@ -123,6 +123,31 @@ def test_row_11_a_session_reads_only_what_it_was_handed(served, secret, monkeypa
         assert len(pictures_in(message)) == 1
 
 
+def test_settings_come_from_an_upload_which_is_then_gone(served) -> None:
+    """Texts of the file are shown as text, and nothing that it names is read."""
+    row = {
+        "options": {"steps": 7, "<b>": 1},
+        "model": {"name": "<i>", "fingerprint": "", "scheduler": ""},
+        "references": [{"path": "/etc/passwd"}],
+        "prompt": "a robot",
+        "seed": 5,
+    }
+    with served().client() as client:
+        number = [key for key, (name, _) in endpoints(client).items() if name == "upload"][1]
+        handle = upload(client, json.dumps(row).encode(), "settings.json")
+        output = call(client, number, [named(handle)])["output"]["data"]
+        assert {"a robot", 5, 7} <= {each for each in output if isinstance(each, (str, int))}
+        assert "The settings of settings.json are taken." in output[1]
+        assert "&lt;b&gt;" in output[1]
+        assert "&lt;i&gt;" in output[1]
+        assert not Path(handle).parent.exists()
+        handle = upload(client, b"nothing", "<b>.json")
+        output = call(client, number, [named(handle)], "y")["output"]["data"]
+        assert output[1].startswith('<div role="alert">&lt;b&gt;.json is neither')
+        assert not Path(handle).parent.exists()
+        assert pictures_in({"output": output}) == []
+
+
 def test_an_upload_is_read_once_and_then_gone(served) -> None:
     running = served()
     with running.client() as client:

@@ -24,8 +24,10 @@ from jedi_diffusion.app.page_gate import PageGate
 from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP, WRITTEN
 from jedi_diffusion.app.private_folder import PrivateFolder
 from jedi_diffusion.app.received import Received
+from jedi_diffusion.app.recorded import take_settings
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.session import (
+    COUNTS,
     MAX_PHOTOS,
     QUALITIES,
     Controls,
@@ -235,12 +237,19 @@ class Page:
                 list(QUALITIES), value="balanced", label="Speed or quality", min_width=200, elem_id="quality"
             )
             count = gr.Radio(
-                [1, 2, 3, 4], value=1, label="Pictures of each prompt", min_width=200, elem_id="count"
+                list(COUNTS), value=1, label="Pictures of each prompt", min_width=200, elem_id="count"
             )
         with gr.Row(equal_height=True):
             seed = gr.Number(None, label="Seed", precision=0, minimum=0, elem_id="seed")
             locked = gr.Checkbox(False, label="Keep this seed", elem_id="locked")
-        with gr.Accordion("More", open=False, elem_id="more"):
+        recorded = gr.File(
+            label="Settings of earlier pictures: settings.json, or a PNG made here",
+            file_types=[".json", ".png"],
+            height=96,
+            elem_id="recorded",
+        )
+        taken = gr.Markdown(elem_id="taken", **WRITTEN)
+        with gr.Accordion("More", open=False, elem_id="more") as more:
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
             mode = gr.Dropdown(
                 ["joint", "text_first", "image_first", "text_only"], value="joint", label="Guidance"
@@ -254,7 +263,15 @@ class Page:
             box.change(
                 self.mark, [prompts, what], self._words, show_progress="hidden", api_visibility="private"
             )
-        return [what, prompts, count, balance, quality, seed, by_hand, mode, text, image, steps, coupling]
+        controls = [what, prompts, count, balance, quality, seed, by_hand, mode, text, image, steps, coupling]
+        recorded.upload(
+            self.take_settings,
+            recorded,
+            [recorded, taken, more, locked, *controls],
+            api_visibility="private",
+            concurrency_limit=DECODERS,
+        )
+        return controls
 
     # The right side: progress, what was made, and what can be done with it
 
@@ -311,6 +328,20 @@ class Page:
             session.photo.across, session.photo.down = (min(1, max(0, each / 100)) for each in (across, down))
         return self._crops(session)
 
+    def take_settings(self, handle: str | None) -> list[Any]:
+        """Values for the field of the file, which is empty again, what is said of it, "More", which opens
+        because what it holds now counts, and the controls with their lock."""
+        if handle is None:
+            return [gr.skip()] * (4 + len(fields(Controls)))
+        try:
+            with self.received.taken(handle) as path:
+                name, taken = path.name, take_settings(path, self.service.card)
+        except JeDiError as error:
+            return [None, alarmed(str(error)), *[gr.skip()] * (2 + len(fields(Controls)))]
+        text = " ".join([f"The settings of {name} are taken.", *taken.remarks])
+        controls = taken.controls
+        return [None, said(text), gr.Accordion(open=True), controls.seed is not None, *astuple(controls)]
+
     def mark(self, prompts: str, what: str) -> str:
         asked = [*prompts_of(prompts)[:50], what.strip()]
         text = marked(f"{what}\n{prompts}".strip(), self.service.unknown_words(asked))
@@ -344,7 +375,7 @@ class Page:
             status = said(f"Done in {(job.ended or 0) - job.submitted:.0f} s.")
         else:
             kept = f" {len(job.done)} of {len(job.pictures)} pictures are done, and kept." if job.done else ""
-            status = f'<div role="alert">{html.escape(str(job.error) + kept)}</div>'
+            status = alarmed(str(job.error) + kept)
         yield status, gr.Gallery([], visible=False), *self._made_shown(session), controls.seed
 
     def _collect(self, session: Session) -> None:
@@ -473,6 +504,11 @@ def in_the_making(job: Job) -> Any:
 def said(text: str) -> str:
     """A line that screen readers announce."""
     return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+
+
+def alarmed(text: str) -> str:
+    """A line that screen readers announce at once."""
+    return f'<div role="alert">{html.escape(text)}</div>'
 
 
 @contextmanager

@@ -13,10 +13,10 @@ mark { color: inherit; background: #e5484d40; text-decoration: line-through; }
 #words p { white-space: pre-line; margin: 0; }
 #status { min-height: 2.5rem; }
 #status progress { width: 100%; }
-#photos .wrap { flex-direction: row; gap: 0.5rem; min-height: 0; padding-top: 1.5rem; }
-#photos .or { color: inherit; }
+#photos .wrap, #recorded .wrap { flex-direction: row; gap: 0.5rem; min-height: 0; padding-top: 1.5rem; }
+#photos .or, #recorded .or { color: inherit; }
 #generate { background: var(--primary-600); }
-#photos .icon-wrap { width: 1.5rem; margin: 0; }
+#photos .icon-wrap, #recorded .icon-wrap { width: 1.5rem; margin: 0; }
 /* Captions stand below their pictures rather than on them. */
 .grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 2.25rem !important; }
 .grid-container { grid-template-columns: repeat(auto-fill, minmax(var(--least), 1fr)) !important;

@@ -26,7 +26,8 @@ LOOK = 0.1
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
     multiples of. reader: a `conditioning.PromptReader`, None for a model that reads all of every prompt.
-    costs: what its calls cost; memory: the bytes that are free for them where it runs."""
+    temperature: of the first noise, where a call names none. costs: what its calls cost; memory: the bytes
+    that are free for them where it runs."""
 
     name: str
     fingerprint: str
@@ -35,6 +36,7 @@ class ModelCard:
     factor: int
     about: str = ""
     reader: Any = None
+    temperature: float = 1.0
     costs: Costs | None = None
     memory: int | None = None
 

@@ -38,6 +38,8 @@ SEEDS = 10**6
 """Seeds are drawn below this: people can read them out."""
 SCALE = 3.0
 """Guidance in the middle between photos and prompt."""
+COUNTS = (1, 2, 3, 4)
+"""Pictures of each prompt."""
 QUALITIES = {"fast": 10, "balanced": 25, "best": 50}
 """Steps."""
 
@@ -160,6 +162,23 @@ def guidance_of(controls: Controls) -> tuple[Mode, float, float]:
     return ("image_first" if controls.balance > 0 else "text_first"), round(text, 2), round(photos, 2)
 
 
+def steps_of(controls: Controls) -> int:
+    """Denoising steps."""
+    return controls.steps if controls.by_hand else QUALITIES.get(controls.quality, QUALITIES["balanced"])
+
+
+def check_controls(controls: Controls) -> None:
+    """Raises UsageError, in words for the page, for texts and numbers with which no picture can be made."""
+    for words in (*prompts_of(controls.prompts), controls.what):
+        check_text(words)
+    check_range("Pictures of each prompt", controls.count, 1, MAX_PICTURES)
+    check_range("The seed", controls.seed or 0, 0, MAX_SEED)
+    check_range("Steps", steps_of(controls), 1, MAX_STEPS)
+    _, text, photos = guidance_of(controls)
+    for name, scale in (("The text's scale", text), ("The photos' scale", photos)):
+        check_range(name, scale, 0.0, MAX_GUIDANCE)
+
+
 def prompts_of(text: str) -> list[str]:
     """The prompts of the page's field, one a line; empty lines are none."""
     return [line.strip() for line in lines_of(text) if line.strip()]
@@ -174,28 +193,20 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         raise UsageError("Add a photo of your subject first, or pick one of the examples.")
     if not prompts:
         raise UsageError("Write what to show, one prompt a line.")
-    for words in (*prompts, controls.what):
-        check_text(words)
-    check_range("Pictures of each prompt", controls.count, 1, MAX_PICTURES)
+    check_controls(controls)
     pictures = [prompt for prompt in prompts for _ in range(controls.count)]
     if len(pictures) > MAX_PICTURES:
         raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
     seed = secrets.randbelow(SEEDS) if controls.seed is None else controls.seed
-    check_range("The seed", seed, 0, MAX_SEED)
-    steps, coupling = QUALITIES.get(controls.quality, QUALITIES["balanced"]), None
-    if controls.by_hand:
-        steps, coupling = controls.steps, None if controls.coupling == "own" else controls.coupling
     mode, text, photos = guidance_of(controls)
-    check_range("Steps", steps, 1, MAX_STEPS)
-    for name, scale in (("The text's scale", text), ("The photos' scale", photos)):
-        check_range(name, scale, 0.0, MAX_GUIDANCE)
+    coupling = controls.coupling if controls.by_hand and controls.coupling != "own" else None
     return Ask(
         prompts=tuple(pictures),
         # As in `jedi generate`: picture k of every prompt has seed + k.
         seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
         references=tuple(photo.crop(card.size, card.size) for photo in session.photos),
         captions=(controls.what.strip(),) if controls.what.strip() else (),
-        sampling=Sampling(card.size, card.size, steps, text, mode, photos, coupling),
+        sampling=Sampling(card.size, card.size, steps_of(controls), text, mode, photos, coupling),
     )
 
 
