@@ -243,7 +243,7 @@ class Page:
             seed = gr.Number(None, label="Seed", precision=0, minimum=0, elem_id="seed")
             locked = gr.Checkbox(False, label="Keep this seed", elem_id="locked")
         recorded = gr.File(
-            label="Settings of earlier pictures: settings.json, or a PNG made here",
+            label="Settings of earlier pictures (.json or .png)",
             file_types=[".json", ".png"],
             height=96,
             elem_id="recorded",

@@ -9,7 +9,7 @@ CSS = """
 gradio-app, .gradio-container, main.contain, .contain > .column { width: 100%; min-width: 0 !important; }
 #about h1 { margin-bottom: 0.25rem; }
 mark { color: inherit; background: #e5484d40; text-decoration: line-through; }
-#words:not(:has(p)) { display: none; }
+#words:not(:has(p)), #taken:not(:has(div[role])) { display: none; }
 #words p { white-space: pre-line; margin: 0; }
 #status { min-height: 2.5rem; }
 #status progress { width: 100%; }
