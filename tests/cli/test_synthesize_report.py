@@ -53,7 +53,7 @@ def test_faults_are_one_sentence(jedi, folder: Path, tmp_path: Path) -> None:
     for words, status, message in (
         ([tmp_path / "nowhere"], 1, "holds no synthesis: recipe.json is missing"),
         ([folder, "--sets", 0], 2, "--sets is 0"),
-        ([folder, "--photos", tmp_path / "nowhere"], 1, "give a clone of github.com/google/dreambooth"),
+        ([folder, "--photos", tmp_path / "nowhere"], 1, "Give a clone of github.com/google/dreambooth"),
         ([folder, "--clip", tmp_path / "nowhere"], 1, "nowhere"),
         ([folder, "--encoders", "none", "--out", folder / "recipe.json"], 1, "cannot be written"),
     ):
