@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jedi_diffusion.errors import UsageError
 
 MAX_REFERENCES = 16
@@ -20,6 +22,15 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises UsageError unless the value lies between low and high; NaN does not."""
     if not low <= value <= high:
         raise UsageError(f"{name} is {value}, but must lie between {low} and {high}.")
+
+
+def check_options(given: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raises UsageError for an option of a command, a field of `given`, that is not within its limits. None
+    is an option that is not given."""
+    for name, (low, high) in limits.items():
+        value = getattr(given, name)
+        if value is not None:
+            check_range("--" + name.replace("_", "-"), value, low, high)
 
 
 def check_side(name: str, side: int) -> None:

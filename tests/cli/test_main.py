@@ -1,12 +1,14 @@
 """The dispatcher: help, version, unknown words, exit statuses; and that every listed command exists."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
 from jedi_diffusion import __version__
 from jedi_diffusion.cli import commands, find_command
 from jedi_diffusion.errors import OutputError, UsageError
+from jedi_diffusion.limits import check_options
 
 
 def test_help_lists_every_command(jedi) -> None:
@@ -74,3 +76,12 @@ def test_a_value_that_begins_with_a_dash_is_told_how_to_be_written(words, hint, 
         assert "write --" not in done.err
     else:
         assert done.err.strip().endswith(hint)
+
+
+@pytest.mark.parametrize("value", [0, 4, float("nan"), float("inf"), 10**400])
+def test_an_option_outside_its_limits_is_named_as_it_is_typed(value) -> None:
+    limits = {"seeds": (1, 3), "keep_mb": (1, 3)}
+    for inside in (1, 3, None):
+        check_options(SimpleNamespace(seeds=2, keep_mb=inside), limits)
+    with pytest.raises(UsageError, match=r"--keep-mb is .*, but must lie between 1 and 3"):
+        check_options(SimpleNamespace(seeds=2, keep_mb=value), limits)

@@ -11,9 +11,9 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.data_options import check_range
 from jedi_diffusion.cli.models import check_model_name, pick_device, quiet_libraries
 from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.limits import check_options
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def check(given: EncodeOptions) -> None:
     if given.resolution % 8:
         raise UsageError(f"--resolution is {given.resolution}, but must be a multiple of 8.")
     limits = {"resolution": (16, 4096), "batch": (1, 4096), "threads": (1, 256), "limit": (0, 10**9)}
-    for name, (low, high) in limits.items():
-        check_range(f"--{name}", getattr(given, name), low, high)
+    check_options(given, limits)
     check_model_name(given.base)
 
 

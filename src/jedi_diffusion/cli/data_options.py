@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from jedi_diffusion.errors import UsageError
-
 if TYPE_CHECKING:
     from jedi_diffusion.data.collection import SetCollection
     from jedi_diffusion.data.folders import SubjectFolders
@@ -57,9 +55,3 @@ def tell_layout(folders: SubjectFolders) -> None:
             f'it: the subject is "{words_of(repeated)}".',
             file=sys.stderr,
         )
-
-
-def check_range(flag: str, value: int, low: int, high: int) -> None:
-    """Raises UsageError for a number out of range."""
-    if not low <= value <= high:
-        raise UsageError(f"{flag} is {value}, but must lie between {low} and {high}.")

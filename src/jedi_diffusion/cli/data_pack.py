@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.data_options import Kind, check_range, kind_of, open_place, tell_layout
+from jedi_diffusion.cli.data_options import Kind, kind_of, open_place, tell_layout
 from jedi_diffusion.errors import DataError, PictureError, UsageError
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.collection import SetCollection
@@ -175,9 +176,7 @@ def check(given: PackOptions) -> None:
         "limit": (0, 10**9),
         "seed": (0, 2**62),
     }
-    for name, (low, high) in limits.items():
-        if getattr(given, name) is not None:
-            check_range("--" + name.replace("_", "-"), getattr(given, name), low, high)
+    check_options(given, limits)
 
 
 def _sets(given: PackOptions, quarantine: Quarantine) -> tuple[Iterator[StoredSet], list[LeftOut]]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from jedi_diffusion.cli.data_options import Kind, check_range, open_place
+from jedi_diffusion.cli.data_options import Kind, open_place
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 
@@ -33,8 +34,7 @@ class ShowOptions:
 def run(arguments: list[str]) -> None:
     """Raises JeDiError."""
     given = tyro.cli(ShowOptions, args=arguments, prog="jedi data show")
-    for flag, low, high in (("sets", 1, 200), ("size", 1, 32), ("cell", 32, 1024), ("seed", 0, 2**62)):
-        check_range(f"--{flag}", getattr(given, flag), low, high)
+    check_options(given, {"sets": (1, 200), "size": (1, 32), "cell": (32, 1024), "seed": (0, 2**62)})
     import numpy as np
 
     from jedi_diffusion.data.permutation import Permutation

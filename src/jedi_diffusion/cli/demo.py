@@ -16,7 +16,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_text
+from jedi_diffusion.limits import check_options, check_text
 from jedi_diffusion.pictures import contact_sheet, save_png
 from jedi_diffusion.vision.enlarge import enlarger_of
 
@@ -139,9 +139,7 @@ def check(given: DemoOptions) -> None:
         "guidance": (0.0, 100.0),
         "seed": (0, 2**31),
     }
-    for name, (low, high) in limits.items():
-        if not low <= getattr(given, name) <= high:  # also false for NaN
-            raise UsageError(f"--{name} is {getattr(given, name)}, but must lie between {low} and {high}.")
+    check_options(given, limits)
 
 
 def subject_row(given: DemoOptions, number: int) -> Row:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion.cli import models
-from jedi_diffusion.cli.data_options import check_range, open_place
+from jedi_diffusion.cli.data_options import open_place
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import make_folder
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,8 +71,7 @@ def run(arguments: list[str]) -> None:
 
 def check(given: PlacesOptions) -> None:
     """Raises UsageError for options that cannot be right."""
-    check_range("--pictures", given.pictures, 10, 1_000_000)
-    check_range("--seed", given.seed, 0, 2**31)
+    check_options(given, {"pictures": (10, 1_000_000), "seed": (0, 2**31)})
     if Path(given.out).suffix != ".safetensors":
         raise UsageError(f"--out is {given.out}, but the classifier is a .safetensors file.")
     if (given.places is None) != (given.data == "toybox"):

@@ -14,6 +14,7 @@ from jedi_diffusion.cli.judging import Averaging, EncodersName, Inputs, Masking,
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.evaluation.scoring import Results
@@ -126,7 +127,7 @@ def check(given: ScoreOptions) -> None:
         "samples": (1, judging.MAX_SAMPLES),
         "seed": (0, 2**31),
     }
-    judging.check_numbers(given, limits)
+    check_options(given, limits)
     if given.plan:
         return
     if not given.pictures:

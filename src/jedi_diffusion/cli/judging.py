@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jedi_diffusion.errors import UsageError
 
@@ -113,11 +113,3 @@ def load_finder(
 
     quiet_libraries()
     return load_detected_subject(detector, segmenter, device)
-
-
-def check_numbers(given: Any, limits: dict[str, tuple[int, int]]) -> None:
-    """Raises UsageError for an option outside its limits."""
-    for name, (low, high) in limits.items():
-        value = getattr(given, name)
-        if not low <= value <= high:
-            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")

@@ -21,7 +21,7 @@ from jedi_diffusion.limits import (
     MAX_SEED,
     MAX_SET,
     MAX_STEPS,
-    check_range,
+    check_options,
     check_side,
     check_text,
 )
@@ -240,9 +240,6 @@ def _check_numbers(options: GenerateOptions) -> None:
         "batch": (1, 256),
     }
     assert limits.keys() <= {field.name for field in fields(options)}
-    for name, (low, high) in limits.items():
-        value = getattr(options, name)
-        if value is not None:
-            check_range("--" + name.replace("_", "-"), value, low, high)
+    check_options(options, limits)
     if options.size is not None:
         check_side("--size", options.size)

@@ -13,6 +13,7 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, save_png
 
 if TYPE_CHECKING:
@@ -132,10 +133,7 @@ def check(given: PhotosOptions) -> None:
         "seed": (0, 2**31),
         "size": (16, 1024),
     }
-    for name, (low, high) in limits.items():
-        value = getattr(given, name)
-        if value is not None and not low <= value <= high:  # also false for NaN
-            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")
+    check_options(given, limits)
 
 
 def check_places(places: Sequence[str], known: Sequence[str]) -> None:

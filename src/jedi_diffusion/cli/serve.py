@@ -24,7 +24,7 @@ from jedi_diffusion.cli.options import CertificateAndKey, Repeated
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.files import lines_of, read_text
-from jedi_diffusion.limits import check_range
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.app.cluster import Cluster
@@ -182,30 +182,31 @@ def bounded_log(lines: int) -> Iterator[None]:
 
 def check(given: ServeOptions) -> None:
     """Raises UsageError for numbers out of range."""
-    check_range("--queue", given.queue, 16, 10_000)
-    check_range("--deadline", given.deadline, 1, 86_400)
-    check_range("--keep-seconds", given.keep_seconds, 1, 7 * 86_400)
-    check_range("--keep-mb", given.keep_mb, 1, 2**20)
+    limits = {
+        "queue": (16, 10_000),
+        "deadline": (1, 86_400),
+        "keep_seconds": (1, 7 * 86_400),
+        "keep_mb": (1, 2**20),
+        "max_pixels": (256, 2**22),
+        "max_seconds": (1, 86_400),
+        "grace": (0, 3600),
+        "max_connections": (8, 100_000),
+        "max_client_connections": (1, 100_000),
+        "header_seconds": (1, 3600),
+        "body_seconds": (1, 86_400),
+        "max_upload_mb": (64, 2**20),
+        "max_photo_mb": (32, 2**20),
+        "max_shown_mb": (64, 2**20),
+        "max_visitors": (1, 100_000),
+        "log_lines": (10, 10**6),
+        "batch": (0, 256),
+        "replicas": (0, 1000),
+    }
+    check_options(given, limits)
     if given.root_path and not ROOT_PATH.fullmatch(given.root_path):
         raise UsageError(
             f"--root-path is {given.root_path}, but must look like /jedi, without a / at its end."
         )
-    if given.max_pixels is not None:
-        check_range("--max-pixels", given.max_pixels, 256, 2**22)
-    if given.max_seconds is not None:
-        check_range("--max-seconds", given.max_seconds, 1, 86_400)
-    check_range("--grace", given.grace, 0, 3600)
-    check_range("--max-connections", given.max_connections, 8, 100_000)
-    check_range("--max-client-connections", given.max_client_connections, 1, 100_000)
-    check_range("--header-seconds", given.header_seconds, 1, 3600)
-    check_range("--body-seconds", given.body_seconds, 1, 86_400)
-    check_range("--max-upload-mb", given.max_upload_mb, 64, 2**20)
-    check_range("--max-photo-mb", given.max_photo_mb, 32, 2**20)
-    check_range("--max-shown-mb", given.max_shown_mb, 64, 2**20)
-    check_range("--max-visitors", given.max_visitors, 1, 100_000)
-    check_range("--log-lines", given.log_lines, 10, 10**6)
-    check_range("--batch", given.batch, 0, 256)
-    check_range("--replicas", given.replicas, 0, 1000)
     if given.engine != "ray" and (given.replicas or given.ray_address is not None):
         raise UsageError("--replicas and --ray-address go with --engine ray.")
     if (given.ray_address or "").startswith("ray://"):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from jedi_showroom.subjects import Subject
@@ -39,9 +39,7 @@ class BuildOptions:
 def run(arguments: list[str]) -> None:
     """Build. Raises JeDiError."""
     given = tyro.cli(BuildOptions, args=arguments, prog="jedi showroom build")
-    for name, value, low, high in (("views", given.views, 1, 64), ("seed", given.seed, 0, 2**31)):
-        if not low <= value <= high:
-            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")
+    check_options(given, {"views": (1, 64), "seed": (0, 2**31)})
     from jedi_showroom.building import Build
 
     folder = make_folder(given.out)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, replaced_folder, write_file
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def run(arguments: list[str]) -> None:
         "seed": (0, 2**31),
         "alike": (0, 1),
     }
-    for name, (low, high) in limits.items():
-        if not low <= getattr(given, name) <= high:
-            raise UsageError(f"--{name} is {getattr(given, name)}, but must lie between {low} and {high}.")
+    check_options(given, limits)
     from jedi_showroom.source import ShowroomSource
 
     places = Path(given.packages), Path(given.folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class SynthesizeOptions:
 def run(arguments: list[str]) -> None:
     """Make what is missing; print the counts of every stage to stderr. Raises JeDiError."""
     options = tyro.cli(SynthesizeOptions, args=arguments, prog="jedi synthesize")
-    if not 1 <= options.workers <= MAX_WORKERS:
-        raise UsageError(f"--workers is {options.workers}, but must lie between 1 and {MAX_WORKERS}.")
+    check_options(options, {"workers": (1, MAX_WORKERS)})
     from jedi_diffusion.cli.synthesis_models import build, check_choices
     from jedi_diffusion.synthesis.estimate import describe
     from jedi_diffusion.synthesis.recipe import load_recipe, objects_of, plan_shards

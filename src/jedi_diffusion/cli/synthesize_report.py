@@ -10,6 +10,7 @@ import tyro
 
 from jedi_diffusion.cli import judging
 from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.cli.judging import EncodersName
@@ -56,7 +57,7 @@ class ReportOptions:
 def run(arguments: list[str]) -> None:
     """Read the run, measure, write; print the tables. Raises JeDiError."""
     given = tyro.cli(ReportOptions, args=arguments, prog="jedi synthesize report")
-    judging.check_numbers(given, {"sets": (1, MAX_SETS), "seed": (0, 2**62)})
+    check_options(given, {"sets": (1, MAX_SETS), "seed": (0, 2**62)})
     show_notices()
     from jedi_diffusion.files import make_folder
     from jedi_diffusion.page.tables import markdown

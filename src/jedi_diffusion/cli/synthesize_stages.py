@@ -10,6 +10,7 @@ import tyro
 
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.recipes import find_recipe
 
 MAX_OBJECTS, MAX_COLLAGES = 20, 20
@@ -40,8 +41,7 @@ class StagesOptions:
 def run(arguments: list[str]) -> None:
     """Raises JeDiError."""
     given = tyro.cli(StagesOptions, args=arguments, prog="jedi synthesize stages")
-    if not 1 <= given.collages <= MAX_COLLAGES:
-        raise UsageError(f"--collages is {given.collages}, but must lie between 1 and {MAX_COLLAGES}.")
+    check_options(given, {"collages": (1, MAX_COLLAGES)})
     if len(given.object) > MAX_OBJECTS:
         raise UsageError(f"--object is given {len(given.object)} times, but {MAX_OBJECTS} are the most.")
     show_notices()

@@ -12,8 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from jedi_diffusion.cli import naming
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def run(arguments: list[str]) -> None:
 def check(given: ToyboxOptions) -> None:
     """Raises UsageError for numbers out of range."""
     limits = {"sets": (1, 1_000_000), "size": (1, 16), "resolution": (16, 1024), "seed": (0, 2**31)}
-    for name, (low, high) in limits.items():
-        if not low <= getattr(given, name) <= high:
-            raise UsageError(f"--{name} is {getattr(given, name)}, but must lie between {low} and {high}.")
+    check_options(given, limits)
 
 
 def write_set(folder: Path, image_set: ImageSet) -> None:

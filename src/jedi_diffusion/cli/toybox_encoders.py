@@ -9,8 +9,8 @@ from typing import Literal
 import tyro
 
 from jedi_diffusion.cli import models
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
+from jedi_diffusion.limits import check_options
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,4 @@ def check(given: EncodersOptions) -> None:
         "judges": (2, 100_000),
         "seed": (0, 2**31),
     }
-    for name, (low, high) in limits.items():
-        value = getattr(given, name)
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"--{name} is {value}, but must lie between {low} and {high}.")
+    check_options(given, limits)

@@ -11,8 +11,8 @@ import tyro
 from jedi_diffusion import __version__
 from jedi_diffusion.cli import models
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.limits import check_options
 from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.pictures import save_png
 
@@ -148,11 +148,7 @@ def check(given: ScoreOptions) -> None:
         "size": (16, 1024),
         "seed": (0, 2**31),
     }
-    for name, (low, high) in limits.items():
-        value = getattr(given, name)
-        if value is not None and not low <= value <= high:  # also false for NaN
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is {value}, but must lie between {low} and {high}.")
+    check_options(given, limits)
 
 
 def call_settings(given: ScoreOptions, size: int) -> dict[str, Any]:
