@@ -259,10 +259,15 @@ class Page:
             steps = gr.Number(25, label="Steps", precision=0, minimum=1, maximum=1000)
             coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
         self._locked = locked
-        for box in (prompts, what):
-            box.change(
-                self.mark, [prompts, what], self._words, show_progress="hidden", api_visibility="private"
-            )
+        gr.on(  # one listener for both, so that an answer never overtakes a newer one
+            [prompts.change, what.change],
+            self.mark,
+            [prompts, what],
+            self._words,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
         controls = [what, prompts, count, balance, quality, seed, by_hand, mode, text, image, steps, coupling]
         recorded.upload(
             self.take_settings,
