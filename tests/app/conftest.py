@@ -114,8 +114,9 @@ def served(serve: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
     gc.collect()  # while these tests' filters hold
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator:
+    """A browser for one test: Playwright keeps an event loop running, which other tests may not find."""
     if CHROMIUM is None:
         pytest.skip("no chromium here: apt install chromium")
     from playwright.sync_api import sync_playwright

@@ -8,6 +8,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,14 +50,15 @@ def test_a_visitor_who_comes_back_gets_what_is_finished(serve) -> None:
     running = serve()
     page = Page(Service(running.engine, CARD))
     first, second = Session(), Session()
-    key = page.arrive("", first)[0]
+    request: Any = SimpleNamespace(state=SimpleNamespace(client="127.0.0.1"))
+    key = page.arrive(request, "", first)[0]
     assert len(key) > 20
     first.photos = [Photo(Image.new("RGB", (16, 16)), "a.png")]
     first.asked, first.is_kept = Controls(prompts="a\nb"), False
     first.job = running.engine.submit(ask("a", "b", "c"))
     first.job.listeners.append(lambda: len(first.job.done) == 2 and running.engine.cancel(first.job))
     assert wait(first.job).state == "cancelled"
-    assert page.arrive(key, second)[0] == key
+    assert page.arrive(request, key, second)[0] == key
     assert [made.prompt for made in second.made] == ["a", "b"]
     assert (second.asked.prompts, second.photos[0].name) == ("a\nb", "a.png")
     assert second.photos[0] is not first.photos[0]
@@ -65,7 +68,7 @@ def test_a_visitor_who_comes_back_gets_what_is_finished(serve) -> None:
         picture_of(prompt, seed).tobytes() for seed, prompt in enumerate("ab")
     ]
     stranger = Session()
-    assert page.arrive("another key", stranger)[0] == "another key"
+    assert page.arrive(request, "another key", stranger)[0] == "another key"
     assert stranger.made == []
     page.close()
 

@@ -14,6 +14,7 @@ from jedi_diffusion.cli.finders import DetectedSubject, load_detected_subject
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.evaluation.masking import SubjectFinder
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+from jedi_diffusion.evaluation.scoring import COPY_INPUT
 from jedi_diffusion.synthesis.protocols import Box, Detection
 
 
@@ -100,7 +101,8 @@ def test_masked_scores_of_photographs_need_no_given_masks(jedi, models, tmp_path
     assert done.status == 0, done.err
     record = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert record["methods"][-1]["scores"].keys() >= {"MCLIP-I, others", "MDINO, inputs"}
-    copied = record["methods"][1]["scores"]["MDINO, inputs"]["mean"]
+    (copy,) = [method for method in record["methods"] if method["name"] == COPY_INPUT]
+    copied = copy["scores"]["MDINO, inputs"]["mean"]
     assert copied == pytest.approx(0.5, abs=1e-4), "1 for the teapot, 0 where nothing is found"
 
 

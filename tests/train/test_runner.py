@@ -208,5 +208,5 @@ def test_a_model_of_other_words_is_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "first").train()
     source = PlainSource()
     source.words = ("a", "ball")
-    with pytest.raises(ModelError, match="trained on other words"):
+    with pytest.raises(ModelError, match="trained on words"):
         TrainingRun(Recipe.model_validate(RECIPE), source, [], tmp_path / "second", "cpu", init=folder)

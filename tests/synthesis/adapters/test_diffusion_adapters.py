@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
@@ -14,6 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from jedi_diffusion.diffusion.sampler import seeded_generator as seeded
 from jedi_diffusion.synthesis.adapters.pipelines import (
     InstructPix2PixStylizer,
     PipelineInpainter,
@@ -63,10 +63,6 @@ def far(one, other):
     return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
-def seeded(number):
-    return torch.Generator().manual_seed(number)
-
-
 def quiet(pipeline):
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -78,7 +74,12 @@ def test_a_collage_is_what_the_pipeline_draws(make, checkpoint):
     pipeline = quiet(StableDiffusionXLPipeline.from_pretrained(checkpoint("sdxl"), add_watermarker=False))
     for picture, prompt, seed in zip(pictures, PROMPTS, SEEDS, strict=False):
         (wanted,) = pipeline(
-            prompt, generator=seeded(seed), width=64, height=48, num_inference_steps=2, guidance_scale=5.0
+            prompt,
+            generator=seeded(seed),
+            width=64,
+            height=48,
+            num_inference_steps=2,
+            guidance_scale=5.0,
         ).images
         assert far(picture, wanted) <= 1
     assert far(*pictures) > 20
@@ -90,7 +91,13 @@ def test_a_scene_is_what_the_pipeline_fills_in(make, checkpoint, pictures, masks
         StableDiffusionInpaintPipeline.from_pretrained(checkpoint("inpainting"), safety_checker=None)
     )
     (wanted,) = pipeline(
-        PROMPTS[0], pictures[1], masks[1], width=72, height=56, num_inference_steps=2, generator=seeded(4)
+        PROMPTS[0],
+        pictures[1],
+        masks[1],
+        width=72,
+        height=56,
+        num_inference_steps=2,
+        generator=seeded(4),
     ).images
     assert far(found, wanted) <= 1
     (other,) = make("inpainting").inpaint(pictures[1:2], masks[:1], PROMPTS[:1], [4])
