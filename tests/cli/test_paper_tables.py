@@ -14,9 +14,6 @@ from jedi_diffusion.paper import training
 from jedi_diffusion.paper.pieces import piece_lock
 from jedi_diffusion.paper.plan import Plan
 from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.recipes import CONFIGS
-
-QUICK = CONFIGS / "evaluate" / "paper_tables_quick.yaml"
 
 
 @pytest.fixture
