@@ -25,15 +25,24 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(autouse=True)
-def event_loop_of_the_thread() -> Iterator[None]:
-    """gradio puts an event loop of its own in the place of the thread's, and leaves it open."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+def event_loop_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close every event loop that gradio puts in the place of the thread's, and leaves open."""
+    made: list[asyncio.AbstractEventLoop] = []
+    new_event_loop = asyncio.new_event_loop
+
+    def noted() -> asyncio.AbstractEventLoop:
+        made.append(new_event_loop())
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", noted)
+    asyncio.set_event_loop(asyncio.new_event_loop())
     yield
     with contextlib.suppress(RuntimeError):  # asyncio.run leaves the thread without one
         asyncio.get_event_loop().close()
     asyncio.set_event_loop(None)
-    loop.close()
+    for loop in made:
+        if not loop.is_running():
+            loop.close()
 
 
 @pytest.fixture
