@@ -9,6 +9,7 @@
 #
 #   ROUND_MINUTES=60  training time of a round      THREADS=1  of the training
 #   PHOTOS            a folder of photographed subjects to score on too
+#   VIEWS=2           views of each model in the showroom
 #   DEVICE=cpu|cuda   where to train                SUBJECTS   sets drawn for a round; the recipe's if not given
 set -euo pipefail
 
@@ -53,7 +54,7 @@ stop() {
   exit 0
 }
 
-within_budget "$jedi" showroom build --packages "$folder/packages" --out "$folder/showroom" --views 3 || stop
+within_budget "$jedi" showroom build --packages "$folder/packages" --out "$folder/showroom" --views "${VIEWS:-2}" || stop
 
 mkdir -p "$folder/rounds"
 previous=toybox
