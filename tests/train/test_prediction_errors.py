@@ -47,8 +47,8 @@ def test_a_network_that_copies_is_right_with_its_own_reference_only() -> None:
     unit = pool_of().latents[:, 1].float().var(dim=(0, 2, 3)).max()
     for row in errors(copying, "sample"):
         assert row.own == pytest.approx(0, abs=1e-6)
-        assert row.none == pytest.approx(float((subject**2).mean() / unit), rel=1e-4)
-        apart = float(((subject.roll(-1, 0) - subject) ** 2).mean() / unit)
+        assert row.none == pytest.approx(float((subject**2).sum(1).mean() / unit), rel=1e-4)
+        apart = float(((subject.roll(-1, 0) - subject) ** 2).sum(1).mean() / unit)
         assert row.other == pytest.approx(apart, rel=1e-4)
 
 

@@ -23,7 +23,9 @@ GIVEN: tuple[Given, ...] = ("own", "other", "none")
 
 
 class LevelErrors(NamedTuple):
-    """Squared errors at one noise level, 1 = the variance of the strongest latent channel."""
+    """Squared errors of a latent (summed over its channels) at one noise level; 1 is the variance of the
+    strongest channel.
+    """
 
     timestep: int
     noise: float
@@ -66,7 +68,7 @@ def prediction_errors(
             shown = None if given == "none" else (reference.roll(-shift, 0), name.roll(-shift, 0))
             predicted = _predict(denoiser, noisy, timestep, text, shown)
             clean = _clean(predicted, noisy, alpha, sigma, prediction_type)
-            off = ((clean - target) ** 2).mean(1, keepdim=True)
+            off = ((clean - target) ** 2).sum(1, keepdim=True)
             errors[given] = float((weight * off).sum() / weight.sum() / unit)
         level = float(sigma / alpha) if alpha > 0 else float("inf")
         rows.append(LevelErrors(timestep, level, **errors))
