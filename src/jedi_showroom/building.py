@@ -13,11 +13,10 @@ from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_showroom import cutouts, emoji, furniture, packages, panoramas
-from jedi_showroom.cutouts import Cutout
+from jedi_showroom.cutouts import FILL, SIDE, TANGENT, Cutout
 from jedi_showroom.subjects import Subject, shown
 
-_EMOJI_ELEVATION, _EMOJI_TANGENT = np.radians(12), 0.24
-_EMOJI_FILL = 0.82
+_EMOJI_ELEVATION = float(np.radians(12))
 
 
 class Build:
@@ -79,7 +78,7 @@ class Build:
 
 def emoji_cutout(content: bytes) -> Cutout:
     """A picture with alpha, brought to the cut-outs' size, with an oval shadow under it."""
-    from jedi_showroom.rendering import SIDE, blurred
+    from jedi_showroom.rendering import blurred
 
     with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
         whole = picture.convert("RGBA")
@@ -87,7 +86,7 @@ def emoji_cutout(content: bytes) -> Cutout:
     if box is None:
         raise DataError("The picture is fully transparent.")
     whole = whole.crop(box)
-    scale = _EMOJI_FILL * SIDE / max(whole.size)
+    scale = FILL * SIDE / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
     # Premultiplied, so that colours of transparent pixels do not bleed into the edge.
     small = whole.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
@@ -95,9 +94,7 @@ def emoji_cutout(content: bytes) -> Cutout:
     canvas = Image.new("RGBA", (SIDE, SIDE))
     canvas.paste(small, place)
     rgba = np.asarray(canvas)
-    return Cutout(
-        rgba, _standing_shadow(rgba[..., 3] / 255, blurred), 0.0, float(_EMOJI_ELEVATION), _EMOJI_TANGENT
-    )
+    return Cutout(rgba, _standing_shadow(rgba[..., 3] / 255, blurred), 0.0, _EMOJI_ELEVATION, TANGENT)
 
 
 def _standing_shadow(alpha: np.ndarray, blurred: Callable[..., np.ndarray]) -> np.ndarray:

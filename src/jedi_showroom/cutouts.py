@@ -14,6 +14,9 @@ from jedi_diffusion.files import write_file
 from jedi_showroom.subjects import Subject
 
 INDEX = "subject.json"
+SIDE = 128  # pixels of a cut-out's side
+FILL = 0.82  # of its half side that the subject reaches
+TANGENT = 0.24  # of half its angle of view
 
 
 @dataclass(frozen=True)

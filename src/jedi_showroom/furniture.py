@@ -15,7 +15,7 @@ _LICENCES = {"BlendSwap-CC-0": "CC0 1.0"}  # the other four collections: CC-BY 3
 
 
 def unpack(packages: Path, folder: Path) -> None:
-    """Write every collection's files to `folder`/COLLECTION. Paths that leave it are refused by name."""
+    """Write every collection's files to `folder`/COLLECTION. Members that would land outside are skipped."""
     for name, content in members(packages, FURNITURE):
         root = make_folder(folder / PurePosixPath(name).stem)
         for member, data in zipped(io.BytesIO(content)):

@@ -3,6 +3,7 @@
 Letters: H pixels of a side.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -135,8 +136,6 @@ def load_places(packages: Path, unpacked: Path) -> list[Place]:
 
 
 def _texture(content: bytes) -> Array:
-    import io
-
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
         small = picture.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
     return np.asarray(small, dtype=np.float32) / 255

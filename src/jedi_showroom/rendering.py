@@ -11,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_showroom.cutouts import Cutout
+from jedi_showroom.cutouts import FILL, SIDE, TANGENT, Cutout
 
 Array = NDArray[np.floating[Any]]
 
-SIDE = 128  # pixels of a cut-out's side
 SAMPLES = 25  # rays a pixel
 MAX_FACES = 400_000
-_FILL = 0.82  # of the cut-out's half side that the subject reaches
-_TANGENT = 0.24  # of half the angle of view
 _SHADOW_POINTS = 40_000
 _SHADOW_FADE = 0.3  # of the subject's height, above which it hardly shades its floor
 _BRIGHT = 0.62  # linear value that the 80th percentile of a cut-out is brought to, at most
@@ -70,7 +67,7 @@ class Mesh:
             "integrator": {"type": "path", "max_depth": 3, "hide_emitters": True},
             "sensor": {
                 "type": "perspective",
-                "fov": float(np.degrees(2 * np.arctan(_TANGENT))),
+                "fov": float(np.degrees(2 * np.arctan(TANGENT))),
                 "to_world": transform().look_at(
                     origin=position.tolist(), target=target.tolist(), up=[0, 1, 0]
                 ),
@@ -102,7 +99,7 @@ class Mesh:
             shadow=self._shadow(position, basis, rng),
             azimuth=view.azimuth,
             elevation=view.elevation,
-            tangent=_TANGENT,
+            tangent=TANGENT,
         )
 
     def _camera(self, view: View) -> tuple[Array, Array]:
@@ -114,7 +111,7 @@ class Mesh:
         centre = (self.low + self.high) / 2
         seen = (self.corners - centre) @ basis.T
         # |x| <= fill * tangent * (distance + z) for every corner, horizontally and vertically.
-        reach = np.abs(seen[:, :2]).max(axis=1) / (_FILL * _TANGENT)
+        reach = np.abs(seen[:, :2]).max(axis=1) / (FILL * TANGENT)
         distance = float((reach - seen[:, 2]).max())
         return centre + distance * away, basis
 
@@ -128,7 +125,7 @@ class Mesh:
         dropped[:, 0] += slant[0] * height
         dropped[:, 2] += slant[1] * height
         seen = (dropped - position) @ basis.T
-        place = seen[:, :2] / (seen[:, 2:] * _TANGENT)
+        place = seen[:, :2] / (seen[:, 2:] * TANGENT)
         columns = ((place[:, 0] + 1) / 2 * SIDE).astype(int)
         rows = ((1 - place[:, 1]) / 2 * SIDE).astype(int)
         inside = (columns >= 0) & (columns < SIDE) & (rows >= 0) & (rows < SIDE) & (seen[:, 2] > 0)

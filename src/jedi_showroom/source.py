@@ -4,7 +4,7 @@ Letters: S sets; N pictures in a set; H pixels of a side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,9 +51,9 @@ class SetPlan:
 
 
 def random_framing(cutout: Cutout, rng: np.random.Generator) -> Framing:
-    """The cut-out at 55% to 95% of the picture's side, its middle a little off the picture's."""
+    """Draw a place in the frame: the cut-out's side at 62% to 105% of the picture's, a little off the middle."""
     scale = float(rng.uniform(0.62, 1.05))
-    room = max(0.0, 1 - 0.82 * scale) * 0.7
+    room = max(0.0, 1 - cutouts.FILL * scale) * 0.7
     return Framing(
         scale,
         float(rng.uniform(-room, room)),
@@ -139,12 +139,10 @@ class ShowroomSource:
         subject = self.subjects[int(rng.integers(len(self.subjects)))]
         return self.plan(subject, pictures, rng, alike=bool(rng.random() < self.alike))
 
-    def plan(
-        self, subject: Subject, pictures: int, rng: np.random.Generator, alike: bool, recolor: bool = True
-    ) -> SetPlan:
+    def plan(self, subject: Subject, pictures: int, rng: np.random.Generator, alike: bool) -> SetPlan:
         """Draw a set of the subject: looks, views and places."""
         look = None
-        if recolor and rng.random() < RECOLORED_SHARE:
+        if rng.random() < RECOLORED_SHARE:
             look = Look(float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.7, 1.3)))
         shots: list[Shot] = []
         for _ in range(pictures):
@@ -172,8 +170,7 @@ class ShowroomSource:
         rng = np.random.default_rng(shot.seed)
         cutout = self._cutout(shot.subject, shot.view)
         if shot.look is not None:
-            rgba = recolored(cutout.rgba, shot.look)
-            cutout = Cutout(rgba, cutout.shadow, cutout.azimuth, cutout.elevation, cutout.tangent)
+            cutout = replace(cutout, rgba=recolored(cutout.rgba, shot.look))
         if background is None:
             assert shot.place is not None
             background = shot.place.background(shot.framing, size, rng)

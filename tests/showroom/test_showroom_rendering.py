@@ -9,7 +9,8 @@ from jedi_diffusion.errors import DataError
 
 pytest.importorskip("mitsuba", reason="the extra `showroom` is not installed")
 
-from jedi_showroom.rendering import SIDE, Mesh, View
+from jedi_showroom.cutouts import SIDE
+from jedi_showroom.rendering import Mesh, View
 
 CUBE = """mtllib cube.mtl
 v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1
