@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.errors import DataError
+from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_showroom import cutouts, emoji, furniture, packages, panoramas
-from jedi_showroom.cutouts import FILL, SIDE, TANGENT, Cutout
+from jedi_showroom.cutouts import FILL, SAMPLES, SIDE, TANGENT, Cutout
 from jedi_showroom.subjects import Subject, shown
 
 _EMOJI_ELEVATION = float(np.radians(12))
@@ -24,8 +24,9 @@ class Build:
 
     def __init__(self, package_folder: Path, folder: Path, seed: int, views: int) -> None:
         packages.require(package_folder)
-        self.package_folder, self.folder, self.seed, self.views = package_folder, folder, seed, views
+        self.folder, self.seed, self.views = folder, seed, views
         self.unpacked = make_folder(folder / "unpacked")
+        self._check_same_build()
         marker = self.unpacked / "whole"
         if not marker.exists():
             furniture.unpack(package_folder, self.unpacked / "furniture")
@@ -35,6 +36,17 @@ class Build:
         models = furniture.read_subjects(self.unpacked / "furniture")
         pictures = emoji.read_subjects(package_folder, set(self.images))
         self.subjects = shown([*models, *pictures])
+
+    def _check_same_build(self) -> None:
+        """Hold a folder to what it was begun with: cut-outs that stay would be another seed's or size's."""
+        settings = {"seed": self.seed, "side": SIDE, "samples": SAMPLES}
+        path = self.folder / "build.json"
+        if not path.exists():
+            write_file(path, (json.dumps(settings) + "\n").encode())
+        elif json.loads(path.read_text(encoding="utf-8")) != settings:
+            raise UsageError(
+                f"{self.folder} holds cut-outs of another seed or version ({path}): choose another folder."
+            )
 
     def run(self, progress: Callable[[Sequence[Subject]], Sequence[Subject]]) -> int:
         """Make what is missing; return how many subjects have cut-outs. A model that cannot be rendered is

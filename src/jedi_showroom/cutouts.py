@@ -15,6 +15,7 @@ from jedi_showroom.subjects import Subject
 
 INDEX = "subject.json"
 SIDE = 128  # pixels of a cut-out's side
+SAMPLES = 25  # rays a pixel of a rendered one
 FILL = 0.82  # of its half side that the subject reaches
 TANGENT = 0.24  # of half its angle of view
 

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_showroom.cutouts import FILL, SIDE, TANGENT, Cutout
+from jedi_showroom.cutouts import FILL, SAMPLES, SIDE, TANGENT, Cutout
 
 Array = NDArray[np.floating[Any]]
 
-SAMPLES = 25  # rays a pixel
 MAX_FACES = 400_000
 _SHADOW_POINTS = 40_000
 _SHADOW_FADE = 0.3  # of the subject's height, above which it hardly shades its floor

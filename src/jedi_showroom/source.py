@@ -51,7 +51,7 @@ class SetPlan:
 
 
 def random_framing(cutout: Cutout, rng: np.random.Generator) -> Framing:
-    """Draw a place in the frame: the cut-out's side at 62% to 105% of the picture's, a little off the middle."""
+    """Draw a cut-out's place: its side 62% to 105% of the picture's, its middle a little off centre."""
     scale = float(rng.uniform(0.62, 1.05))
     room = max(0.0, 1 - cutouts.FILL * scale) * 0.7
     return Framing(

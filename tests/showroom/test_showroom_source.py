@@ -9,13 +9,14 @@ from PIL import Image
 from plain_source import PlainSource
 
 from jedi_diffusion.cli import main
-from jedi_diffusion.errors import DataError, RecipeError
+from jedi_diffusion.errors import DataError, RecipeError, UsageError
 from jedi_diffusion.evaluation.photo_subjects import open_photo_subjects
 from jedi_diffusion.model.text import make_word_tokenizer
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import Recipe, checked, load_recipe
 from jedi_diffusion.train.runner import grown_embedding
 from jedi_showroom import cutouts
+from jedi_showroom.building import Build
 from jedi_showroom.mixed import MixedSource
 from jedi_showroom.source import ShowroomSource
 
@@ -139,3 +140,14 @@ def test_bad_numbers_and_missing_packages_are_refused(
     assert main(["showroom", "build", *places]) == 2
     assert "apt-get download" in capsys.readouterr().err
     assert main(["showroom", "sets", *places, "--folder", str(tmp_path), "--sets", "0"]) == 2
+
+
+def test_a_build_goes_on_with_its_own_seed_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (("packages", "require"), ("furniture", "unpack"), ("panoramas", "unpack")):
+        monkeypatch.setattr(f"jedi_showroom.{module}.{name}", lambda *places: None)
+    monkeypatch.setattr("jedi_showroom.emoji.read_images", lambda packages: {})
+    monkeypatch.setattr("jedi_showroom.emoji.read_subjects", lambda packages, available: [])
+    for _ in range(2):
+        assert Build(tmp_path, tmp_path / "out", seed=1, views=2).subjects == []
+    with pytest.raises(UsageError, match="another seed"):
+        Build(tmp_path, tmp_path / "out", seed=2, views=2)
