@@ -1,22 +1,19 @@
 """Making the cut-outs: a pure function of the packages, the seed and the number of views."""
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_showroom import cutouts, emoji, furniture, packages, panoramas
-from jedi_showroom.cutouts import FILL, SAMPLES, SIDE, TANGENT, Cutout
+from jedi_showroom.cutouts import SAMPLES, SIDE, Cutout
+from jedi_showroom.rendering import Mesh, random_view
 from jedi_showroom.subjects import Subject, shown
-
-_EMOJI_ELEVATION = float(np.radians(12))
 
 
 class Build:
@@ -59,8 +56,7 @@ class Build:
             for path in sorted((self.unpacked / "panoramas").glob("*.exr"))
         ]
         for subject in progress(self.subjects):
-            wanted = 1 if subject.key.startswith("emoji/") else self.views
-            if cutouts.views_on_disk(root, subject) >= wanted:
+            if cutouts.views_on_disk(root, subject) >= (1 if subject.is_flat else self.views):
                 continue
             try:
                 cutouts.write(root, subject, self._views(subject, lights))
@@ -70,10 +66,8 @@ class Build:
         return len(cutouts.subjects_on_disk(root))
 
     def _views(self, subject: Subject, lights: list[np.ndarray]) -> list[Cutout]:
-        if subject.key.startswith("emoji/"):
-            return [emoji_cutout(self.images[subject.member])]
-        from jedi_showroom.rendering import Mesh, random_view
-
+        if subject.is_flat:
+            return [emoji.cutout_of(self.images[subject.member])]
         mesh = Mesh(self.unpacked / "furniture" / subject.member)
         made = []
         for view in range(self.views):
@@ -86,36 +80,3 @@ class Build:
         """Everyone whose model or picture was used, with the licence, for whoever passes on what is made."""
         rows = [asdict(subject) for subject in self.subjects]
         write_file(self.folder / "credits.json", (json.dumps(rows, indent=1) + "\n").encode())
-
-
-def emoji_cutout(content: bytes) -> Cutout:
-    """A picture with alpha, brought to the cut-outs' size, with an oval shadow under it."""
-    from jedi_showroom.rendering import blurred
-
-    with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
-        whole = picture.convert("RGBA")
-    box = whole.getchannel("A").point(lambda value: 255 * (value > 24)).getbbox()
-    if box is None:
-        raise DataError("The picture is fully transparent.")
-    whole = whole.crop(box)
-    scale = FILL * SIDE / max(whole.size)
-    size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
-    # Premultiplied, so that colours of transparent pixels do not bleed into the edge.
-    small = whole.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
-    place = ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
-    canvas = Image.new("RGBA", (SIDE, SIDE))
-    canvas.paste(small, place)
-    rgba = np.asarray(canvas)
-    return Cutout(rgba, _standing_shadow(rgba[..., 3] / 255, blurred), 0.0, _EMOJI_ELEVATION, TANGENT)
-
-
-def _standing_shadow(alpha: np.ndarray, blurred: Callable[..., np.ndarray]) -> np.ndarray:
-    """The shading of the floor under an upright picture: its lowest part, flattened and blurred."""
-    side = len(alpha)
-    rows = np.flatnonzero(alpha.max(axis=1) > 0.3)
-    floor = int(rows[-1])
-    height = max(1, (floor - int(rows[0])) // 4)
-    foot = alpha[floor - height : floor + 1].mean(axis=0)
-    depth = np.exp(-(((np.arange(side) - floor) / (0.05 * side)) ** 2))
-    shade = blurred(depth[:, None] * foot[None], 1.5) * 0.7 + blurred(depth[:, None] * foot[None], 5.0) * 0.9
-    return (255 * np.clip(shade, 0, 0.9)).astype(np.uint8)

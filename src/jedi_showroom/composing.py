@@ -3,16 +3,14 @@
 Letters: H pixels of a side.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_showroom.cutouts import Cutout
-from jedi_showroom.views import Framing
-
-Array = NDArray[np.floating[Any]]
+from jedi_showroom.views import Array, Framing
 
 SHADOW = 0.72  # of the floor's light that the deepest shadow takes
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

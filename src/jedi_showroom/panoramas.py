@@ -7,15 +7,13 @@ import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jedi_diffusion.files import write_file
 from jedi_showroom.packages import PANORAMAS, members
-
-Array = NDArray[np.floating[Any]]
+from jedi_showroom.rendering import load_bitmap
+from jedi_showroom.views import Array
 
 BRIGHTEST = 60.0  # linear radiance that brighter pixels, the sun among them, are clipped to
 PHRASES: Mapping[str, str] = {
@@ -54,8 +52,6 @@ def read(path: Path) -> Array:
     """Read a panorama (h, 2h, 3) of linear radiance in 0..BRIGHTEST, float32; broken pixels become the
     brightest.
     """
-    from jedi_showroom.rendering import load_bitmap
-
     raw = load_bitmap(path)[..., :3].astype(np.float32)
     return np.clip(np.nan_to_num(raw, nan=BRIGHTEST, posinf=BRIGHTEST), 0.0, BRIGHTEST)
 

@@ -7,18 +7,15 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import DataError
 from jedi_showroom import panoramas
 from jedi_showroom.packages import FLOORS, members
-from jedi_showroom.views import FLOOR, Framing, sample
-
-Array = NDArray[np.floating[Any]]
+from jedi_showroom.views import FLOOR, Array, Framing, sample
 
 FLOOR_PHRASES: Mapping[str, tuple[str, str]] = {
     "light-wood": ("on a wooden floor", "cream-plaster"),

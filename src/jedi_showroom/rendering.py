@@ -4,6 +4,7 @@ Letters: H pixels of a side; P points.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_showroom.cutouts import FILL, SAMPLES, SIDE, TANGENT, Cutout
-
-Array = NDArray[np.floating[Any]]
+from jedi_showroom.views import Array
 
 MAX_FACES = 400_000
 _SHADOW_POINTS = 40_000
@@ -39,7 +39,7 @@ class Mesh:
     """An OBJ model, ready to be rendered. Raises DataError for a file without faces, or with too many."""
 
     def __init__(self, path: Path) -> None:
-        mitsuba, trimesh = _mitsuba(), _trimesh()
+        mitsuba, trimesh = _mitsuba(), _needed("trimesh")
         try:
             scene = trimesh.load(path, force="scene", process=False)
         except (ValueError, IndexError, KeyError, OSError) as error:
@@ -139,9 +139,7 @@ class Mesh:
 
 def blurred(image: Array, sigma: float) -> Array:
     """The image smoothed by a Gaussian of `sigma` pixels."""
-    from scipy.ndimage import gaussian_filter
-
-    smooth: Array = gaussian_filter(image, sigma)
+    smooth: Array = _needed("scipy.ndimage").gaussian_filter(image, sigma)
     return smooth
 
 
@@ -213,23 +211,16 @@ def load_bitmap(path: Path) -> Array:
 
 
 def _mitsuba() -> Any:
-    try:
-        import mitsuba
-    except ImportError as error:
-        raise UsageError(
-            "Rendering the showroom needs Mitsuba: pip install 'jedi-diffusion[showroom]'"
-        ) from error
+    mitsuba = _needed("mitsuba")
     if mitsuba.variant() is None:
         mitsuba.set_variant("scalar_rgb")
         mitsuba.set_log_level(mitsuba.LogLevel.Error)
     return mitsuba
 
 
-def _trimesh() -> Any:
+def _needed(name: str) -> Any:
+    """Import a package of the extra `showroom`. Raises UsageError where it is not installed."""
     try:
-        import trimesh
+        return import_module(name)
     except ImportError as error:
-        raise UsageError(
-            "Rendering the showroom needs trimesh: pip install 'jedi-diffusion[showroom]'"
-        ) from error
-    return trimesh
+        raise UsageError(f"The showroom needs {name}: pip install 'jedi-diffusion[showroom]'") from error

@@ -9,8 +9,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from jedi_diffusion.toybox.subjects import HELD_OUT_CLASSES
+
 Split = Literal["train", "held_out"]
 HELD_OUT_SHARE = 0.1
+PREFIX_OF_FLAT = "emoji/"  # of the keys of subjects that are pictures
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,17 @@ class Subject:
         return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
 
     @property
+    def is_flat(self) -> bool:
+        """Whether it is a picture, with one view."""
+        return self.key.startswith(PREFIX_OF_FLAT)
+
+    @property
     def split(self) -> Split:
-        """One subject in ten is held out whole, chosen by its noun, so that twins stay together."""
+        """One subject in ten is held out whole, chosen by its noun, so that twins stay together; so are the
+        classes that the toybox holds out.
+        """
+        if self.noun in HELD_OUT_CLASSES:
+            return "held_out"
         digest = hashlib.sha256(f"showroom/{self.noun}".encode()).digest()
         return "held_out" if int.from_bytes(digest[:4], "little") < HELD_OUT_SHARE * 2**32 else "train"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.toybox.subjects import HELD_OUT_CLASSES
 from jedi_showroom import emoji, furniture, packages, subjects
 from jedi_showroom.subjects import Subject
 
@@ -109,3 +110,4 @@ def test_one_noun_in_ten_is_held_out_whole() -> None:
     share = sum(each.split == "held_out" for each in things) / len(things)
     assert 0.08 < share < 0.12
     assert [each.split for each in things] == [each.split for each in twins]
+    assert {Subject("a/b", noun, "", "", "").split for noun in HELD_OUT_CLASSES} == {"held_out"}
