@@ -33,6 +33,8 @@ HIDDEN = frozenset(
 )
 """What operating systems and network drives put beside people's files, in lower case."""
 NUMBERS = re.compile(r"(\d+)")
+MASK_ENDING = ".mask.png"
+"""The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
 
 Order = tuple[tuple[tuple[str | int, ...], ...], str]
 
@@ -55,9 +57,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in HIDDEN
 
 
+def is_mask(path: str) -> bool:
+    """Return whether a file is the mask of the picture beside it, by its name."""
+    return path.lower().endswith(MASK_ENDING)
+
+
 def stem_of(path: str) -> str:
-    """Return a file's path without its ending, composed (NFC): what a picture and its caption share."""
-    return unicodedata.normalize("NFC", path.rpartition(".")[0])
+    """Return a file's path without its ending, composed (NFC): what a picture, its caption and mask share."""
+    stem = path[: -len(MASK_ENDING)] if is_mask(path) else path.rpartition(".")[0]
+    return unicodedata.normalize("NFC", stem)
 
 
 def plain_name(name: str) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from jedi_diffusion.errors import PictureError, UsageError
-from jedi_diffusion.files import files_in, json_bytes, write_file
+from jedi_diffusion.files import files_in, is_mask, json_bytes, write_file
 
 Fit = Literal["crop", "pad"]
 
@@ -53,9 +53,14 @@ SAME_COLOURS = 2
 """Levels of 255: a profile that moves no colour by more is taken for sRGB, and left alone."""
 
 
+def is_picture(file: Path) -> bool:
+    """Return whether a file is a picture by its ending, and no mask of one."""
+    return file.suffix.lower() in ENDINGS and not is_mask(file.name)
+
+
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files of a folder by their endings, in natural order. Raises DataError."""
-    return [each for each in files_in(folder) if each.suffix.lower() in ENDINGS]
+    """Return the picture files of a folder, masks apart, in natural order. Raises DataError."""
+    return [each for each in files_in(folder) if is_picture(each)]
 
 
 def open_picture(

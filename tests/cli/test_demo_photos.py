@@ -36,6 +36,15 @@ def test_photos_of_a_folder_without_subfolders_are_all_taken(photo) -> None:
     assert [row.name for row in photo_rows(photo.parent, 3, ())] == ["b", "photo"]
 
 
+def test_masks_are_no_photos(photo, tmp_path) -> None:
+    """`jedi toybox` and `jedi data unpack` write 0.mask.png beside 0.png, which comes before it by name."""
+    home = tmp_path / "sets" / "red_cup"
+    home.mkdir(parents=True)
+    for name in ("0.png", "0.mask.png"):
+        (home / name).write_bytes(photo.read_bytes())
+    assert find_photos(home) == find_photos(home.parent) == [home / "0.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -22,6 +22,7 @@ def views(folder: Path, caption_beside: bool = False) -> Path:
             layer = np.zeros((16, 16, 4), np.uint8)
             layer[4:12, 4:12] = (255, 10 * view, 0, 255)
             Image.fromarray(layer).save(home / f"{view:03d}.png")
+        Image.fromarray(layer).getchannel("A").save(home / "000.mask.png")  # no view
     return folder / "assets"
 
 

@@ -86,7 +86,8 @@ def test_broken_samples_are_quarantined_in_a_mixture(tmp_path: Path) -> None:
 def test_a_folder_in_the_papers_format_is_a_source_too(tmp_path: Path) -> None:
     for seed, count in enumerate((2, 3)):
         for ending, data in stored_set(seed, count, masks=seed == 1).members().items():
-            (tmp_path / f"{seed:05d}.{ending}").write_bytes(data)
+            name = ending.upper() if ending == "mask.png" else ending
+            (tmp_path / f"{seed:05d}.{name}").write_bytes(data)
     (tmp_path / "lost.png").write_bytes(encoded(picture(1)))
     sets = StoredSets(str(tmp_path))
     assert [sets.size(item) for item in range(len(sets))] == [2, 3, 1]

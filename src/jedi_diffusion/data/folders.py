@@ -22,15 +22,17 @@ from jedi_diffusion.files import (
     files_in,
     folders_in,
     is_hidden,
+    is_mask,
     is_utf8,
     json_bytes,
     make_folder,
     natural_order,
     plain_name,
     read_text,
+    stem_of,
     write_file,
 )
-from jedi_diffusion.pictures import ENDINGS, UNREAD_ENDINGS, open_mask, open_picture, pictures_in, save_png
+from jedi_diffusion.pictures import UNREAD_ENDINGS, is_picture, open_mask, open_picture, pictures_in, save_png
 
 RECORD = "set.json"
 REPEATS = re.compile(r"^\d+_(?=.*[^\W\d])")
@@ -73,19 +75,19 @@ class SubjectFolder:
         self.name = path.name or path.resolve().name
         self._decode_size = decode_size
         files = files_in(path)
-        self.pictures = [file for file in files if _is_picture(file)]
-        stems = {_stem(file) for file in self.pictures}
+        self.pictures = [file for file in files if is_picture(file)]
+        stems = {stem_of(file.name) for file in self.pictures}
         texts: dict[str, Path] = {}
         masks: dict[str, Path] = {}
         self.unread: list[LeftOut] = []
         """Pictures of formats that cannot be decoded here."""
         for file in files:
-            if file.name.lower().endswith(f".{MASKS}"):
-                masks[_stem(file)] = file
+            if is_mask(file.name):
+                masks[stem_of(file.name)] = file
             elif file.suffix.lower() in CAPTIONS:
-                known = texts.setdefault(_stem(file), file)
+                known = texts.setdefault(stem_of(file.name), file)
                 if _rank(file) < _rank(known):
-                    texts[_stem(file)] = file
+                    texts[stem_of(file.name)] = file
             elif file.suffix.lower() in UNREAD_ENDINGS:
                 self.unread.append(LeftOut(file, f"{file} is of a format that is not read."))
         self._single = [
@@ -94,8 +96,8 @@ class SubjectFolder:
             for stem, file in named.items()
             if stem not in stems
         ]
-        self._texts = [texts.get(_stem(file)) for file in self.pictures]
-        beside = [masks[_stem(file)] for file in self.pictures if _stem(file) in masks]
+        self._texts = [texts.get(stem_of(file.name)) for file in self.pictures]
+        beside = [masks[stem_of(file.name)] for file in self.pictures if stem_of(file.name) in masks]
         self._masks = beside if len(beside) == len(self.pictures) else None
 
     def __len__(self) -> int:
@@ -283,7 +285,7 @@ def holds_subjects(place: str) -> bool:
     files = files_in(folder)
     if any(file.suffix == ".tar" for file in files):
         return False
-    pictures = [file for file in files if _is_picture(file)]
+    pictures = [file for file in files if is_picture(file)]
     if any(file.suffix[1:].lower() in (*KINDS, "jpeg") and _is_stacked(file) for file in pictures):
         return False
     return bool(pictures) or any(pictures_in(each) for each in folders_in(folder))
@@ -312,17 +314,6 @@ def write_subject(folder: Path, given: SubjectSet) -> None:
     write_file(folder / RECORD, json_bytes(record, indent=2))
 
 
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in ENDINGS and not file.name.lower().endswith(f".{MASKS}")
-
-
-def _stem(file: Path) -> str:
-    """What a picture, its caption and its mask have in common."""
-    name = file.name
-    ending = f".{MASKS}" if name.lower().endswith(f".{MASKS}") else file.suffix
-    return unicodedata.normalize("NFC", name[: len(name) - len(ending)])
-
-
 def _rank(file: Path) -> int:
     return CAPTIONS.index(file.suffix.lower())
 
@@ -333,7 +324,7 @@ def _pictures_below(folder: Path) -> list[Path]:
     for home, folders, names in os.walk(folder):
         folders[:] = [each for each in folders if not is_hidden(each)]
         files = (Path(home, name) for name in names if not is_hidden(name))
-        found += [file for file in files if _is_picture(file) or file.suffix.lower() in UNREAD_ENDINGS]
+        found += [file for file in files if is_picture(file) or file.suffix.lower() in UNREAD_ENDINGS]
     return sorted(found, key=natural_order)
 
 

@@ -16,7 +16,7 @@ from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.storage import files_below, read_bytes
 from jedi_diffusion.errors import DataError
-from jedi_diffusion.files import decode_text, natural_order, stem_of
+from jedi_diffusion.files import decode_text, is_mask, natural_order, stem_of
 from jedi_diffusion.pictures import ENDINGS, open_layer, open_picture
 
 PHOTOGRAPHED = 0.5
@@ -39,7 +39,7 @@ class MultiviewAssets:
             if file.lower().endswith(".txt"):
                 for asset in (unicodedata.normalize("NFC", folder), stem_of(file)):
                     self._texts.setdefault(asset, []).append(file)
-            else:
+            elif not is_mask(file):
                 self._views.setdefault(folder, []).append(file)
         self._assets = sorted(self._views, key=natural_order)
         self._backgrounds = files_below(backgrounds, ENDINGS) if backgrounds else []

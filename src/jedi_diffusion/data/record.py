@@ -22,14 +22,14 @@ from jedi_diffusion.data.stacked import (
     unstack,
 )
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.files import decode_text, json_bytes
+from jedi_diffusion.files import MASK_ENDING, decode_text, json_bytes
 from jedi_diffusion.pictures import FORMATS, MAX_PIXELS, check_pixels, open_mask, open_picture, picture_size
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
 LARGEST_SIDE = {"jpg": 65_500, "png": 1_000_000, "webp": 16_383}
 """Pixels that a side can have in each format."""
-MASKS = "mask.png"
+MASKS = MASK_ENDING.removeprefix(".")
 
 
 def largest_set(side: int, kind: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +13,7 @@ from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.files import stem_of
+from jedi_diffusion.files import MASK_ENDING, is_mask, stem_of
 from jedi_diffusion.pictures import open_picture
 
 
@@ -23,11 +22,11 @@ class StackedFiles:
 
     def __init__(self, folder: str) -> None:
         endings = [f".{kind}" for kind in (*KINDS, "jpeg")]
-        self._pictures = [file for file in files_below(folder, endings) if not file.endswith(f".{MASKS}")]
+        self._pictures = [file for file in files_below(folder, endings) if not is_mask(file)]
         if not self._pictures:
             raise DataError(f"{folder} holds no pictures.")
-        others = files_below(folder, [".txt", ".json", f".{MASKS}"])
-        self._others = {unicodedata.normalize("NFC", _lowered(file)): file for file in others}
+        others = files_below(folder, [".txt", ".json", MASK_ENDING])
+        self._others = {(stem_of(file), _ending(file)): file for file in others}
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -37,16 +36,16 @@ class StackedFiles:
 
     def captions(self, item: int) -> int:
         """The number of captions of set number `item`, 0 if they are missing."""
-        text = self._others.get(f"{stem_of(self._pictures[item])}.txt")
+        text = self._others.get((stem_of(self._pictures[item]), "txt"))
         return 0 if text is None else len(split_captions(read_bytes(text).decode(errors="replace")))
 
     def read(self, item: int) -> StoredSample:
         """The files of set number `item`. Raises DataError."""
         picture = self._pictures[item]
         stem = stem_of(picture)
-        files = {picture.rpartition(".")[2].lower(): read_bytes(picture)}
+        files = {_ending(picture): read_bytes(picture)}
         for ending in ("txt", "json", MASKS):
-            if other := self._others.get(f"{stem}.{ending}"):
+            if other := self._others.get((stem, ending)):
                 files[ending] = read_bytes(other)
         return StoredSample(stem.rpartition("/")[2], picture, files)
 
@@ -55,10 +54,9 @@ class StackedFiles:
         yield from ((file, None) for file in (*self._pictures, *self._others.values()))
 
 
-def _lowered(file: str) -> str:
-    """A file's path with its ending in lower case."""
-    ending = next(each for each in (f".{MASKS}", ".txt", ".json") if file.lower().endswith(each))
-    return file[: -len(ending)] + ending
+def _ending(file: str) -> str:
+    """What the file is called in a sample."""
+    return MASKS if is_mask(file) else file.rpartition(".")[2].lower()
 
 
 class StoredSets:

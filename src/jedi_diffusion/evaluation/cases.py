@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.evaluation.masking import MASK_ENDING
-from jedi_diffusion.files import plain_name
-from jedi_diffusion.pictures import pictures_in
+from jedi_diffusion.files import files_in, is_mask, plain_name, stem_of
+from jedi_diffusion.pictures import is_picture
 
 
 class Photo(NamedTuple):
@@ -157,16 +156,13 @@ def choose_inputs(
 
 
 def photos_in(folder: Path) -> tuple[Photo, ...]:
-    """The photos of a folder in natural order, with the masks that lie beside them. Raises DataError if there
-    are none.
+    """Return the photos of a folder in natural order, with the masks beside them.
+
+    Raises DataError if there are none.
     """
-    pictures = pictures_in(folder)
-    masks = {
-        plain_name(each.name[: -len(MASK_ENDING)]): each
-        for each in pictures
-        if each.name.lower().endswith(MASK_ENDING)
-    }
-    photos = [Photo(each) for each in pictures if not each.name.lower().endswith(MASK_ENDING)]
+    files = files_in(folder)
+    masks = {plain_name(stem_of(each.name)): each for each in files if is_mask(each.name)}
+    photos = [Photo(each) for each in files if is_picture(each)]
     if not photos:
         raise DataError(f"The folder {folder} holds no photos.")
     stems = [each.stem for each in photos]

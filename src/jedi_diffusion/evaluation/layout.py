@@ -13,7 +13,6 @@ from pathlib import Path
 
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet
-from jedi_diffusion.evaluation.masking import MASK_ENDING
 from jedi_diffusion.files import folders_in, plain_name
 from jedi_diffusion.pictures import pictures_in
 
@@ -67,9 +66,8 @@ def _pictures_below(home: Path) -> dict[str, list[Path]]:
         folder = folders.pop()
         folders += reversed(folders_in(folder))
         for path in pictures_in(folder):
-            if not path.name.lower().endswith(MASK_ENDING):
-                name = path.relative_to(home).with_suffix("").as_posix()
-                found.setdefault(plain_name(name), []).append(path)
+            name = path.relative_to(home).with_suffix("").as_posix()
+            found.setdefault(plain_name(name), []).append(path)
     return found
 
 

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import PictureError
+from jedi_diffusion.files import MASK_ENDING
 from jedi_diffusion.pictures import WHITE, open_mask
-
-MASK_ENDING = ".mask.png"
-"""The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
 
 Mask = NDArray[np.bool_]
 
