@@ -38,6 +38,8 @@ MAX_PIXELS = 60_000_000
 """Largest picture that is decoded; phones make 12 to 50 megapixels."""
 DECODE_SIZE = 2048
 """JPEGs are decoded at a reduced scale as long as both sides keep this many pixels."""
+FULL_SCALE = MAX_PIXELS
+"""As `decode_size`: no picture is decoded at a reduced scale."""
 PARAMETERS_KEY = "jedi"
 """Keyword of the PNG text chunk that carries a picture's parameters."""
 MAX_PARAMETERS = 2**20
@@ -87,7 +89,7 @@ def open_mask(source: str | Path | bytes, name: str | None = None) -> Image.Imag
     Of a picture with a transparent ground, which background removers save, what is opaque is the subject. Two
     values, one of them 0, are 0 and 255, as in 0/1 masks. Colour profiles do not count. Raises PictureError.
     """
-    return _decode(source, name, MAX_PIXELS, _to_mask)
+    return _decode(source, name, FULL_SCALE, _to_mask)
 
 
 def _decode(

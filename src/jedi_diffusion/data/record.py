@@ -23,7 +23,15 @@ from jedi_diffusion.data.stacked import (
 )
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import MASK_ENDING, decode_text, json_bytes
-from jedi_diffusion.pictures import FORMATS, MAX_PIXELS, check_pixels, open_mask, open_picture, picture_size
+from jedi_diffusion.pictures import (
+    FORMATS,
+    FULL_SCALE,
+    MAX_PIXELS,
+    check_pixels,
+    open_mask,
+    open_picture,
+    picture_size,
+)
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
@@ -149,7 +157,7 @@ class StoredSet:
     def decode(self, name: str, chosen: Sequence[int] | None = None) -> SubjectSet:
         """The set, or its pictures with the numbers `chosen`. Raises PictureError and DataError."""
         # No reduced scale: it could round the height so that it is no multiple of the width any more.
-        pictures = unstack(open_picture(self.stacked, name, decode_size=LARGEST_SIDE["png"]), name)
+        pictures = unstack(open_picture(self.stacked, name, decode_size=FULL_SCALE), name)
         check_captions(len(pictures), self.captions, name)
         masks = None
         if self.masks is not None:

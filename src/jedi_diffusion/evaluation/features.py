@@ -19,8 +19,8 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.cache import FeatureCache, key_of
 from jedi_diffusion.evaluation.digests import FileDigests, read_bytes
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, checked_rows
-from jedi_diffusion.evaluation.masking import MAX_SIDE, SubjectFinder, cut_out, read_mask
-from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.evaluation.masking import SubjectFinder, cut_out, read_mask
+from jedi_diffusion.pictures import FULL_SCALE, open_picture
 
 CHUNK = 32  # pictures read and encoded at once, while the next ones are decoded
 CUT_OUT = b"cut out on white"
@@ -128,7 +128,8 @@ class FeatureReader:
         data = data or read_bytes(item.path)
         if item.mask is not None:
             mask = mask or read_bytes(item.mask)
-        return _Loaded(item, key, open_picture(data, str(item.path), decode_size=MAX_SIDE), mask)
+        # No reduced scale: that would change scores.
+        return _Loaded(item, key, open_picture(data, str(item.path), decode_size=FULL_SCALE), mask)
 
     def _encode(self, loaded: Sequence[_Loaded], encoders: Sequence[Encoder]) -> None:
         shown = self._cut(loaded)

@@ -56,7 +56,3 @@ def cut_out(picture: Image.Image, mask: Mask) -> Image.Image | None:
         return None
     values = np.where(mask[:, :, None], np.asarray(picture), np.array(WHITE, np.uint8))
     return Image.fromarray(values.astype(np.uint8))
-
-
-MAX_SIDE = 50_000
-"""Passed as `decode_size`, so that no JPEG is read at a reduced scale: that would change scores."""
