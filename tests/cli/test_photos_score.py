@@ -63,8 +63,9 @@ def test_dreambench_goes_by_its_own_list(tmp_path) -> None:
         "dog6": ("a dog in the snow",),
     }
     assert [photo.path.stem for photo in inputs_of(wanted)] == ["03", "01", "02"]
-    called = open_photo_subjects(clone, ("in the snow",), "toy").subjects[0]
-    assert (called.noun, called.prompts) == ("stuffed animal", ("a toy in the snow",))
+    called = open_photo_subjects(clone, ("in the snow",), "owl").subjects[0]
+    assert (called.noun, called.caption) == ("stuffed animal", "an owl")
+    assert called.prompts == ("an owl in the snow",)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,18 @@ def test_score_names_the_extra_that_is_missing(jedi, joint_model, photo_folder, 
     done = jedi(*words)
     assert done.status == 2
     assert "pip install 'jedi-diffusion[imagenet]'" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_of_other_features_is_refused_before_anything_is_made(
+    jedi, joint_model, photo_folder, judged, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("jedi_diffusion.evaluation.generate.generate", pytest.fail)
+    places = ("on the beach", "in the snow", "on a wooden floor")
+    other = tmp_path / "other.safetensors"
+    PlaceClassifier(places, "lite2", torch.randn(3, 1280), torch.zeros(3)).save(other)
+    words = ["--model", joint_model, *judged, "--places", other, "--out", tmp_path / "out"]
+    done = jedi("photos", "score", photo_folder, *words)
+    assert done.status == 1
+    assert "reads lite2, not lite0" in done.err
     assert not (tmp_path / "out").exists()

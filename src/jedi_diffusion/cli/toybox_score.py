@@ -14,10 +14,10 @@ from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.limits import check_options
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.page.tables import plain
 from jedi_diffusion.pictures import save_png
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -186,26 +186,21 @@ def describe(
 
 def table(rows: dict[str, Scores]) -> str:
     """Names on the left, a column for each score."""
-    head = ("identity", "prompt", "copy", "diversity")
-    return _columns("", head, {name: [*scores] for name, scores in rows.items()})
+    head = ("", "identity", "prompt", "copy", "diversity")
+    return plain(head, [[name, *map(_shown, scores)] for name, scores in rows.items()])
 
 
 def table_over_references(rows: dict[str, OverReferences]) -> str:
-    head = ("identity", "more than with 1", "prompt", "copy")
-    cells = {
-        name: [row.scores.identity, row.gain, row.scores.prompt, row.scores.copy]
+    head = ("references", "identity", "more than with 1", "prompt", "copy")
+    cells = [
+        [name, *map(_shown, (row.scores.identity, row.gain, row.scores.prompt, row.scores.copy))]
         for name, row in rows.items()
-    }
-    return _columns("references", head, cells)
+    ]
+    return plain(head, cells)
 
 
-def _columns(corner: str, head: Sequence[str], rows: Mapping[str, Sequence[Estimate | None]]) -> str:
-    width = max(map(len, [corner, *rows])) + 2
-    lines = [f"{corner:<{width}}" + "".join(f"{name:<28}" for name in head)]
-    for name, cells in rows.items():
-        shown = ("-" if each is None else str(each) for each in cells)
-        lines.append(f"{name:<{width}}" + "".join(f"{each:<28}" for each in shown))
-    return "\n".join(line.rstrip() for line in lines)
+def _shown(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else str(estimate)
 
 
 def title(given: ScoreOptions, scores: Scores) -> str:

@@ -35,7 +35,8 @@ class Subject:
     """A subject with its P photos and what is asked for.
 
     noun: its class ("stuffed animal"); kind: a coarser group ("live", "object"), or "". prompts: in the
-    words that models get. truths: a true picture for each prompt, where there are any.
+    words that models get. truths: a true picture for each prompt, where there are any. called: what captions
+    call it; its class if empty.
     """
 
     name: str
@@ -44,11 +45,13 @@ class Subject:
     prompts: tuple[str, ...]
     kind: str = ""
     truths: tuple[Photo, ...] = ()
+    called: str = ""
 
     @property
     def caption(self) -> str:
         """What its photos show, in words."""
-        return f"{'an' if self.noun[:1].lower() in tuple('aeiou') else 'a'} {self.noun}"
+        name = self.called or self.noun
+        return f"{'an' if name[:1].lower() in tuple('aeiou') else 'a'} {name}"
 
 
 class Case(NamedTuple):

@@ -50,11 +50,7 @@ def open_own_subjects(
     Raises DataError or UsageError, which name what is missing.
     """
     folder = Path(data)
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}.")
-    homes = folders_in(folder)
-    if not homes:
-        raise DataError(f"{folder} holds no subfolders with photos, one a subject.")
+    homes = homes_in(folder)
     common = _lines(folder / PROMPTS)
     found, chosen = [], {}
     for home in homes:
@@ -75,6 +71,16 @@ def open_own_subjects(
             "seed": seed,
         },
     )
+
+
+def homes_in(folder: Path) -> list[Path]:
+    """Return the folders of the subjects. Raises DataError if there are none."""
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.")
+    homes = folders_in(folder)
+    if not homes:
+        raise DataError(f"{folder} holds no subfolders with photos, one a subject.")
+    return homes
 
 
 def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:

@@ -1,10 +1,12 @@
-"""A table of a report, and how it is written in Markdown and in LaTeX."""
+"""A table of a report, and how it is written in Markdown, in LaTeX and on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+COLUMN = 28
+"""Characters of a column on a terminal, in which a score has its interval."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -33,6 +35,13 @@ def markdown(table: Table) -> str:
     lines += [_cells(row) for row in table.rows]
     parts = [f"**{table.title}**", "\n".join(lines), *table.note.splitlines()]
     return "\n\n".join(parts) + "\n"
+
+
+def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return cells for a terminal: the first column as wide as it needs to be, the others COLUMN wide."""
+    width = max(len(row[0]) for row in (head, *rows)) + 2
+    lines = (f"{row[0]:<{width}}" + "".join(f"{cell:<{COLUMN}}" for cell in row[1:]) for row in (head, *rows))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def latex(table: Table) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
 
-from jedi_diffusion.errors import DataError, ModelError
+from jedi_diffusion.errors import DataError, ModelError, UsageError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.model.checkpoint import check_weights_file
 from jedi_diffusion.vision.features import Rows
@@ -49,6 +49,13 @@ class PlaceClassifier:
     def probabilities(self, rows: Rows) -> Rows:
         """(B, K) of the encoder's `raw` features (B, D)."""
         return F.linear(torch.from_numpy(rows), self.weight, self.bias).softmax(1).numpy()
+
+    def check_knows(self, places: Sequence[str]) -> None:
+        """Raises UsageError for a place that is not among the classifier's."""
+        unknown = next((place for place in places if place not in self.places), None)
+        if unknown is not None:
+            known = ", ".join(self.places)
+            raise UsageError(f"The place classifier does not know {unknown!r}; it knows {known}.")
 
     def save(self, path: str | Path) -> None:
         """Write the classifier as safetensors. Raises OutputError."""
