@@ -23,8 +23,8 @@ from jedi_diffusion.evaluation.encoders import Encoder
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import Results, Scorer
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.judges import load_judges
+from jedi_toybox import world
+from jedi_toybox.judges import load_judges
 
 PROMPTS, SAMPLES, PHOTOS = 25, 4, 5  # as in DreamBench
 

@@ -45,7 +45,6 @@ from jedi_diffusion.model import install_coupling, make_joint
 from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.recipes import find_recipe
-from jedi_diffusion.toybox.bundle import FOLDER, load_pipeline
 from jedi_diffusion.train.batches import Example, read_steps
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.estimate import count_forward
@@ -54,6 +53,7 @@ from jedi_diffusion.train.joint_run import start_processes
 from jedi_diffusion.train.joint_trainer import JointTrainer
 from jedi_diffusion.train.plan import SetPlan
 from jedi_diffusion.train.tally import Tally
+from jedi_toybox.bundle import FOLDER, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = MODELS["half"] | {

@@ -102,7 +102,7 @@ def test_what_sources_import_is_asked_for_or_comes_with_what_is() -> None:
         brought |= {canonicalize_name(Requirement(line).name) for line in lines if "extra ==" not in line}
     of = modules()
     known = {module for name in brought for module in of.get(name, {name.replace("-", "_")})}
-    own = {"jedi_diffusion", "jedi_showroom", "__future__"}
+    own = {"jedi_diffusion", "jedi_toybox", "jedi_showroom", "__future__"}
     assert sorted(mentioned_below("src")[0] - known - own - sys.stdlib_module_names) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from doc_checks import check_call, parse_call, resolve
 from newcomer import blocks_of
 
-from jedi_diffusion.toybox import world
+from jedi_toybox import world
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

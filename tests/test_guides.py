@@ -62,7 +62,7 @@ FEW_UPDATES = " --set training.steps=10 --set records.log_every=1"
 FEW_PAIRS = [("--pairs 200", "--pairs 2"), ("--pairs 60", "--pairs 2"), ("", FEW_STEPS)]
 QUICK_TRAINING = f" $(for key in {TINY}; do echo --set $key; done)"
 ATTENTION = """
-from jedi_diffusion.toybox import load_pipeline
+from jedi_toybox import load_pipeline
 from PIL import Image
 pipe, photo = load_pipeline(), Image.open("a.jpg")
 """

@@ -136,7 +136,7 @@ def test_calls_that_cannot_be_recorded_are_refused_before_they_start(pipe, photo
 
 def test_the_bundled_model_looks_at_the_subject():
     """Of what a token in the middle gives to the reference, the subject gets more than its area's share."""
-    from jedi_diffusion.toybox import load_pipeline, world
+    from jedi_toybox import load_pipeline, world
 
     toybox = load_pipeline()
     toybox.set_progress_bar_config(disable=True)

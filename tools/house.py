@@ -5,7 +5,7 @@
 `--tree` measures another checkout (say, one made by `git worktree add`) with this environment's packages;
 `--static` runs nothing. Only files under src/ count. The definitions:
 
-- library: src/jedi_diffusion without `toybox` and `paper`.
+- library: src/jedi_diffusion without `paper` (and, in older commits, `toybox`).
 - import lines: lines of import statements.
 - lines that name Any: lines of code with the name `Any`, without imports, comments and strings.
 - files that import a UNet class: an imported name holds "UNet", for typing or at run time.
@@ -142,7 +142,7 @@ def trace(what: str, source: Path) -> list[Path]:
 
     picture = Image.new("RGB", (64, 64), (200, 30, 30))
     if what == "pipe":
-        from jedi_diffusion.toybox import load_pipeline
+        from jedi_toybox import load_pipeline
 
         pipe = load_pipeline()
         pipe.set_progress_bar_config(disable=True)

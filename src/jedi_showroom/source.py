@@ -14,7 +14,6 @@ from PIL import Image
 
 from jedi_diffusion.data.source import RenderedSets
 from jedi_diffusion.sets import ImageSet
-from jedi_diffusion.toybox import world
 from jedi_showroom import cutouts
 from jedi_showroom.composing import Composed, Look, compose, recolored
 from jedi_showroom.cutouts import Cutout
@@ -22,6 +21,7 @@ from jedi_showroom.places import Place, load_places
 from jedi_showroom.subjects import Split, Subject
 from jedi_showroom.toybox_places import toybox_backgrounds
 from jedi_showroom.views import Framing
+from jedi_toybox import world
 
 TOYBOX_SHARE = 0.4  # of the pictures whose place is a scene of the toybox
 RECOLORED_SHARE = 0.5  # of the sets

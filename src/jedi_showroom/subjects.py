@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from jedi_diffusion.toybox.subjects import HELD_OUT_CLASSES
+from jedi_toybox.subjects import HELD_OUT_CLASSES
 
 Split = Literal["train", "held_out"]
 HELD_OUT_SHARE = 0.1

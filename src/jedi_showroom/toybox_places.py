@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jedi_diffusion.toybox import clutter, renderer, scenes
-from jedi_diffusion.toybox.camera import Camera
-from jedi_diffusion.toybox.packing import Staged, pack
 from jedi_showroom.views import FLOOR, Framing
+from jedi_toybox import clutter, renderer, scenes
+from jedi_toybox.camera import Camera
+from jedi_toybox.packing import Staged, pack
 
 _UNIT = 0.55  # of the toybox's lengths for one of the cut-out's
 _TURN = np.radians(25)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jedi_diffusion.cli.demo_photos import NAME, SCENES, find_photos, photo_rows
-from jedi_diffusion.toybox import world
+from jedi_toybox import world
 
 
 def test_demo_shows_photos_beside_new_pictures(jedi, joint_model, photo_folder, tmp_path) -> None:

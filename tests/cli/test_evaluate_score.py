@@ -12,8 +12,8 @@ from small_lite import small_lite0
 
 from jedi_diffusion.cli.evaluate_score import named
 from jedi_diffusion.evaluation.dreambench import open_dreambench
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.score import to_picture
+from jedi_toybox import world
+from jedi_toybox.score import to_picture
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jedi_diffusion.toybox import encoder_training
-from jedi_diffusion.toybox.encoders import FIELDS, FILE, SIDE, ScorerNetwork, load_encoders, save_encoders
+from jedi_toybox import encoder_training
+from jedi_toybox.encoders import FIELDS, FILE, SIDE, ScorerNetwork, load_encoders, save_encoders
 
 
 @pytest.fixture

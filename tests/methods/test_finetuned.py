@@ -234,7 +234,7 @@ def test_the_bundled_model_is_a_backbone(toybox: JeDiPipeline, name: str) -> Non
 
 @pytest.fixture(scope="module")
 def toybox() -> JeDiPipeline:
-    from jedi_diffusion.toybox import load_pipeline
+    from jedi_toybox import load_pipeline
 
     pipeline = load_pipeline()
     pipeline.set_progress_bar_config(disable=True)

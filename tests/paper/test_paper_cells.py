@@ -14,8 +14,8 @@ from jedi_diffusion.evaluation.scoring import Scorer
 from jedi_diffusion.paper.cells import Cells, Scored, averaged
 from jedi_diffusion.paper.plan import Cell
 from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.toybox.evaluation_data import write_evaluation_data
-from jedi_diffusion.toybox.judges import ToyboxFinder, load_judges
+from jedi_toybox.evaluation_data import write_evaluation_data
+from jedi_toybox.judges import ToyboxFinder, load_judges
 
 CELL = Cell("joint-6", 1, 3.0)
 

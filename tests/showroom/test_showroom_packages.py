@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.toybox.subjects import HELD_OUT_CLASSES
 from jedi_showroom import emoji, furniture, packages, subjects
 from jedi_showroom.subjects import Subject
+from jedi_toybox.subjects import HELD_OUT_CLASSES
 
 
 def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:

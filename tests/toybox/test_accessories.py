@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox.accessories import ATTRIBUTES, apply_attribute, find_head
-from jedi_diffusion.toybox.assembly import bounding_box, rotation_matrix
-from jedi_diffusion.toybox.parts import KINDS, Part
-from jedi_diffusion.toybox.subjects import CLASSES, HELD_OUT_CLASSES, build_subject
+from jedi_toybox.accessories import ATTRIBUTES, apply_attribute, find_head
+from jedi_toybox.assembly import bounding_box, rotation_matrix
+from jedi_toybox.parts import KINDS, Part
+from jedi_toybox.subjects import CLASSES, HELD_OUT_CLASSES, build_subject
 
 NOUNS = (*CLASSES, *HELD_OUT_CLASSES, "thing", "toy", "object")
 EXTRA = 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jedi_diffusion.toybox.augmentation import blur, impostors, recolored, vary
+from jedi_toybox.augmentation import blur, impostors, recolored, vary
 
 SIDE = 64
 

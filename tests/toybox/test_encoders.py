@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.toybox import encoder_training, world
-from jedi_diffusion.toybox.encoder_training import (
+from jedi_toybox import encoder_training, world
+from jedi_toybox.encoder_training import (
     EncoderRecipe,
     Pool,
     auc,
@@ -21,7 +21,7 @@ from jedi_diffusion.toybox.encoder_training import (
     render_pool,
     train,
 )
-from jedi_diffusion.toybox.encoders import (
+from jedi_toybox.encoders import (
     BUNDLED,
     FIELDS,
     FILE,
@@ -50,7 +50,7 @@ def test_reading_does_not_depend_on_the_company_or_the_batch_size(monkeypatch: p
     pictures = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8)
     encoders = Encoders(ScorerNetwork())
     together = encoders.read(pictures)
-    monkeypatch.setattr("jedi_diffusion.toybox.encoders.BATCH", 2)
+    monkeypatch.setattr("jedi_toybox.encoders.BATCH", 2)
     parts = encoders.read(pictures)
     torch.testing.assert_close(parts.identity, together.identity)
     torch.testing.assert_close(parts.fields["scene"], together.fields["scene"])

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.evaluation_data import MAX_PROMPTS, PHOTOS, draw_subject, write_evaluation_data
+from jedi_toybox import world
+from jedi_toybox.evaluation_data import MAX_PROMPTS, PHOTOS, draw_subject, write_evaluation_data
 
 
 @pytest.mark.parametrize("classes", ["known", "held_out"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from jedi_diffusion.toybox import geometry
-from jedi_diffusion.toybox.camera import rotation_matrices
-from jedi_diffusion.toybox.geometry import FIRST_SLOT, NO_HIT, SHAPE_WIDTH, SLOT_COUNT
-from jedi_diffusion.toybox.parts import KINDS, Kind
+from jedi_toybox import geometry
+from jedi_toybox.camera import rotation_matrices
+from jedi_toybox.geometry import FIRST_SLOT, NO_HIT, SHAPE_WIDTH, SLOT_COUNT
+from jedi_toybox.parts import KINDS, Kind
 
 TAPERS = (0.0, 0.5, 1.0, 1.6)
 STEPS = torch.linspace(-6, 6, 6001)

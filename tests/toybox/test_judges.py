@@ -7,10 +7,10 @@ from PIL import Image
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.encoders import TextEncoder
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.encoders import prompt_agreement
-from jedi_diffusion.toybox.judges import ToyboxFinder, load_judges
-from jedi_diffusion.toybox.score import to_picture
+from jedi_toybox import world
+from jedi_toybox.encoders import prompt_agreement
+from jedi_toybox.judges import ToyboxFinder, load_judges
+from jedi_toybox.score import to_picture
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox import renderer
-from jedi_diffusion.toybox.camera import Camera, basis, outline, random_camera
-from jedi_diffusion.toybox.clutter import clutter
-from jedi_diffusion.toybox.packing import Staged, pack
-from jedi_diffusion.toybox.parts import Material, Part
-from jedi_diffusion.toybox.scenes import SCENES, pack_scene
+from jedi_toybox import renderer
+from jedi_toybox.camera import Camera, basis, outline, random_camera
+from jedi_toybox.clutter import clutter
+from jedi_toybox.packing import Staged, pack
+from jedi_toybox.parts import Material, Part
+from jedi_toybox.scenes import SCENES, pack_scene
 
 SIZE = 48
 RED = Material(colors=((0.9, 0.1, 0.1),) * 3)
@@ -100,7 +100,7 @@ def test_without_the_subject_only_mask_and_shadow_change() -> None:
 
 
 def test_the_subject_casts_its_shadow_away_from_the_light() -> None:
-    from jedi_diffusion.toybox import backdrop
+    from jedi_toybox import backdrop
 
     staged = [stage(seed, "on a wooden floor", with_clutter=False) for seed in range(8)]
     packed = pack(staged)

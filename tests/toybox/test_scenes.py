@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox import backdrop
-from jedi_diffusion.toybox.clutter import MOST_CLUTTER, NEAREST, clutter
-from jedi_diffusion.toybox.parts import KINDS, PATTERNS
-from jedi_diffusion.toybox.scene_table import ROWS
-from jedi_diffusion.toybox.scenes import COLORS, NUMBERS, SCENE_WIDTH, SCENES, pack_scene
+from jedi_toybox import backdrop
+from jedi_toybox.clutter import MOST_CLUTTER, NEAREST, clutter
+from jedi_toybox.parts import KINDS, PATTERNS
+from jedi_toybox.scene_table import ROWS
+from jedi_toybox.scenes import COLORS, NUMBERS, SCENE_WIDTH, SCENES, pack_scene
 
 SIZE = 48
 EYES = ((0.0, 0.7, 2.6), (1.3, 1.0, 2.2), (-1.2, 1.5, 1.9))

@@ -11,9 +11,9 @@ from torch import Tensor
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.estimates import bootstrap_means, normalised, share
 from jedi_diffusion.personalizer import Personalizer
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.encoders import FIELDS, Encoders, Reading, ScorerNetwork
-from jedi_diffusion.toybox.score import (
+from jedi_toybox import world
+from jedi_toybox.encoders import FIELDS, Encoders, Reading, ScorerNetwork
+from jedi_toybox.score import (
     COPY_SIDE,
     MAX_REFERENCES,
     NEXT_SEED,

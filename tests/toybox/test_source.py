@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.source import PLAIN_SCENES, ToyboxSource, ToyboxViews
+from jedi_toybox import world
+from jedi_toybox.source import PLAIN_SCENES, ToyboxSource, ToyboxViews
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from PIL import Image
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.synthesis.seams import find_tiles
-from jedi_diffusion.toybox import collages, world
-from jedi_diffusion.toybox.stand_ins import (
+from jedi_toybox import collages, world
+from jedi_toybox.stand_ins import (
     ToyboxCaptioner,
     ToyboxEmbedder,
     ToyboxGenerator,

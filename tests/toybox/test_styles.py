@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jedi_diffusion.toybox.styles import STYLES, gray
+from jedi_toybox.styles import STYLES, gray
 
 
 def pictures(size: int, count: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox.assembly import (
+from jedi_toybox.assembly import (
     bounding_box,
     direction_angles,
     euler_angles,
@@ -16,9 +16,9 @@ from jedi_diffusion.toybox.assembly import (
     rotation_matrix,
     turned,
 )
-from jedi_diffusion.toybox.builder import SLOTS
-from jedi_diffusion.toybox.parts import KINDS, PATTERNS, Material, Part
-from jedi_diffusion.toybox.subjects import CLASSES, HELD_OUT_CLASSES, THING_NOUNS, build_subject
+from jedi_toybox.builder import SLOTS
+from jedi_toybox.parts import KINDS, PATTERNS, Material, Part
+from jedi_toybox.subjects import CLASSES, HELD_OUT_CLASSES, THING_NOUNS, build_subject
 
 NOUNS = (*CLASSES, *HELD_OUT_CLASSES, *THING_NOUNS)
 

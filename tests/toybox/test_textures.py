@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jedi_diffusion.toybox.parts import PATTERNS
-from jedi_diffusion.toybox.textures import EMBLEM_HALF, emblem_bits, pattern_color
+from jedi_toybox.parts import PATTERNS
+from jedi_toybox.textures import EMBLEM_HALF, emblem_bits, pattern_color
 
 RED, GREEN, BLUE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 

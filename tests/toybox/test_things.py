@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jedi_diffusion.toybox.assembly import bounding_box
-from jedi_diffusion.toybox.builder import SLOTS, Builder
-from jedi_diffusion.toybox.parts import KINDS, PATTERNS
-from jedi_diffusion.toybox.subjects import build_subject
-from jedi_diffusion.toybox.things import THINGS
+from jedi_toybox.assembly import bounding_box
+from jedi_toybox.builder import SLOTS, Builder
+from jedi_toybox.parts import KINDS, PATTERNS
+from jedi_toybox.subjects import build_subject
+from jedi_toybox.things import THINGS
 
 
 @pytest.mark.parametrize("family", sorted(set(THINGS), key=lambda family: family.__name__))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.toybox import sample_set, world
-from jedi_diffusion.toybox.packing import pack
+from jedi_toybox import sample_set, world
+from jedi_toybox.packing import pack
 
 COLOR_WORDS = {
     "red", "blue", "green", "yellow", "black", "white", "golden", "silver", "orange", "purple", "pink",

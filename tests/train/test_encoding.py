@@ -18,12 +18,12 @@ from jedi_diffusion.data.shard_index import load_index
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.errors import DataError, OutputError, UsageError
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.toybox.bundle import folder_of
 from jedi_diffusion.train import encoding
 from jedi_diffusion.train.encoding import Encoding, ShardEncoder, encode_shards
 from jedi_diffusion.train.frozen import encoders_fingerprint
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, load_base, start_processes
+from jedi_toybox.bundle import folder_of
 
 SIZES = (3, 2, 4, 2, 3)
 

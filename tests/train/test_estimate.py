@@ -16,7 +16,6 @@ from jedi_diffusion.cli import main
 from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.model.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
-from jedi_diffusion.toybox.bundle import FOLDER
 from jedi_diffusion.train.estimate import (
     TEXT_TOKENS,
     Estimate,
@@ -28,6 +27,7 @@ from jedi_diffusion.train.estimate import (
 )
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.plan import plan_set
+from jedi_toybox.bundle import FOLDER
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_latents_that_are_there_before_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:
-    from jedi_diffusion.toybox.bundle import FOLDER
+    from jedi_toybox.bundle import FOLDER
 
     raw = recipe(FOLDER, tmp_path, data__resolution=128)
     found = estimate(JointRecipe.model_validate(raw))

@@ -11,8 +11,6 @@ from jedi_diffusion.errors import DataError, ModelError
 from jedi_diffusion.evaluation.encoders import TextEncoder
 from jedi_diffusion.evaluation.metrics import text_sums
 from jedi_diffusion.pictures import fit_square
-from jedi_diffusion.toybox import world
-from jedi_diffusion.toybox.places import place_pictures
 from jedi_diffusion.vision.classes import ClassJudge
 from jedi_diffusion.vision.lite import LiteEncoder
 from jedi_diffusion.vision.places import (
@@ -23,6 +21,8 @@ from jedi_diffusion.vision.places import (
     quality,
     train_places,
 )
+from jedi_toybox import world
+from jedi_toybox.places import place_pictures
 
 package = pytest.fixture(small_lite0)
 PLACES = ("in a forest", "in a forest at night", "on the beach")

@@ -25,7 +25,7 @@ class ToyboxExamples:
         return self._render([SEEDS.stop + seed])[0]
 
     def _render(self, seeds: Sequence[int]) -> list[Example]:
-        from jedi_diffusion.toybox import world
+        from jedi_toybox import world
 
         subjects = [world.sample_subject(seed, split="held_out") for seed in seeds]
         specs = [world.sample_picture(subject, 0, style="", attribute="") for subject in subjects]

@@ -23,7 +23,7 @@ from jedi_diffusion.vision.enlarge import enlarger_of
 if TYPE_CHECKING:
     from PIL import Image
 
-    from jedi_diffusion.toybox.world import PictureSpec
+    from jedi_toybox.world import PictureSpec
 
 SHEET = "demo.png"
 CELL = 256  # side of a picture on the sheet
@@ -144,7 +144,7 @@ def check(given: DemoOptions) -> None:
 
 def subject_row(given: DemoOptions, number: int) -> Row:
     """Subject `number`: plain references, then pictures in other scenes, the last one in a style too."""
-    from jedi_diffusion.toybox import world
+    from jedi_toybox import world
 
     subject = world.sample_subject(given.seed * 1000 + number, split="held_out")
     references = [world.sample_picture(subject, k, style="", attribute="") for k in range(given.references)]
@@ -184,7 +184,7 @@ def make_subject(pipe: Any, row: Row, size: int, seed: int, settings: dict[str, 
     import torch
     from PIL import Image
 
-    from jedi_diffusion.toybox import world
+    from jedi_toybox import world
 
     rendered = world.render(row.references, size=size).pictures
     references = [Image.fromarray(each.permute(1, 2, 0).contiguous().numpy()) for each in rendered]

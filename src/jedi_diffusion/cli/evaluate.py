@@ -106,7 +106,7 @@ def open_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
     part = recipe.set
     if part.kind == "toybox":
         from jedi_diffusion.evaluation.own_subjects import open_own_subjects
-        from jedi_diffusion.toybox.evaluation_data import write_evaluation_data
+        from jedi_toybox.evaluation_data import write_evaluation_data
 
         name = f"{part.classes}-{part.subjects}-{part.prompts}-{part.size}-{part.seed}"
         data = write_evaluation_data(

@@ -80,9 +80,9 @@ def check(given: PlacesOptions) -> None:
 
 def train_on_toybox(given: PlacesOptions, encoder: LiteEncoder) -> PlaceClassifier:
     """Learn from subjects of the scorer's split, half of them changed a little; test with held-out ones."""
-    from jedi_diffusion.toybox import world
-    from jedi_diffusion.toybox.places import place_pictures
     from jedi_diffusion.vision.places import train_places
+    from jedi_toybox import world
+    from jedi_toybox.places import place_pictures
 
     each = max(1, given.pictures // (HELD_OUT * len(world.SCENES)))
     device = str(encoder.device)

@@ -75,7 +75,7 @@ def _place_judge(places: str, encoders: Sequence[Encoder]) -> Encoder:
 
 def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Encoder]:
     if name == "toybox":
-        from jedi_diffusion.toybox.judges import load_judges
+        from jedi_toybox.judges import load_judges
 
         return list(load_judges(device=device))
     if name in ("lite0", "lite2"):
@@ -105,7 +105,7 @@ def load_finder(
     if masks != "found":
         return None
     if "toybox" in encoders:
-        from jedi_diffusion.toybox.judges import ToyboxFinder
+        from jedi_toybox.judges import ToyboxFinder
 
         return ToyboxFinder(device=device)
     from jedi_diffusion.cli.finders import load_detected_subject

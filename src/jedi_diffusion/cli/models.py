@@ -77,7 +77,7 @@ def _load(name: str, dtype: torch.dtype) -> Any:
     from jedi_diffusion.pipeline import JeDiPipeline
 
     if name == "toybox":
-        from jedi_diffusion.toybox import load_pipeline
+        from jedi_toybox import load_pipeline
 
         return load_pipeline(dtype)
     index: Any = JeDiPipeline.load_config(name)

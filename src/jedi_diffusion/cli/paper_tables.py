@@ -98,8 +98,8 @@ class Work:
     @cached_property
     def trainings(self) -> Trainings:
         from jedi_diffusion.paper.training import Sources, Trainings
-        from jedi_diffusion.toybox import world
-        from jedi_diffusion.toybox.source import ToyboxSource, ToyboxViews
+        from jedi_toybox import world
+        from jedi_toybox.source import ToyboxSource, ToyboxViews
 
         backbone, compiled = self.recipe.backbone, self.recipe.data.compiled
         settings = (backbone.seed, backbone.supersample)
@@ -141,7 +141,7 @@ class Work:
     def _open_set(self, references: int, classes: Any) -> EvaluationSet:
         from jedi_diffusion.evaluation.own_subjects import open_own_subjects
         from jedi_diffusion.paper.pieces import piece_lock
-        from jedi_diffusion.toybox.evaluation_data import write_evaluation_data
+        from jedi_toybox.evaluation_data import write_evaluation_data
 
         wanted, size = self.recipe.set, self.recipe.size
         numbers = (wanted.subjects, wanted.prompts, size, wanted.inputs, wanted.seed)

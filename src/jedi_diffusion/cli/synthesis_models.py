@@ -25,14 +25,14 @@ class RaySettings(PlainSettings):
 
 def _writer(settings: PlainSettings, device: str) -> Any:
     from jedi_diffusion.synthesis.adapters.templates import TemplatePromptWriter
-    from jedi_diffusion.toybox.scenes import SCENES
+    from jedi_toybox.scenes import SCENES
 
     return TemplatePromptWriter(SCENES)
 
 
 def _stand_in(name: str) -> Callable[[PlainSettings, str], Any]:
     def make(settings: PlainSettings, device: str) -> Any:
-        from jedi_diffusion.toybox import stand_ins
+        from jedi_toybox import stand_ins
 
         return getattr(stand_ins, name)(**settings.model_dump(exclude={"kind"}))
 

@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> None:
     """Render the sets and write them. Raises JeDiError."""
     given = tyro.cli(ToyboxOptions, args=arguments, prog="jedi toybox")
     check(given)
-    from jedi_diffusion.toybox import world
+    from jedi_toybox import world
 
     folder = make_folder(given.out)
     seeds = range(given.seed, given.seed + given.sets)

@@ -41,8 +41,8 @@ def run(arguments: list[str]) -> None:
     given = tyro.cli(EncodersOptions, args=arguments, prog="jedi toybox encoders")
     check(given)
     make_folder(given.out)
-    from jedi_diffusion.toybox.encoder_training import EncoderRecipe, judge, train
-    from jedi_diffusion.toybox.encoders import Encoders, save_encoders
+    from jedi_toybox.encoder_training import EncoderRecipe, judge, train
+    from jedi_toybox.encoders import Encoders, save_encoders
 
     device = str(models.pick_device(given.device))
     recipe = EncoderRecipe(given.seed, given.subjects, minutes=given.minutes, steps=given.steps)

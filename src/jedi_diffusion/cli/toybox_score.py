@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jedi_diffusion.estimates import Estimate
-    from jedi_diffusion.toybox.score import Benchmark, OverReferences, Scores
+    from jedi_toybox.score import Benchmark, OverReferences, Scores
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def run(arguments: list[str]) -> None:
     out, sheet = _prepared(given.out), _prepared(given.sheet)
 
     from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
-    from jedi_diffusion.toybox.encoders import BUNDLED, load_encoders
-    from jedi_diffusion.toybox.score import Benchmark, draw_pair, score_sheet, to_picture
+    from jedi_toybox.encoders import BUNDLED, load_encoders
+    from jedi_toybox.score import Benchmark, draw_pair, score_sheet, to_picture
 
     device = models.pick_device(given.device)
     encoders = load_encoders(given.encoders or BUNDLED, device)
@@ -126,8 +126,8 @@ def run(arguments: list[str]) -> None:
 
 def rendered_references(given: ScoreOptions, size: int, device: str, alike: bool) -> Tensor:
     """As many references of each pair as there can be, (P, R, 3, H, H), of different views or of one."""
-    from jedi_diffusion.toybox.bulk import render_many
-    from jedi_diffusion.toybox.score import MAX_REFERENCES, draw_pair
+    from jedi_toybox.bulk import render_many
+    from jedi_toybox.score import MAX_REFERENCES, draw_pair
 
     count = range(given.pairs)
     pairs = [draw_pair(number, MAX_REFERENCES, given.seed, given.classes, alike) for number in count]

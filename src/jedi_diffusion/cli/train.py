@@ -114,7 +114,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         print(resolved)
         _print_estimate(recipe, options.processes or 1)
         return
-    from jedi_diffusion.toybox.bundle import folder_of
+    from jedi_toybox.bundle import folder_of
 
     if options.export is not None:
         from jedi_diffusion.train.export import export_joint
@@ -160,8 +160,8 @@ def _check_same_run(folder: Path, resolved: str) -> None:
 
 def _print_estimate(recipe: JointRecipe, processes: int) -> None:
     """Parameters, memory and time, where the base's configuration is at hand."""
-    from jedi_diffusion.toybox.bundle import folder_of
     from jedi_diffusion.train.estimate import estimate
+    from jedi_toybox.bundle import folder_of
 
     quiet_libraries()
     try:
@@ -188,8 +188,8 @@ def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -
     from jedi_diffusion.data.mixture import Mixture, MixtureSource
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.recipe import open_source
-    from jedi_diffusion.toybox.collection import ToyboxSets
     from jedi_diffusion.train.joint_recipe import ToyboxSection
+    from jedi_toybox.collection import ToyboxSets
 
     data = recipe.data
     with accelerator.main_process_first():
@@ -222,7 +222,7 @@ def _prepare(recipe: Recipe, device: str, options: TrainOptions) -> TrainingRun:
 
 
 def _source(recipe: Recipe) -> SetSource:
-    from jedi_diffusion.toybox.source import ToyboxSource
+    from jedi_toybox.source import ToyboxSource
 
     toybox = ToyboxSource(recipe.seed, recipe.supersample, recipe.alike)
     if recipe.showroom is None:
@@ -238,14 +238,14 @@ def _source(recipe: Recipe) -> SetSource:
 
 def _init(options: TrainOptions) -> Path | None:
     """The folder of the model that training starts from."""
-    from jedi_diffusion.toybox.bundle import folder_of
+    from jedi_toybox.bundle import folder_of
 
     return None if options.init is None else Path(folder_of(options.init))
 
 
 def _held_out(recipe: Recipe) -> list[ImageSet]:
     """Sets of subjects that no training set shows, for the sheets that show progress."""
-    from jedi_diffusion.toybox import world
+    from jedi_toybox import world
 
     if recipe.showroom is None:
         return [world.sample_set(seed, split="held_out", size=2) for seed in range(SHOWN_SETS)]
