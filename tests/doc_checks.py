@@ -14,12 +14,14 @@ from jedi_diffusion.recipes import Command, find_recipe
 
 
 def resolve(name: str) -> object:
-    """The object at a dotted name below the package: a module, or what is in one."""
+    """The object at a dotted name below the library, or of another package: a module, or what is in one."""
     parts = name.split(".")
-    found: object = importlib.import_module("jedi_diffusion")
-    for depth, part in enumerate(parts, start=1):
+    if parts[0] not in ("experiments", "jedi_showroom", "jedi_toybox"):
+        parts = ["jedi_diffusion", *parts]
+    found: object = importlib.import_module(parts[0])
+    for depth, part in enumerate(parts[1:], start=2):
         try:
-            found = importlib.import_module(".".join(("jedi_diffusion", *parts[:depth])))
+            found = importlib.import_module(".".join(parts[:depth]))
         except ModuleNotFoundError:
             found = getattr(found, part)
     return found

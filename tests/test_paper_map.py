@@ -8,7 +8,7 @@ import torch
 import yaml
 from doc_checks import check_call, resolve
 
-from jedi_diffusion.paper.recipe import PaperRecipe
+from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import ModelSection, Recipe, for_device
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
@@ -55,8 +55,8 @@ def test_files_exist(file: str) -> None:
     assert (ROOT / file).is_file()
 
 
-def raw(name: str) -> dict:
-    return for_device(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")), "cpu")
+def raw(path: Path) -> dict:
+    return for_device(yaml.safe_load(path.read_text(encoding="utf-8")), "cpu")
 
 
 def settings_of(stage: object, model: ModelSection) -> dict[str, object]:
@@ -67,8 +67,8 @@ def settings_of(stage: object, model: ModelSection) -> dict[str, object]:
 def test_what_differs_from_the_paper_is_what_the_recipes_say() -> None:
     """Column for column; a recipe with a base has the base's schedule, `paper_sd14` SD 1.4's."""
     toybox, tables = (
-        Recipe.model_validate(raw("train/toybox")),
-        PaperRecipe.model_validate(raw("evaluate/paper_tables")),
+        Recipe.model_validate(raw(CONFIGS / "train" / "toybox.yaml")),
+        PaperRecipe.model_validate(raw(RECIPES["full"])),
     )
     base = {
         "prediction_type": "epsilon",
@@ -77,7 +77,7 @@ def test_what_differs_from_the_paper_is_what_the_recipes_say() -> None:
         "temperature": 1,
     }
     paper = {**base, "min_snr": None, "subject_weight": 0, "reference_weight": 1, "reference": 0.5}
-    sd14 = JointRecipe.model_validate(raw("train/paper_sd14"))
+    sd14 = JointRecipe.model_validate(raw(CONFIGS / "train" / "paper_sd14.yaml"))
     told = [
         paper,
         settings_of(toybox.stages[-1], toybox.model),

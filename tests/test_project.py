@@ -52,7 +52,6 @@ LEVELS = {
     "jedi_toybox": 5,
     "jedi_showroom": 6,
     "app": 7,
-    "paper": 7,
     "cli": 8,
     "__main__": 9,
 }

@@ -5,7 +5,7 @@
 `--tree` measures another checkout (say, one made by `git worktree add`) with this environment's packages;
 `--static` runs nothing. Only files under src/ count. The definitions:
 
-- library: src/jedi_diffusion without `paper` (and, in older commits, `toybox`).
+- library: src/jedi_diffusion, in older commits without its `paper` and `toybox`.
 - import lines: lines of import statements.
 - lines that name Any: lines of code with the name `Any`, without imports, comments and strings.
 - files that import a UNet class: an imported name holds "UNet", for typing or at run time.

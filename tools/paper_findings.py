@@ -1,13 +1,13 @@
 """Write what the published tables say into docs/paper_tables.md, between its two marks.
 
-python tools/paper_findings.py
+python -m tools.paper_findings
 """
 
 import json
 from pathlib import Path
 
+from experiments.paper_tables.findings import as_markdown
 from jedi_diffusion.files import write_file
-from jedi_diffusion.paper.findings import as_markdown
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- what `tools/paper_findings.py` makes of tables.json: -->\n", "\n<!-- until here -->"

@@ -190,3 +190,12 @@ def test_the_shipped_recipes_need_no_download(jedi, tmp_path, name) -> None:
     recipe = EvaluationRecipe.model_validate(yaml.safe_load(path.read_text()))
     assert {method.model for method in recipe.methods} == {"toybox"}
     assert recipe.encoders[0].kind == recipe.set.kind == "toybox"
+
+
+def test_recipes_of_the_papers_tables_are_told_where_they_went(jedi, tmp_path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("tables: ['4']\n")
+    for given, named in (("paper_tables", "full"), ("paper_tables_quick", "quick"), (mine, mine)):
+        done = jedi("evaluate", given, "--out", tmp_path / "out")
+        assert done.status == 2
+        assert f"`python -m experiments.paper_tables {named}` makes them" in done.err

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jedi_diffusion.paper.findings import as_markdown, difference, findings
-from jedi_diffusion.paper.ordering import chance, compare, differences
+from experiments.paper_tables.findings import as_markdown, difference, findings
+from experiments.paper_tables.ordering import chance, compare, differences
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PUBLISHED = json.loads((DOCS / "paper_tables" / "tables.json").read_text(encoding="utf-8"))

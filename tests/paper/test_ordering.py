@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from jedi_diffusion.paper.ordering import compare, rank_correlation, verdict
+from experiments.paper_tables.ordering import compare, rank_correlation, verdict
 
 
 def spearman(first: list[float], second: list[float]) -> float:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from small_paper import small_recipe
 
+from experiments.paper_tables.cells import Cells, Scored, averaged
+from experiments.paper_tables.plan import Cell
+from experiments.paper_tables.recipe import PaperRecipe
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import Scorer
-from jedi_diffusion.paper.cells import Cells, Scored, averaged
-from jedi_diffusion.paper.plan import Cell
-from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_toybox.evaluation_data import write_evaluation_data
 from jedi_toybox.judges import ToyboxFinder, load_judges
 

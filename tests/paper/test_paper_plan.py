@@ -5,11 +5,10 @@ import yaml
 from pydantic import ValidationError
 from small_paper import small_recipe
 
-from jedi_diffusion.paper.estimate import estimate
-from jedi_diffusion.paper.numbers import DINO, TABLES
-from jedi_diffusion.paper.plan import FITTED, Plan, Training
-from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.recipes import CONFIGS
+from experiments.paper_tables.estimate import estimate
+from experiments.paper_tables.numbers import DINO, TABLES
+from experiments.paper_tables.plan import FITTED, Plan, Training
+from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from jedi_diffusion.train.config import for_device
 
 ALL = ["2", "3", "4", "5", "6", "7", "8", "9", "10", "references", "coupling", "null_set", "steps"]
@@ -19,10 +18,10 @@ def plan(**changes: object) -> Plan:
     return Plan(PaperRecipe.model_validate(small_recipe(**changes)))
 
 
-@pytest.mark.parametrize("name", ["paper_tables", "paper_tables_quick"])
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_recipes_that_ship_hold_every_table(name: str, device: str) -> None:
-    raw = yaml.safe_load((CONFIGS / "evaluate" / f"{name}.yaml").read_text())
+    raw = yaml.safe_load(RECIPES[name].read_text())
     recipe = PaperRecipe.model_validate(for_device(raw, device))
     assert sorted(recipe.tables) == sorted(ALL)
     # Table 3's amounts are to each other as the paper's.
@@ -31,7 +30,7 @@ def test_the_recipes_that_ship_hold_every_table(name: str, device: str) -> None:
 
 
 def test_one_night_on_two_cores() -> None:
-    raw = yaml.safe_load((CONFIGS / "evaluate" / "paper_tables.yaml").read_text())
+    raw = yaml.safe_load(RECIPES["full"].read_text())
     assert estimate(Plan(PaperRecipe.model_validate(for_device(raw, "cpu")))).hours < 9
 
 

@@ -8,16 +8,16 @@ import pytest
 from small_models import TEXT_TOKENS, random_batch, tiny_unet
 from small_paper import small_recipe
 
+from experiments.paper_tables.cells import Scored
+from experiments.paper_tables.findings import findings
+from experiments.paper_tables.numbers import TABLES
+from experiments.paper_tables.plan import Plan
+from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.report import Report, as_json, write_report
+from experiments.paper_tables.tables import gather
+from experiments.paper_tables.timing import large_unet, step_seconds
 from jedi_diffusion.estimates import weighted_mean
 from jedi_diffusion.model import JointDenoiser, make_joint
-from jedi_diffusion.paper.cells import Scored
-from jedi_diffusion.paper.findings import findings
-from jedi_diffusion.paper.numbers import TABLES
-from jedi_diffusion.paper.plan import Plan
-from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.paper.report import Report, as_json, write_report
-from jedi_diffusion.paper.tables import gather
-from jedi_diffusion.paper.timing import large_unet, step_seconds
 
 PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
 RECIPE = PaperRecipe.model_validate(small_recipe(tables=PAPER_TABLES))

@@ -11,11 +11,11 @@ from plain_source import PlainSource, image_set
 from safetensors.torch import load_file
 from small_paper import small_recipe
 
+from experiments.paper_tables import training as trainings_module
+from experiments.paper_tables.plan import Training
+from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.training import Sources, Trainings
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.paper import training as trainings_module
-from jedi_diffusion.paper.plan import Training
-from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.paper.training import Sources, Trainings
 
 DESIGNS = ("joint", "cached", "clip", "concatenation", "learned", "joint_clip")
 

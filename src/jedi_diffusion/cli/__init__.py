@@ -7,7 +7,7 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import pairwise
 
@@ -21,18 +21,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 a fault that an input or the machine caused; 2 a request that is wrong; 130 interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(list(sys.argv[1:] if arguments is None else arguments), dispatch)
+
+
+def dispatch(words: list[str]) -> None:
+    """Run the command that `words` begin with, on the words after."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+    elif words[0] in ("-V", "--version"):
+        print(f"jedi-diffusion {__version__}")
+    else:
+        name, rest = find_command(words)
+        import_module(f"jedi_diffusion.cli.{COMMANDS[name].module}").run(rest)
+
+
+def guarded(words: list[str], run: Callable[[list[str]], None]) -> int:
+    """Run a program on its words and return its exit status; a user's fault is one sentence on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(help_text())
-            return 0
-        if words[0] in ("-V", "--version"):
-            print(f"jedi-diffusion {__version__}")
-            return 0
-        name, rest = find_command(words)
-        import_module(f"jedi_diffusion.cli.{COMMANDS[name].module}").run(rest)
+        run(words)
     except JeDiError as error:
         print(f"jedi: {error}", file=sys.stderr)
         return error.exit_code

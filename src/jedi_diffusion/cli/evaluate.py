@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from jedi_diffusion.evaluation.scoring import Scorer
     from jedi_diffusion.personalizer import Personalizer
 
+MOVED = (
+    "The paper's tables have left the package; in a checkout of the repository, "
+    "`python -m experiments.paper_tables {}` makes them."
+)
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Compare methods by a recipe: pictures of every method for every case, scores, and one page.
 
     Started again with the same folder, it goes on where it stopped; each picture is made once. Writes
-    scores.json, scores.csv, scores.md, scores.tex and report.html. A recipe with `tables` trains the compared
-    methods first and writes the paper's tables: tables.html, tables.json and tables.md. To score pictures
-    that exist, see `jedi evaluate score --help`.
+    scores.json, scores.csv, scores.md, scores.tex and report.html. To score pictures that exist, see
+    `jedi evaluate score --help`.
     """
 
     recipe: tyro.conf.Positional[str]
@@ -59,13 +63,12 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.train.config import checked, for_device, read_yaml
 
     device = models.pick_device(given.device)
+    if given.recipe in ("paper_tables", "paper_tables_quick"):  # shipped under these names once
+        raise UsageError(MOVED.format("quick" if given.recipe.endswith("quick") else "full"))
     path = find_recipe(given.recipe, "evaluate")
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
     if "tables" in raw:
-        from jedi_diffusion.cli import paper_tables
-
-        paper_tables.run(raw, path, given.out, device, given.dry_run)
-        return
+        raise UsageError(MOVED.format(path))
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)

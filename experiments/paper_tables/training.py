@@ -20,14 +20,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from experiments.paper_tables.networks import Network, new_encoder, open_backbone, open_network
+from experiments.paper_tables.pieces import open_piece, piece_lock, read_json, write_json
+from experiments.paper_tables.plan import BACKBONE, Training
+from experiments.paper_tables.recipe import PaperRecipe
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.model.checkpoint import load_strict
-from jedi_diffusion.paper.networks import Network, new_encoder, open_backbone, open_network
-from jedi_diffusion.paper.pieces import open_piece, piece_lock, read_json, write_json
-from jedi_diffusion.paper.plan import BACKBONE, Training
-from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import Stage
 from jedi_diffusion.train.loop import Run, StageLoop

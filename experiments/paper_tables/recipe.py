@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jedi_diffusion.recipes import Section
 from jedi_diffusion.train.config import JointStage, Recipe, Stage
+
+RECIPES = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.yaml"))}
+"""Those that come with the experiment, by name."""
 
 TableKey = Literal[
     "2", "3", "4", "5", "6", "7", "8", "9", "10", "references", "coupling", "null_set", "steps"

@@ -1,51 +1,41 @@
-"""`jedi evaluate` with a recipe of the paper's tables: trains, draws, scores, times, and writes one page.
-
-Every training, pool and cell is a piece that is made once; started again, the command makes what is missing.
-"""
+"""All pieces of a recipe, each made once: trainings, cells, timing, synthesis, and the page over them."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jedi_diffusion.cli import judging, models
-from jedi_diffusion.files import make_folder
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-if TYPE_CHECKING:
-    import torch
-
-    from jedi_diffusion.evaluation.cases import EvaluationSet
-    from jedi_diffusion.evaluation.scoring import Scorer
-    from jedi_diffusion.paper.cells import Cells, Scored
-    from jedi_diffusion.paper.networks import Network
-    from jedi_diffusion.paper.plan import Cell, Plan, Training
-    from jedi_diffusion.paper.recipe import PaperRecipe
-    from jedi_diffusion.paper.training import Trainings
-    from jedi_diffusion.personalizer import Personalizer
+from experiments.paper_tables import timing
+from experiments.paper_tables.cells import PICTURES, Cells, Scored
+from experiments.paper_tables.networks import Network, open_backbone
+from experiments.paper_tables.pieces import open_piece, piece_lock, read_json, write_json
+from experiments.paper_tables.plan import BACKBONE, DREAMBOOTH, Cell, Plan, Training
+from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.report import Report, strips_of, write_report
+from experiments.paper_tables.tables import STAND_INS, gather
+from experiments.paper_tables.training import ENCODER, FACTS, Sources, Trainings, digest
+from jedi_diffusion.cli import judging, models, synthesize, synthesize_report
+from jedi_diffusion.cli.finetuning import finetuned
+from jedi_diffusion.evaluation.cases import EvaluationSet
+from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMethod
+from jedi_diffusion.evaluation.scoring import Scorer
+from jedi_diffusion.methods.conditioned import Conditioned
+from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.model.joint_unet import make_joint
+from jedi_diffusion.personalizer import Personalizer
+from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_toybox import world
+from jedi_toybox.evaluation_data import write_evaluation_data
+from jedi_toybox.source import ToyboxSource, ToyboxViews
 
 SHEET_SETS = 2
-
-
-def run(raw: dict[str, Any], path: Path, out: str, device: torch.device, dry_run: bool) -> None:
-    """Make what is missing, then the page. Raises JeDiError."""
-    from jedi_diffusion.paper.estimate import estimate
-    from jedi_diffusion.paper.ordering import need_scipy
-    from jedi_diffusion.paper.plan import Plan
-    from jedi_diffusion.paper.recipe import PaperRecipe
-    from jedi_diffusion.train.config import checked
-
-    recipe = checked(PaperRecipe, raw, path)
-    print(json.dumps(recipe.model_dump(mode="json"), indent=2))
-    plan = Plan(recipe)
-    print(estimate(plan).describe(plan))
-    need_scipy()
-    if not dry_run:
-        models.quiet_libraries()
-        files = Work(recipe, plan, make_folder(out), device).run()
-        print(f"Report: {files[0]}\nNumbers: {files[1]}")
 
 
 @dataclass
@@ -64,8 +54,6 @@ class Work:
         Several processes may work on one folder: each takes the methods that no other is at, then waits for
         those of the others.
         """
-        from jedi_diffusion.paper.pieces import piece_lock
-
         done: dict[str, Scored] = {}
         left = list(dict.fromkeys(cell.method for cell in self.plan.cells))
         if left:
@@ -97,10 +85,6 @@ class Work:
 
     @cached_property
     def trainings(self) -> Trainings:
-        from jedi_diffusion.paper.training import Sources, Trainings
-        from jedi_toybox import world
-        from jedi_toybox.source import ToyboxSource, ToyboxViews
-
         backbone, compiled = self.recipe.backbone, self.recipe.data.compiled
         settings = (backbone.seed, backbone.supersample)
         shown = [
@@ -114,8 +98,6 @@ class Work:
 
     @cached_property
     def cells(self) -> Cells:
-        from jedi_diffusion.paper.cells import Cells
-
         return Cells(
             self.recipe,
             self.out,
@@ -130,8 +112,6 @@ class Work:
         return next((each for each in self.plan.trainings if each.name == method), None)
 
     def _depends_on(self, method: str) -> Any:
-        from jedi_diffusion.paper.training import digest
-
         training = self._training(method)
         if training is not None:
             return digest(self.trainings.record(training))
@@ -139,10 +119,6 @@ class Work:
         return {"fit": fit, "backbone": digest(self.recipe.backbone.model_dump(mode="json"))}
 
     def _open_set(self, references: int, classes: Any) -> EvaluationSet:
-        from jedi_diffusion.evaluation.own_subjects import open_own_subjects
-        from jedi_diffusion.paper.pieces import piece_lock
-        from jedi_toybox.evaluation_data import write_evaluation_data
-
         wanted, size = self.recipe.set, self.recipe.size
         numbers = (wanted.subjects, wanted.prompts, size, wanted.inputs, wanted.seed)
         name = "-".join(map(str, (classes, *numbers)))
@@ -160,17 +136,12 @@ class Work:
         return open_own_subjects(data, references, "picks", wanted.samples, "toybox", wanted.seed)
 
     def _open_scorer(self, wanted: EvaluationSet, features: Path) -> Scorer:
-        from jedi_diffusion.evaluation.scoring import Scorer
-
         device = str(self.device)
         encoders = judging.load_encoders(("toybox",), "", "", device)
         finder = judging.load_finder("found", ("toybox",), device)
         return Scorer(wanted, encoders, features, "pairs", "found", finder)
 
     def _personalizer(self, cell: Cell) -> Personalizer:
-        from jedi_diffusion.methods.conditioned import Conditioned
-        from jedi_diffusion.methods.joint import Joint
-
         size = self.recipe.size
         settings = {
             "num_inference_steps": cell.steps,
@@ -201,11 +172,6 @@ class Work:
         return self._opened[1]
 
     def _finetuned(self, cell: Cell, settings: dict[str, Any]) -> Personalizer:
-        from jedi_diffusion.cli.finetuning import finetuned
-        from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMethod
-        from jedi_diffusion.paper.networks import open_backbone
-        from jedi_diffusion.paper.plan import DREAMBOOTH
-
         kind = DreamBoothMethod if cell.method == DREAMBOOTH else CustomDiffusionMethod
         fit = getattr(self.recipe.finetuning, cell.method).model_dump()
         method: Any = kind.model_validate({"kind": cell.method, "name": cell.name, **fit})
@@ -214,12 +180,6 @@ class Work:
 
     def _seconds(self) -> dict[str, dict[str, list[float]]]:
         """Table 10, each size once: at that of the backbone, and at Stable Diffusion's."""
-        import torch
-
-        from jedi_diffusion.model.joint_unet import make_joint
-        from jedi_diffusion.paper import timing
-        from jedi_diffusion.paper.pieces import open_piece, read_json, write_json
-
         settings, found = self.recipe.timing, {}
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type
         for large in (False, True)[: 1 + settings.large]:
@@ -241,10 +201,6 @@ class Work:
         return found
 
     def _own_unet(self) -> Any:
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-        from jedi_diffusion.model.autoencoder import PatchAutoencoder
-
         section = self.recipe.backbone.model
         autoencoder = PatchAutoencoder(**section.autoencoder)
         channels = autoencoder.config["latent_channels"]
@@ -258,9 +214,6 @@ class Work:
 
     def _synthesis(self) -> dict[str, Any] | None:
         """Table 8's numbers: a run of the synthesis and its report, where the recipe names one."""
-        from jedi_diffusion.cli import synthesize, synthesize_report
-        from jedi_diffusion.paper.pieces import open_piece, read_json
-
         section = self.recipe.synthesis
         if section is None:
             return None
@@ -274,12 +227,6 @@ class Work:
         return {name: told[name] for name in ("sets", "subjects", "categories", "similarity")}
 
     def _write(self, done: dict[str, Scored], seconds: Any, data: Any) -> list[Path]:
-        from jedi_diffusion.paper.cells import PICTURES
-        from jedi_diffusion.paper.plan import BACKBONE
-        from jedi_diffusion.paper.report import Report, strips_of, write_report
-        from jedi_diffusion.paper.tables import STAND_INS, gather
-        from jedi_diffusion.paper.training import ENCODER, FACTS
-
         strategies = self.plan.strategies() if "6" in self.recipe.tables else {}
         sweeps = {
             name: [(cell, done[cell.name]) for cell in cells]
@@ -324,8 +271,6 @@ class Work:
 
 def _with_scheduler(pipe: Any, name: str) -> Any:
     """The same networks under another scheduler; the pipeline given keeps its own."""
-    from jedi_diffusion.pipeline import JeDiPipeline
-
     other = JeDiPipeline(**pipe.components)
     other.set_progress_bar_config(disable=True)
     models.set_scheduler(other, name)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.paper_tables import numbers
+from experiments.paper_tables.cells import Scored, averaged
+from experiments.paper_tables.numbers import TABLES
+from experiments.paper_tables.ordering import Agreement, compare, differences, verdict
+from experiments.paper_tables.plan import Plan
 from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation.metrics import COMPARISONS, Comparison
 from jedi_diffusion.evaluation.outputs import NONE, shown
 from jedi_diffusion.page.tables import Table
-from jedi_diffusion.paper import numbers
-from jedi_diffusion.paper.cells import Scored, averaged
-from jedi_diffusion.paper.numbers import TABLES
-from jedi_diffusion.paper.ordering import Agreement, compare, differences, verdict
-from jedi_diffusion.paper.plan import Plan
 
 HERE = {numbers.CLIP_T: "toy-T", numbers.DINO: "toy-ID", numbers.MDINO: "Mtoy-ID"}
 """What stands here for each of the paper's scores; CLIP-I and MCLIP-I have no counterpart."""

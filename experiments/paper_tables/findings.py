@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.paper_tables import numbers
+from experiments.paper_tables.ordering import Agreement, answer, chance
+from experiments.paper_tables.tables import HERE, column_of, timing_agreement
 from jedi_diffusion.estimates import Estimate
 from jedi_diffusion.evaluation.outputs import NONE
-from jedi_diffusion.paper import numbers
-from jedi_diffusion.paper.ordering import Agreement, answer, chance
-from jedi_diffusion.paper.tables import HERE, column_of, timing_agreement
 
 Record = Mapping[str, Any]
 IDENTITY, PROMPT = HERE[numbers.DINO], HERE[numbers.CLIP_T]

@@ -7,6 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.paper_tables import numbers
+from experiments.paper_tables.cells import Scored
+from experiments.paper_tables.findings import findings
+from experiments.paper_tables.ordering import Agreement, answer, verdict
+from experiments.paper_tables.pieces import write_json
+from experiments.paper_tables.plan import Cell
+from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.tables import (
+    HERE,
+    STANDING_IN,
+    TableResult,
+    timing_agreement,
+    timing_table,
+)
 from jedi_diffusion import __version__
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.outputs import NONE, shown
@@ -14,20 +28,6 @@ from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.page.charts import Lines
 from jedi_diffusion.page.html import Gallery, Part, Strip, Text, render_page
 from jedi_diffusion.page.tables import Table, markdown
-from jedi_diffusion.paper import numbers
-from jedi_diffusion.paper.cells import Scored
-from jedi_diffusion.paper.findings import findings
-from jedi_diffusion.paper.ordering import Agreement, answer, verdict
-from jedi_diffusion.paper.pieces import write_json
-from jedi_diffusion.paper.plan import Cell
-from jedi_diffusion.paper.recipe import PaperRecipe
-from jedi_diffusion.paper.tables import (
-    HERE,
-    STANDING_IN,
-    TableResult,
-    timing_agreement,
-    timing_table,
-)
 from jedi_diffusion.pictures import open_picture
 
 SIDE = 136

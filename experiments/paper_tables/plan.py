@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from itertools import permutations
 from typing import Any, Literal
 
-from jedi_diffusion.paper import numbers
-from jedi_diffusion.paper.recipe import PaperRecipe, TableKey
+from experiments.paper_tables import numbers
+from experiments.paper_tables.recipe import PaperRecipe, TableKey
 
 Mode = Literal["joint", "text_first", "image_first", "text_only"]
 Design = Literal["joint", "cached", "clip", "concatenation", "learned", "joint_clip"]

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.paper_tables.plan import Design
+from experiments.paper_tables.recipe import PaperRecipe
 from jedi_diffusion.methods.conditioned import ConcatenationBaseline, JointWithTokens, TokenBaseline
 from jedi_diffusion.methods.contrastive import ContrastiveEncoder
 from jedi_diffusion.methods.image_tokens import LearnedTokens, PictureTokens
 from jedi_diffusion.model.checkpoint import load_strict
 from jedi_diffusion.model.joint_unet import JointDenoiser
-from jedi_diffusion.paper.plan import Design
-from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.pipeline import JeDiPipeline
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jedi_diffusion.paper.plan import FITTED, Cell, Plan
+from experiments.paper_tables.plan import FITTED, Cell, Plan
 from jedi_diffusion.train.config import Stage
 
 

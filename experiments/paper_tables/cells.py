@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.paper_tables.pieces import open_piece, read_json, write_json
+from experiments.paper_tables.plan import Cell
+from experiments.paper_tables.recipe import PaperRecipe
 from jedi_diffusion.estimates import Estimate, weighted_mean
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.generate import generate, pending
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.scoring import Results, RowScores, Scorer
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.paper.pieces import open_piece, read_json, write_json
-from jedi_diffusion.paper.plan import Cell
-from jedi_diffusion.paper.recipe import PaperRecipe
 from jedi_diffusion.personalizer import Personalizer
 
 SCORES = "scores.json"

@@ -1,0 +1,1 @@
+"""Experiments on the library, run from a checkout; no part of the wheel."""
