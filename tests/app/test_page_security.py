@@ -4,7 +4,9 @@ import io
 import json
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -76,6 +78,8 @@ def number_of(client: httpx.Client, event: str) -> int:
 
 
 def test_row_11_no_endpoint_of_the_page_takes_a_file_that_was_not_uploaded(served, secret) -> None:
+    """CVE-2024-0964, 2024-1728, 2024-4941, 2024-47868 and 2024-51751 (files by way of a request's values), and
+    CVE-2024-47167 (addresses by the same way)."""
     running = served(access=Access(tokens=(TOKEN,)))
     forms = (
         named(secret),
@@ -164,7 +168,7 @@ def test_an_upload_is_read_once_and_then_gone(served) -> None:
 
 
 def test_uploads_are_never_served(served) -> None:
-    """CVE-2024-47872 and CVE-2024-1727: an upload that a browser would run."""
+    """CVE-2024-47872: an upload that a browser would run."""
     uploads = {
         "a.html": b"<script>alert(1)</script>",
         "a.svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
@@ -218,8 +222,8 @@ def test_the_pages_policy_names_its_scripts(served) -> None:
 
 
 def test_row_11_paths_in_gradios_addresses_lead_nowhere(served, secret) -> None:
-    """CVE-2021-43831, 2023-34239, 2023-51449, 2024-0964, 2024-1561, 2024-47164, 2024-47166, 2025-23042 and
-    2026-28414: files by way of an address."""
+    """CVE-2021-43831, 2023-34239, 2023-51449, 2024-47164, 2024-47166, 2025-23042 (letter case) and 2026-28414
+    (Windows): files by way of an address."""
     running = served()
     folder = running.page.folder
     up = "/".join([".."] * 12)
@@ -245,10 +249,11 @@ def test_row_11_paths_in_gradios_addresses_lead_nowhere(served, secret) -> None:
 
 
 def test_row_12_gradio_fetches_nothing_and_sends_nobody_away(served) -> None:
-    """CVE-2024-2206, 2024-1183, 2024-4325, 2024-47167, 2024-48052 and 2026-28416 (requests to other servers);
-    CVE-2024-4940, 2024-8021 and 2026-28415 (redirects)."""
+    """CVE-2023-34239, 2024-1183, 2024-2206, 2024-4325, 2024-48052, 2026-28416 and 2026-48545 (requests to other
+    servers); CVE-2024-4940, 2024-8021 (its characters escaped) and gradio's issue 13608 (redirects)."""
     addresses = ("http://example.org/a.png", "HTTPS://example.org/a.png", "//example.org/a.png")
-    names = [f"file={each}" for each in addresses]
+    escaped = [quote(each, safe="") for each in addresses]
+    names = [f"file{mark}{each}" for each in (*addresses, *escaped) for mark in "=/"]
     names += ["proxy=https://example.hf.space/", "proxy=http://169.254.169.254/"]
     with served().client() as client:
         for name in names:
@@ -257,12 +262,13 @@ def test_row_12_gradio_fetches_nothing_and_sends_nobody_away(served) -> None:
 
 
 UNUSED = [
-    "gradio_api/component_server",  # CVE-2024-1561: any method of any component
+    "gradio_api/component_server",  # CVE-2024-1561 and 2024-34511: any method of any component
     "monitoring",  # CVE-2024-47168: statistics, also where they are off
     "monitoring/summary",
-    "monitoring/x",
+    "monitoring/x",  # CVE-2024-47869: comparing its key takes a time that tells
     "login",  # CVE-2024-1729: comparing a password takes a time that tells
     "login/huggingface",  # CVE-2026-27167: the server's own token
+    "login/callback?_target_url=//example.org",  # CVE-2026-28415: a redirect to another site
     "logout?_target_url=//example.org",
     "token",
     "gradio_api/token",
@@ -311,8 +317,20 @@ def test_pages_of_other_origins_get_nothing(served) -> None:
         assert client.get("/config", headers={"Origin": running.url}).status_code == 200
 
 
+def test_where_the_page_sends_its_requests_is_no_clients_choice(served) -> None:
+    """CVE-2024-47870: one client's headers named the server for everybody."""
+    running = served()
+    headers = {"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
+    asked = [(path, sent) for path in ("/", "/config") for sent in (headers, {})] * 10
+    with running.client() as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda each: client.get(each[0], headers=each[1]), asked))
+    for (path, sent), answer in zip(asked, answers, strict=True):
+        assert answer.status_code == 200
+        assert sent or "evil.example" not in answer.text, path
+
+
 def test_uploads_that_are_no_uploads(served) -> None:
-    """CVE-2024-8966 and 2025-0187 (boundaries without end), 2024-10648 and 2024-47868 (names as paths)."""
+    """CVE-2024-8966 (boundaries without end) and 2025-0187 (names without end); names that are paths."""
     with served().client() as client:
         for boundary in ("x" * 4000, "x" + "-" * 4000):
             kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
@@ -323,10 +341,20 @@ def test_uploads_that_are_no_uploads(served) -> None:
         assert (large.status_code, "big.png has" in large.text) == (413, True)
         many = [("files", (f"{number}.png", b"x")) for number in range(40)]
         assert client.post("/gradio_api/upload", files=many).status_code == 400
+        assert client.post("/gradio_api/upload", files={"files": ("x" * 2**20, png())}).status_code == 400
         for name in ("../../../escape.png", "/etc/escape.png", "..\\escape.png", ".."):
             handle = Path(upload(client, png(), name))
             assert handle.parent.parent.name == "received"
             assert handle.name in ("escape.png", "image 1")
+
+
+def test_each_advisory_that_the_docs_name_is_named_by_a_test_here_and_none_else() -> None:
+    def numbers(text: str) -> set[str]:
+        return set(re.findall(r"\b20\d\d-\d{4,5}\b", text))
+
+    docs = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    table = docs.partition("advisories of gradio |")[2].partition("\n\n")[0]
+    assert numbers(table) == numbers(Path(__file__).read_text())
 
 
 def test_the_check_looks_into_everything(tmp_path) -> None:
