@@ -77,3 +77,18 @@ def test_a_run_goes_on_from_its_checkpoint(landed: Path, jedi: Callable) -> None
     assert not any(
         torch.equal(trained[name], first[name]) for name in trained if name.endswith("to_q.weight")
     )
+
+
+def test_a_run_from_before_a_key_existed_goes_on(landed: Path, jedi: Callable) -> None:
+    """With the key's default, and with no other value of it."""
+    path = Path("run", "recipe.json")
+    told = json.loads(path.read_text())
+    del told["records"]["keep_every"], told["lora"]
+    path.write_text(json.dumps(told))
+    words = ("train", "recipe.yaml", "--out", "run", "--device", "cpu")
+    other = jedi(*words, "--set", "records.keep_every=2")
+    assert other.status == 2
+    assert "run holds a run of another recipe" in other.err
+    done = jedi(*words)
+    assert done.status == 0, done.err
+    assert [path.name for path in checkpoints(Path("run", "state"))][-1] == "step-00000003"

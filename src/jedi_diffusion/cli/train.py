@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+from pydantic import ValidationError
 
 from jedi_diffusion.cli.models import quiet_libraries
 from jedi_diffusion.errors import ModelError, RecipeError, UsageError
@@ -93,11 +94,11 @@ def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
     elif options.export is not None:
         from jedi_diffusion.train.export import export_stages
 
-        _check_same_run(Path(options.out), resolved)
+        _check_same_run(Path(options.out), recipe)
         print(f"Exported: {export_stages(_prepare(recipe, 'cpu', options), _exported_step(options.export))}")
     else:
         run = _prepare(recipe, device, options)  # before the folder is made: it may refuse the recipe
-        _open_folder(options, resolved)
+        _open_folder(options, recipe)
         print(f"Trained: {run.train(options.stage)}")
 
 
@@ -121,7 +122,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
 
         quiet_libraries()
         folder = Path(options.out)
-        _check_same_run(folder, resolved)
+        _check_same_run(folder, recipe)
         result = export_joint(recipe, folder, _exported_step(options.export), folder_of(recipe.base))
         print(f"Exported: {result}")
         return
@@ -132,7 +133,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     accelerator = start_processes(recipe, folder, device, options.processes)
     if accelerator.is_main_process:
         print(resolved)
-        _open_folder(options, resolved)
+        _open_folder(options, recipe)
     accelerator.wait_for_everyone()
     mixture = _open_mixture(recipe, folder, accelerator)
     result = JointRun(recipe, mixture, folder, accelerator, folder_of(recipe.base)).train()
@@ -147,12 +148,19 @@ def _exported_step(given: str) -> int | None:
     return None if given == "last" else int(given)
 
 
-def _check_same_run(folder: Path, resolved: str) -> None:
-    """Raises UsageError where there is no run, RecipeError where it is another recipe's."""
+def _check_same_run(folder: Path, recipe: Recipe | JointRecipe) -> None:
+    """Raise UsageError where the folder holds no run, RecipeError where it holds one of another recipe.
+
+    The recipes' values are compared, so that a run from before a key existed has that key's default.
+    """
     path = folder / "recipe.json"
     if not path.is_file():
         raise UsageError(f"{folder} holds no run: --export reads the checkpoints of the run in --out.")
-    if path.read_text() != resolved:
+    try:
+        same = type(recipe).model_validate_json(path.read_bytes()) == recipe
+    except ValidationError:  # of a recipe of the other kind, or of one that this version cannot express
+        same = False
+    if not same:
         raise RecipeError(
             f"{folder} holds a run of another recipe ({path}): choose another folder for --out."
         )
@@ -170,17 +178,16 @@ def _print_estimate(recipe: JointRecipe, processes: int) -> None:
         print(f"No estimate of memory and time: {error}")
 
 
-def _open_folder(options: TrainOptions, resolved: str) -> Path:
-    """The run's folder with the recipe in it; a run is continued with the recipe it began with only."""
+def _open_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:
+    """Make the run's folder with the recipe in it; a run goes on with the recipe that it began with only."""
     folder = make_folder(options.out)
     path = folder / "recipe.json"
     if not path.exists():
-        write_file(path, resolved.encode())
+        write_file(path, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
     elif options.resume == "never":
         raise UsageError(f"{folder} holds a run already: choose another folder for --out.")
     else:
-        _check_same_run(folder, resolved)
-    return folder
+        _check_same_run(folder, recipe)
 
 
 def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -> Mixture:
