@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OUT ?= out/demo
 WORKERS ?= 2
 # Which mutants `make mutation` tries, by module and function; all of them take hours.
-MUTANTS ?= 'jedi_diffusion.diffusion.*'
+MUTANTS ?= 'jedi_diffusion.joint.*'
 # For instance: make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 

@@ -18,7 +18,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from jedi_diffusion.model import install_coupling
+from jedi_diffusion.backbones.unet import install_coupling
 
 SET_SIZES = (1, 2, 3, 4, 8)
 TEXT_TOKENS, TEXT_WIDTH = 77, 768

@@ -37,12 +37,12 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from tqdm import tqdm
 
+from jedi_diffusion.backbones.unet import install_coupling, make_joint
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.record import StoredSet, SubjectSet
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.data.stored import StoredSets
-from jedi_diffusion.model import install_coupling, make_joint
-from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
+from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.recipes import find_recipe
 from jedi_diffusion.train.batches import Example, read_steps

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from jedi_diffusion.model import install_coupling
+from jedi_diffusion.backbones.unet import install_coupling
 from jedi_diffusion.sets import SetBatch
 
 TEXT_TOKENS = 7

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from jedi_diffusion.attention_figure import GAP, HEAD, MARK, SIDE, attention_figure, colours, heat_overlay
-from jedi_diffusion.model import AttentionMap
+from jedi_diffusion.joint.record import AttentionMap
 
 GREY = (128, 128, 128)
 

@@ -23,7 +23,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> JeDiPipeline:
 @pytest.mark.parametrize("slope", [0.0, 2.0])
 def test_memory_is_told_for_sizes_and_sets_that_were_not_measured(slope, pipe, monkeypatch) -> None:
     """With and without attention that is as wide as the pairs of tokens."""
-    from jedi_diffusion.model import install_coupling
+    from jedi_diffusion.backbones.unet import install_coupling
 
     monkeypatch.setattr(costs, "LEAST_SIDE", 192)
     install_coupling(pipe.unet, slope)

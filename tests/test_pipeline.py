@@ -17,9 +17,9 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
-from jedi_diffusion.diffusion.guidance import MODES
+from jedi_diffusion.backbones.unet import JointDenoiser, coupled_slope, make_joint
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.model import JointDenoiser, coupled_slope, make_joint
+from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.request import family_of
 
@@ -291,7 +291,7 @@ def test_schedulers_of_the_family(photos, scheduler):
 
 
 def test_a_patch_autoencoder_takes_the_autoencoders_place(tmp_path, photos):
-    from jedi_diffusion.model.autoencoder import PatchAutoencoder
+    from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 
     parts = sd_parts()
     parts["vae"] = PatchAutoencoder(latent_channels=4, widths=(16, 16))

@@ -7,9 +7,10 @@ from diffusers import DPMSolverMultistepScheduler, LCMScheduler
 from PIL import Image
 from small_pipelines import sd_parts
 
-from jedi_diffusion.diffusion.guidance import MODES
+from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model import AttentionRecord, make_joint
+from jedi_diffusion.joint.guidance import MODES
+from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.pipeline import JeDiPipeline
 
 POINT = (0.3, 0.6)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from jedi_diffusion.model import JointDenoiser
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import LatentPool

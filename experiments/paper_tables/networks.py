@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from experiments.paper_tables.plan import Design
 from experiments.paper_tables.recipe import PaperRecipe
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.methods.conditioned import ConcatenationBaseline, JointWithTokens, TokenBaseline
 from jedi_diffusion.methods.contrastive import ContrastiveEncoder
 from jedi_diffusion.methods.image_tokens import LearnedTokens, PictureTokens
-from jedi_diffusion.model.checkpoint import load_strict
-from jedi_diffusion.model.joint_unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.weights import load_strict
 
 
 @dataclass

@@ -15,9 +15,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from experiments.paper_tables import numbers
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.methods.conditioned import TokenBaseline
 from jedi_diffusion.methods.image_tokens import LearnedTokens, PictureTokens, remove_image_layers
-from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
 from jedi_diffusion.sets import SetBatch
 
 STABLE_DIFFUSION: dict[str, Any] = {

@@ -25,9 +25,8 @@ from experiments.paper_tables.pieces import open_piece, piece_lock, read_json, w
 from experiments.paper_tables.plan import BACKBONE, Training
 from experiments.paper_tables.recipe import PaperRecipe
 from jedi_diffusion.data.source import SetSource
-from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.model.checkpoint import load_strict
+from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import Stage
 from jedi_diffusion.train.loop import Run, StageLoop
@@ -35,6 +34,7 @@ from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.runner import FINISHED, TrainingRun
 from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import JointTask, Task
+from jedi_diffusion.weights import load_strict
 
 FACTS = "facts.json"
 ENCODER = "encoder"

@@ -19,6 +19,7 @@ from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.report import Report, strips_of, write_report
 from experiments.paper_tables.tables import STAND_INS, gather
 from experiments.paper_tables.training import ENCODER, FACTS, Sources, Trainings, digest
+from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.cli import judging, models, synthesize, synthesize_report
 from jedi_diffusion.cli.finetuning import finetuned
 from jedi_diffusion.evaluation.cases import EvaluationSet
@@ -27,8 +28,7 @@ from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMe
 from jedi_diffusion.evaluation.scoring import Scorer
 from jedi_diffusion.methods.conditioned import Conditioned
 from jedi_diffusion.methods.joint import Joint
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.joint_unet import make_joint
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_toybox import world

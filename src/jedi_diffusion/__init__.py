@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jedi_diffusion.model.autoencoder import PatchAutoencoder
+    from jedi_diffusion.networks.autoencoder import PatchAutoencoder
     from jedi_diffusion.pipeline import JeDiPipeline, JeDiPipelineOutput
     from jedi_diffusion.sets import ImageSet, SetBatch
 

@@ -11,11 +11,11 @@ from typing import Any, Self, cast
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
-from jedi_diffusion.diffusion import Coupling
+from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.loading import PathOrId, load_errors
-from jedi_diffusion.model import coupled_slope
-from jedi_diffusion.model.checkpoint import PICKLED
+from jedi_diffusion.weights import PICKLED
 
 logger = logging.getLogger(__name__)
 

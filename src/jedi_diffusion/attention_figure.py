@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jedi_diffusion.pictures import WHITE, wrap
 
 if TYPE_CHECKING:
-    from jedi_diffusion.model import AttentionMap, Correspondence
+    from jedi_diffusion.joint.record import AttentionMap, Correspondence
 
 PAIRS = 12
 """Correspondences drawn for each resolution."""

@@ -16,7 +16,7 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 LESS_MEMORY = "take a smaller size, fewer references, fewer pictures at once (--batch), or --dtype bfloat16"
 
 if TYPE_CHECKING:
-    from jedi_diffusion.model import AttentionRecord
+    from jedi_diffusion.joint.record import AttentionRecord
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_call(
     call. attention_record: see `JeDiPipeline.__call__`. Raises JeDiError, also when memory runs out.
     """
 
-    from jedi_diffusion.diffusion import seeded_generator
+    from jedi_diffusion.randomness import seeded_generator
 
     how = call.sampling
 

@@ -77,7 +77,7 @@ class Costs:
 
         Raises UsageError for guidance that makes no sense.
         """
-        from jedi_diffusion.diffusion import plan_guidance
+        from jedi_diffusion.joint.guidance import plan_guidance
 
         scales = sampling.guidance, sampling.image_guidance
         sets_differ = references > 0 or sampling.joint_targets

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from jedi_diffusion.errors import JeDiError, ModelError
-from jedi_diffusion.model.checkpoint import check_model_folder
+from jedi_diffusion.weights import check_model_folder
 
 PathOrId = str | os.PathLike[Any]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from jedi_diffusion.adapters import RecordedAdapters
+from jedi_diffusion.backbones.unet import JointDenoiser, coupled_slope, install_coupling, is_joint, make_joint
 from jedi_diffusion.conditioning import (
     Picture,
     Text,
@@ -32,28 +33,13 @@ from jedi_diffusion.conditioning import (
     to_pixels,
     without_overflow,
 )
-from jedi_diffusion.diffusion import (
-    CachedReferences,
-    Coupling,
-    GuidanceMode,
-    NullSet,
-    SamplingPlan,
-    Step,
-    draw_noise,
-    plan_guidance,
-    sample,
-)
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.denoiser import Coupling
+from jedi_diffusion.joint.guidance import GuidanceMode, plan_guidance
+from jedi_diffusion.joint.record import AttentionRecord
+from jedi_diffusion.joint.sampler import CachedReferences, NullSet, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.model import (
-    AttentionRecord,
-    JointDenoiser,
-    coupled_slope,
-    install_coupling,
-    is_joint,
-    make_joint,
-)
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.request import (
     Request,
     check_choice,

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from jedi_diffusion.conditioning import Picture
-from jedi_diffusion.diffusion import Coupling, Guidance, NullSet, spawn_generators
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.denoiser import Coupling
+from jedi_diffusion.joint.guidance import Guidance
+from jedi_diffusion.joint.sampler import NullSet
+from jedi_diffusion.randomness import spawn_generators
 
 
 @dataclass(frozen=True)

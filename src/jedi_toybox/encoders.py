@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.model.checkpoint import check_weights_file, load_strict
+from jedi_diffusion.weights import check_weights_file, load_strict
 from jedi_toybox import world
 
 SIDE = 64

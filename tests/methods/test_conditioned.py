@@ -13,8 +13,9 @@ from small_pipelines import make_text_encoder, make_tokenizer, sd_parts
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from jedi_diffusion.diffusion import JointLoss
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.methods.conditioned import (
     ConcatenationBaseline,
     Conditioned,
@@ -29,7 +30,6 @@ from jedi_diffusion.methods.image_tokens import (
     remove_image_layers,
     tokens_of_sets,
 )
-from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 
 STEP = torch.tensor(300)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
-from jedi_diffusion.diffusion import spawn_generators
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.methods import finetuned, fitting
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
@@ -20,9 +20,9 @@ from jedi_diffusion.methods.finetuned import Finetuned
 from jedi_diffusion.methods.fitting import FitSettings, loss_of, networks, sets_of_one
 from jedi_diffusion.methods.svdiff import SVDiff
 from jedi_diffusion.methods.textual_inversion import TextualInversion
-from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.randomness import spawn_generators
 
 TUNINGS: dict[str, Any] = {
     "dreambooth": DreamBooth(),

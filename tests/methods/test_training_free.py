@@ -9,9 +9,9 @@ from PIL import Image
 from small_models import random_batch, randomize_new_channels, tiny_unet
 from small_pipelines import save_joint
 
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.training_free import TrainingFreeJoint, hidden_references
-from jedi_diffusion.model import JointDenoiser, make_joint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
 

@@ -9,6 +9,7 @@ from small_models import tiny_unet
 from small_pipelines import make_scheduler, sd_parts
 from torch import nn
 
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
 from jedi_diffusion.methods.diffusekrona import DiffuseKronA
@@ -16,7 +17,6 @@ from jedi_diffusion.methods.dreambooth import DreamBooth
 from jedi_diffusion.methods.fitting import Examples, loss_of, prior_preservation, sets_of_one
 from jedi_diffusion.methods.parameters import copies
 from jedi_diffusion.methods.svdiff import SpectralShift, SVDiff, decompose
-from jedi_diffusion.model import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
 
 

@@ -16,8 +16,8 @@ from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.report import Report, as_json, write_report
 from experiments.paper_tables.tables import gather
 from experiments.paper_tables.timing import large_unet, step_seconds
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.estimates import weighted_mean
-from jedi_diffusion.model import JointDenoiser, make_joint
 
 PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
 RECIPE = PaperRecipe.model_validate(small_recipe(tables=PAPER_TABLES))

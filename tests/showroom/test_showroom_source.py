@@ -11,7 +11,7 @@ from plain_source import PlainSource
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import DataError, RecipeError, UsageError
 from jedi_diffusion.evaluation.photo_subjects import open_photo_subjects
-from jedi_diffusion.model.text import make_word_tokenizer
+from jedi_diffusion.networks.text import make_word_tokenizer
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import Recipe, checked, load_recipe
 from jedi_diffusion.train.runner import grown_embedding

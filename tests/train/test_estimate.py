@@ -12,9 +12,9 @@ from tiny_runs import recipe, save_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.cli import main
-from jedi_diffusion.model import JointDenoiser, make_joint
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.estimate import (
     TEXT_TOKENS,

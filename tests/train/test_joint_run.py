@@ -14,10 +14,10 @@ from tiny_runs import COLORS, recipe, save_base, save_subjects
 from two_processes import run_in_two_processes
 
 from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.cli import main
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
-from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import joint_trainer, network, skipping
 from jedi_diffusion.train.batches import Examples
 from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
@@ -247,7 +247,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, base, subjects) -> 
 
 def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
     """The first step's logged loss and gradient against JointLoss on all of its sets as one batch."""
-    from jedi_diffusion.diffusion.loss import NoiseDraw
+    from jedi_diffusion.joint.loss import NoiseDraw
 
     raw = recipe(base, subjects, training__reference_weight=0.3, conditions__cached=0.0)
     run = run_of(tmp_path, raw)

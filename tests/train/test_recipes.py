@@ -10,7 +10,7 @@ from two_processes import run_in_two_processes
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.joint_recipe import JointRecipe

@@ -10,8 +10,8 @@ from plain_source import PlainSource, image_set
 from safetensors.torch import load_file
 
 from jedi_diffusion import JeDiPipeline
+from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.model import coupled_slope
 from jedi_diffusion.train import runner
 from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.export import export_stages

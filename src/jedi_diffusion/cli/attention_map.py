@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from jedi_diffusion.cli.options import GenerateOptions
-    from jedi_diffusion.model import AttentionRecord
+    from jedi_diffusion.joint.record import AttentionRecord
 
 Point = tuple[float, float]
 
@@ -57,7 +57,7 @@ def new_record(given: GenerateOptions) -> AttentionRecord | None:
     """A record for one call of the pipeline, None where no map is asked for. Raises UsageError."""
     if given.attention_map is None:
         return None
-    from jedi_diffusion.model import AttentionRecord
+    from jedi_diffusion.joint.record import AttentionRecord
 
     return AttentionRecord(read_point(given.attention_map, given.size))
 

@@ -27,7 +27,7 @@ from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
 if TYPE_CHECKING:
-    from jedi_diffusion.model import AttentionRecord
+    from jedi_diffusion.joint.record import AttentionRecord
 
 logger = logging.getLogger(__name__)
 

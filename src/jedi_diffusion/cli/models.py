@@ -105,7 +105,7 @@ def fingerprint(pipe: Any) -> str:
     """SHA-256 over the names, types, shapes and bytes of all weights."""
     import torch
 
-    from jedi_diffusion.model.digest import add_weights
+    from jedi_diffusion.weights import add_weights
 
     digest = hashlib.sha256()
     for part, module in sorted(pipe.components.items()):

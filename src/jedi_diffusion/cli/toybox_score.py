@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
     models.check_model_name(given.model)
     out, sheet = _prepared(given.out), _prepared(given.sheet)
 
-    from jedi_diffusion.model.reconstruction import describe_psnr, reconstruct
+    from jedi_diffusion.networks.reconstruction import describe_psnr, reconstruct
     from jedi_toybox.encoders import BUNDLED, load_encoders
     from jedi_toybox.score import Benchmark, draw_pair, score_sheet, to_picture
 

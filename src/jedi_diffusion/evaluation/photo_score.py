@@ -39,7 +39,7 @@ def swapped(made: Mapping[Case, Path], wanted: EvaluationSet) -> dict[str, dict[
 
 def psnr_of(pipe: JeDiPipeline, wanted: EvaluationSet, size: int) -> float:
     """Return the mean PSNR in dB with which the model's autoencoder gives the input photos back."""
-    from jedi_diffusion.model.reconstruction import reconstruct
+    from jedi_diffusion.networks.reconstruction import reconstruct
 
     photos = [fit_square(open_picture(photo.path), size) for photo in inputs_of(wanted)]
     return round(float(reconstruct(pipe.vae, photos)[1].mean()), 2)

@@ -113,7 +113,7 @@ def _folder_of(name: str | Path, kind: str) -> Path:
 
     kind: transformers' `model_type`. Raises ModelError.
     """
-    from jedi_diffusion.model.checkpoint import check_weights_file
+    from jedi_diffusion.weights import check_weights_file
 
     home = Path(name)
     if not home.is_dir():

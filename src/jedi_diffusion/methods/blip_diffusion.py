@@ -27,11 +27,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Blip2Config, CLIPTextConfig, CLIPTokenizer
 
-from jedi_diffusion.diffusion import seeded_generator
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.loading import checked_folder, load_errors
 from jedi_diffusion.methods.naming import noun_of, rename
-from jedi_diffusion.model.checkpoint import check_weights_file, load_strict, read_json, weight_files
+from jedi_diffusion.randomness import seeded_generator
+from jedi_diffusion.weights import check_weights_file, load_strict, read_json, weight_files
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.diffusion import Coupling
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.methods.image_tokens import add_image_layers, tokens_of_sets
 from jedi_diffusion.methods.joint import Joint
-from jedi_diffusion.model import JointDenoiser
 from jedi_diffusion.sets import SetBatch
 
 if TYPE_CHECKING:

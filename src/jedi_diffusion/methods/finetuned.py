@@ -24,8 +24,8 @@ from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fi
 from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.methods.naming import noun_of
 from jedi_diffusion.methods.oracle import oracle_key
-from jedi_diffusion.model.checkpoint import check_weights_file
 from jedi_diffusion.request import picture_size
+from jedi_diffusion.weights import check_weights_file
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.conditioning import sizes_of_pictures
-from jedi_diffusion.diffusion import JointLoss, spawn_generators
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.model import JointDenoiser
+from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.randomness import spawn_generators
 from jedi_diffusion.sets import SetBatch
 
 SAMPLE_MIN_SNR = 20.0

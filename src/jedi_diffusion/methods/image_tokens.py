@@ -16,7 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from jedi_diffusion.model.coupled_attention import PerPictureProcessor
+from jedi_diffusion.backbones.unet import PerPictureProcessor
 from jedi_diffusion.sets import SetBatch
 
 Features = Callable[[Tensor], Tensor]

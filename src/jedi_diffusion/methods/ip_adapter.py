@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
-from jedi_diffusion.diffusion import seeded_generator
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import checked_folder, load_errors
-from jedi_diffusion.model.checkpoint import check_weights_file
+from jedi_diffusion.randomness import seeded_generator
+from jedi_diffusion.weights import check_weights_file
 
 if TYPE_CHECKING:
     from PIL import Image

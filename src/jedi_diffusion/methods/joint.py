@@ -27,7 +27,7 @@ class Joint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        from jedi_diffusion.diffusion import seeded_generator
+        from jedi_diffusion.randomness import seeded_generator
 
         out: Any = self.pipeline(
             prompt=list(prompts),

@@ -1,33 +1,7 @@
-"""The joint model: coupled self-attention on a diffusers UNet, its widened input, the reference cache.
+"""Kept for saved models, which name classes by module; the rest is in `joint`, `backbones`, `networks`."""
 
-Also the record of where its attention looks.
-"""
 
-from jedi_diffusion.model.attention_record import AttentionMap, AttentionRecord, Correspondence
-from jedi_diffusion.model.joint_unet import (
-    JointDenoiser,
-    coupled_slope,
-    install_coupling,
-    is_joint,
-    make_joint,
-    remove_coupling,
-    widen_input,
-)
-from jedi_diffusion.model.reference_cache import CacheView, ReferenceCache
-from jedi_diffusion.sets import REFERENCE_TIMESTEP
-
-__all__ = [
-    "REFERENCE_TIMESTEP",
-    "AttentionMap",
-    "AttentionRecord",
-    "CacheView",
-    "Correspondence",
-    "JointDenoiser",
-    "ReferenceCache",
-    "coupled_slope",
-    "install_coupling",
-    "is_joint",
-    "make_joint",
-    "remove_coupling",
-    "widen_input",
-]
+def __getattr__(name: str) -> None:
+    raise AttributeError(
+        f"jedi_diffusion.model.{name} has moved: look in jedi_diffusion.joint, .backbones and .networks."
+    )

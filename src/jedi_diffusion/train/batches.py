@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from jedi_diffusion.conditioning import Text, sizes_of_pictures
 from jedi_diffusion.data.encoded_shard import EncodedSet
 from jedi_diffusion.data.mixture import Mixture, places
-from jedi_diffusion.diffusion.denoiser import Coupling
-from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
+from jedi_diffusion.joint.denoiser import Coupling
+from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.plan import SetPlan

@@ -16,9 +16,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.joint_unet import make_joint
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.lora import add_lora
 from jedi_diffusion.train.peaks import PEAKS

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from jedi_diffusion.model.digest import add_weights
 from jedi_diffusion.pipeline import JeDiPipeline
+from jedi_diffusion.weights import add_weights
 
 CROP = "centre square"
 """What `data.transforms.square_set` keeps of a picture."""

@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from jedi_diffusion import conditioning
+from jedi_diffusion.backbones.unet import coupled_slope, make_joint
 from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import replaced_folder
 from jedi_diffusion.loading import load_errors
-from jedi_diffusion.model.joint_unet import coupled_slope, make_joint
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import main_coupling

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.data.permutation import keyed_number
-from jedi_diffusion.diffusion.denoiser import Coupling
-from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.errors import ModelError, RecipeError
-from jedi_diffusion.model.joint_unet import JointDenoiser
+from jedi_diffusion.joint.denoiser import Coupling
+from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.batches import AnyExample, Encoder, read_steps

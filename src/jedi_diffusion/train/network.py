@@ -6,8 +6,8 @@ Letters: I pictures of a micro-batch.
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.diffusion.loss import JointLoss
-from jedi_diffusion.model.joint_unet import JointDenoiser
+from jedi_diffusion.backbones.unet import JointDenoiser
+from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train.batches import MicroBatch
 from jedi_diffusion.train.frozen import freeze

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from jedi_diffusion.diffusion.denoiser import Denoiser
+from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 from jedi_diffusion.train.pool import LatentPool
 

@@ -15,14 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.data.source import SetSource
-from jedi_diffusion.diffusion.loss import JointLoss
 from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.files import replaced_folder
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.checkpoint import load_strict
-from jedi_diffusion.model.joint_unet import JointDenoiser, make_joint
-from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer
+from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, Stage, main_coupling
@@ -31,6 +30,7 @@ from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
 from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
 from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
+from jedi_diffusion.weights import load_strict
 
 FINISHED = "finished.safetensors"
 TOKENS = "embeddings.token_embedding.weight"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.reconstruction import reconstruct
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.reconstruction import reconstruct
 from jedi_diffusion.pictures import contact_sheet, fit_square, save_png
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet

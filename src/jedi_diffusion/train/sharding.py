@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from jedi_diffusion.model.joint_unet import coupled_slope, install_coupling
+from jedi_diffusion.backbones.unet import coupled_slope, install_coupling
 
 UNITS = (BasicTransformerBlock, ResnetBlock2D)
 """Blocks whose weights are brought together at a time; the largest of SDXL has 35 million."""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jedi_diffusion.errors import ModelError, OutputError
-from jedi_diffusion.model.checkpoint import check_weights_file, read_json
+from jedi_diffusion.weights import check_weights_file, read_json
 
 PREFIX = "step-"
 PARTIAL = ".partial-"

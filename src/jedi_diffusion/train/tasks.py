@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from jedi_diffusion.diffusion.loss import JointLoss
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.config import AutoencoderStage, JointStage
 from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit

@@ -120,8 +120,8 @@ def load_network(name: LiteName) -> EfficientNetLite:
 
     Raises UsageError, ModelError.
     """
-    from jedi_diffusion.model.checkpoint import load_strict
     from jedi_diffusion.vision.efficientnet import EfficientNetLite
+    from jedi_diffusion.weights import load_strict
 
     variant = VARIANTS[name]
     network = EfficientNetLite(variant.width, variant.depth).eval()

@@ -22,9 +22,9 @@ from safetensors.torch import save
 
 from jedi_diffusion.errors import DataError, ModelError, UsageError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.model.checkpoint import check_weights_file
 from jedi_diffusion.vision.features import Rows
 from jedi_diffusion.vision.lite import LiteName
+from jedi_diffusion.weights import check_weights_file
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from jedi_diffusion.diffusion.sampler import seeded_generator as seeded
+from jedi_diffusion.randomness import seeded_generator as seeded
 from jedi_diffusion.synthesis.adapters.pipelines import (
     InstructPix2PixStylizer,
     PipelineInpainter,

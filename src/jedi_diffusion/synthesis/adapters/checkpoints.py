@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.loading import checked_folder, load_errors
-from jedi_diffusion.model.checkpoint import check_weights_file, read_json, weight_files
 from jedi_diffusion.synthesis.adapters.settings import LocalSettings, PipelineSettings
+from jedi_diffusion.weights import check_weights_file, read_json, weight_files
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")

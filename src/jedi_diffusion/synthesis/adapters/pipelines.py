@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from jedi_diffusion.diffusion import seeded_generator
+from jedi_diffusion.randomness import seeded_generator
 from jedi_diffusion.synthesis.adapters.checkpoints import explained, fingerprint, open_pipeline
 from jedi_diffusion.synthesis.adapters.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.synthesis.adapters.settings import (

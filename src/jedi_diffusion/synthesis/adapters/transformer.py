@@ -10,10 +10,10 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.model.checkpoint import check_finite
 from jedi_diffusion.synthesis.adapters.checkpoints import Checkpoint, explained, fingerprint, open_transformer
 from jedi_diffusion.synthesis.adapters.devices import memory_errors, pick_device, pick_dtype
 from jedi_diffusion.synthesis.adapters.settings import LocalSettings
+from jedi_diffusion.weights import check_finite
 
 
 class TransformerModel:

@@ -269,7 +269,7 @@ def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from jedi_diffusion.model.autoencoder import PatchAutoencoder
+    from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 
     return {
         "UNet2DConditionModel": UNet2DConditionModel.from_config,
@@ -290,3 +290,10 @@ def _current_names(shapes: Shapes, module: nn.Module) -> Shapes:
         for name, shape in renamed.items()
         if not name.endswith("position_ids")
     }
+
+
+def add_weights(digest: Any, part: str, module: nn.Module) -> None:
+    """Feed a hash (of hashlib) with the names, types, shapes and bytes of a module's weights."""
+    for key, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{part}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from jedi_diffusion.model.text import make_text_encoder, make_word_tokenizer, tokenize
+from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer, tokenize
 
 WORDS = ("a", "an", "robot", "object", "on", "the", "beach", "bot", "obese", "t-rex", "hat", "that")
 
@@ -23,7 +23,9 @@ def test_every_listed_word_is_one_token(words: list[str]) -> None:
 def test_the_same_words_have_the_same_numbers_always() -> None:
     numbers = make_word_tokenizer(WORDS, 16).get_vocab()
     assert make_word_tokenizer(reversed(WORDS), 16).get_vocab() == numbers
-    script = f"from jedi_diffusion.model.text import *; print(make_word_tokenizer({WORDS}, 16).get_vocab())"
+    script = (
+        f"from jedi_diffusion.networks.text import *; print(make_word_tokenizer({WORDS}, 16).get_vocab())"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     printed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert ast.literal_eval(printed.stdout.decode()) == numbers

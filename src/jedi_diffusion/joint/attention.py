@@ -9,111 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model.attention_record import AttentionWriter
-from jedi_diffusion.model.positions import Size, distance_bias, token_grid
-from jedi_diffusion.model.reference_cache import CacheView, CacheWriter, Pair
-
-
-class CoupledSelfAttnProcessor:
-    """A diffusers attention processor that couples the pictures of a set.
-
-    Without `set_sizes` every picture is a set of its own, and the result is bit for bit that of diffusers'
-    AttnProcessor2_0, unless `distance_slope` is above 0: attention then prefers tokens at near positions
-    (`positions.distance_bias`). `layer` names the layer in a reference cache; `stock` is the processor it
-    stands in for.
-    """
-
-    def __init__(self, layer: str, stock: Any, distance_slope: float = 0.0) -> None:
-        self.layer = layer
-        self.stock = stock
-        self.distance_slope = distance_slope
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        temb: torch.Tensor | None = None,
-        set_sizes: Sequence[int] | None = None,
-        reference_cache: CacheWriter | CacheView | None = None,
-        is_reference: torch.Tensor | None = None,
-        attention_record: AttentionWriter | None = None,
-        latent_size: Size | None = None,
-    ) -> torch.Tensor:
-        """(I, L, C) -> (I, L, C).
-
-        set_sizes: N of every set, in order. reference_cache: a writer keeps this pass's keys and values, a
-        view adds those of references to what each set sees. is_reference (I,) bool: see `coupled_attention`.
-        attention_record: takes down where targets look; the result is the same. latent_size: height and width
-        of the UNet's latents, which attention by position needs. Raises UsageError for sizes that do not add
-        up to I, an attention mask, a cache that does not fit, or a latent_size that is missing.
-        """
-        if attention_mask is not None:
-            raise UsageError(
-                "Coupled self-attention takes no attention mask; every token of a picture is seen."
-            )
-        layers = (attn.to_q, attn.to_k, attn.to_v)
-        query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
-        sizes = _checked_sizes(set_sizes, pictures=hidden_states.shape[0])
-        bias = self._bias(query, latent_size)
-        references = None
-        if isinstance(reference_cache, CacheWriter):
-            reference_cache.store(self.layer, key, value)
-        elif reference_cache is not None:
-            references = reference_cache.read(self.layer, like=key)
-        if attention_record is not None:
-            attention_record.store(self.layer, query, key, sizes, references, bias)
-        mixed = coupled_attention(query, key, value, sizes, references, is_reference, bias)
-        output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
-        return attn.to_out[1](output)
-
-    def _bias(self, query: torch.Tensor, latent_size: Size | None) -> torch.Tensor | None:
-        if not self.distance_slope:
-            return None
-        if latent_size is None:
-            raise UsageError(
-                "This UNet attends by position: call it through JointDenoiser, or give `latent_size`, the "
-                "latents' (height, width), in cross_attention_kwargs."
-            )
-        _, tokens, heads, _ = query.shape
-        return distance_bias(token_grid(latent_size, tokens), heads, self.distance_slope, query.device)
-
-
-class PerPictureProcessor:
-    """Cross-attention as it was.
-
-    It accepts the arguments meant for coupled layers (diffusers warns of names a processor lacks) and ignores
-    them.
-    """
-
-    def __init__(self, stock: Any) -> None:
-        self.stock = stock
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        temb: torch.Tensor | None = None,
-        set_sizes: Sequence[int] | None = None,
-        reference_cache: CacheWriter | CacheView | None = None,
-        is_reference: torch.Tensor | None = None,
-        attention_record: AttentionWriter | None = None,
-        latent_size: Size | None = None,
-    ) -> torch.Tensor:
-        """(I, L, C) -> (I, L, C), each picture with its own text."""
-        # Transformer blocks give no temb, and not every processor (SlicedAttnProcessor) takes one.
-        more = {} if temb is None else {"temb": temb}
-        return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
+from jedi_diffusion.joint.cache import Pair
 
 
 def coupled_attention(
@@ -213,13 +114,3 @@ def _cached_mask(
     itself = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
     pictures = seen[:, None, None, :] | itself
     return pictures.repeat_interleave(tokens, dim=2).repeat_interleave(tokens, dim=3)
-
-
-def _checked_sizes(set_sizes: Sequence[int] | None, pictures: int) -> tuple[int, ...]:
-    if set_sizes is None:
-        return (1,) * pictures
-    if min(set_sizes, default=0) < 1 or sum(set_sizes) != pictures:
-        raise UsageError(
-            f"Set sizes {tuple(set_sizes)} do not add up to the {pictures} pictures of the batch."
-        )
-    return tuple(set_sizes)

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from jedi_diffusion.diffusion.guidance import (
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.guidance import (
     FULL,
     IMAGE,
     MODES,
@@ -15,7 +16,6 @@ from jedi_diffusion.diffusion.guidance import (
     plan_guidance,
     staged_guidance,
 )
-from jedi_diffusion.errors import UsageError
 
 RANDOM = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
 PREDICTIONS = dict(zip((NULL, TEXT, IMAGE, FULL), RANDOM, strict=True))

@@ -6,9 +6,16 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from small_models import random_batch, randomize_new_channels, small_sd14_unet, small_sdxl_unet
 
+from jedi_diffusion.backbones.unet import (
+    CoupledSelfAttnProcessor,
+    JointDenoiser,
+    PerPictureProcessor,
+    is_joint,
+    make_joint,
+    remove_coupling,
+    widen_input,
+)
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.model import JointDenoiser, is_joint, make_joint, remove_coupling, widen_input
-from jedi_diffusion.model.coupled_attention import CoupledSelfAttnProcessor, PerPictureProcessor
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model.positions import Size, token_grid
-from jedi_diffusion.model.reference_cache import Pair
+from jedi_diffusion.joint.cache import Pair
+from jedi_diffusion.joint.positions import Size, token_grid
 
 GRID = 16
 """Tokens on a side that are asked, at most, beside the one at the point."""

@@ -14,9 +14,10 @@ from small_models import (
     tiny_unet,
 )
 
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model import REFERENCE_TIMESTEP, JointDenoiser, ReferenceCache, make_joint
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.joint.cache import ReferenceCache
+from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.model.checkpoint import check_model_folder, check_weights_file, load_strict
+from jedi_diffusion.weights import check_model_folder, check_weights_file, load_strict
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

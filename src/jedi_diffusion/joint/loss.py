@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jedi_diffusion.diffusion.denoiser import Coupling, Denoiser
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.denoiser import Coupling, Denoiser
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
-from jedi_diffusion.model.reconstruction import psnr, reconstruct, to_pictures, to_tensor
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.reconstruction import psnr, reconstruct, to_pictures, to_tensor
 
 
 def noise(seed: int) -> np.ndarray:

@@ -11,21 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from jedi_diffusion.diffusion.denoiser import Denoiser
-from jedi_diffusion.diffusion.guidance import Condition, Guidance
-from jedi_diffusion.diffusion.levels import level_of_step
-from jedi_diffusion.diffusion.replacement import renoise
+from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.guidance import Condition, Guidance
+from jedi_diffusion.joint.process import level_of_step
 from jedi_diffusion.sets import SetBatch
 
 NullSet = Literal["joint", "single"]
-
-_MT19937_WORDS = 624
-_MT19937_STATE = slice(24, 24 + 8 * _MT19937_WORDS)
-"""Where the bytes of `torch.Generator.get_state` hold the Mersenne twister's words, 8 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ def sample(
             break
         level = level_of_step(scheduler, timestep, noise)
         noisy[~given] = scheduler.scale_model_input(latents, timestep)
-        noisy[given] = renoise(references, reference_noise, level)
+        noisy[given] = level.add_noise(references, reference_noise)
         more = {"reference_cache": layout.reference_cache, **_recording(plan, layout, step)}
         predictions = denoiser(noisy[layout.rows], timestep, layout.batch, coupling=coupling, **more)
         guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
@@ -146,27 +140,6 @@ def draw_noise(
     if latents is not None:
         noise[~batch.is_reference] = latents.to(noise)
     return noise
-
-
-def seeded_generator(seed: int) -> torch.Generator:
-    """A CPU generator for one picture whose state depends on all of `seed`, 0 to 2^64 - 1.
-
-    torch itself uses the low 32 bits of a seed, so that seeds 2^32 apart would repeat each other. Below 2^32
-    the generator is torch's own.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    if seed >= 2**32:
-        words = np.random.SeedSequence(seed).generate_state(_MT19937_WORDS, np.uint32)
-        state = generator.get_state()
-        state[_MT19937_STATE] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
-        generator.set_state(state)
-    return generator
-
-
-def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """One generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
-    seeds = (np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0] for k in range(count))
-    return [torch.Generator(device).manual_seed(int(each) >> 1) for each in seeds]
 
 
 @dataclass(frozen=True)

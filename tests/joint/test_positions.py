@@ -17,10 +17,16 @@ from small_models import (
     tiny_unet,
 )  # fmt: skip
 
+from jedi_diffusion.backbones.unet import (
+    JointDenoiser,
+    coupled_slope,
+    install_coupling,
+    make_joint,
+    remove_coupling,
+)
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.model import JointDenoiser, coupled_slope, install_coupling, make_joint, remove_coupling
-from jedi_diffusion.model.coupled_attention import coupled_attention
-from jedi_diffusion.model.positions import distance_bias, token_grid
+from jedi_diffusion.joint.attention import coupled_attention
+from jedi_diffusion.joint.positions import distance_bias, token_grid
 
 SIZES = (3, 1, 2)
 

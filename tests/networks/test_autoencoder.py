@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.model.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 
 
 def pictures(seed: int, count: int = 64) -> torch.Tensor:

@@ -14,9 +14,10 @@ from small_models import (
     small_sdxl_unet,
 )
 
+from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model import REFERENCE_TIMESTEP, AttentionMap, AttentionRecord, JointDenoiser, make_joint
-from jedi_diffusion.model.attention_record import GRID, asked_tokens, attention_weights
+from jedi_diffusion.joint.record import GRID, AttentionMap, AttentionRecord, asked_tokens, attention_weights
+from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400

@@ -6,10 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from jedi_diffusion.diffusion.loss import JointLoss, NoiseDraw
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.model import REFERENCE_TIMESTEP
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
+from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 SIZES = (3, 1, 2)
 

@@ -19,15 +19,9 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from jedi_diffusion.diffusion.guidance import MODES, Condition, plan_guidance
-from jedi_diffusion.diffusion.sampler import (
-    CachedReferences,
-    SamplingPlan,
-    draw_noise,
-    sample,
-    seeded_generator,
-    spawn_generators,
-)
+from jedi_diffusion.joint.guidance import MODES, Condition, plan_guidance
+from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, draw_noise, sample
+from jedi_diffusion.randomness import seeded_generator, spawn_generators
 from jedi_diffusion.sets import SetBatch
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of diffusers' KDPM2

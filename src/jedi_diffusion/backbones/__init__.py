@@ -1,0 +1,1 @@
+"""Networks that denoise sets of images, a file for each family."""

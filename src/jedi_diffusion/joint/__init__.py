@@ -1,0 +1,50 @@
+"""The method, a file for each idea of the paper: coupled attention, cached references, guidance, loss ...
+
+Nothing here knows a network's class: a network is a `Denoiser`, and `jedi_diffusion.backbones` makes one.
+"""
+
+from jedi_diffusion.joint.cache import CacheView, ReferenceCache
+from jedi_diffusion.joint.denoiser import Coupling, Denoiser
+from jedi_diffusion.joint.guidance import (
+    Guidance,
+    GuidanceMode,
+    joint_guidance,
+    plan_guidance,
+    staged_guidance,
+)
+from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
+from jedi_diffusion.joint.process import NoiseLevel, level_of_step
+from jedi_diffusion.joint.record import AttentionMap, AttentionRecord, Correspondence
+from jedi_diffusion.joint.sampler import (
+    CachedReferences,
+    NullSet,
+    SamplingPlan,
+    Step,
+    draw_noise,
+    sample,
+)
+
+__all__ = [
+    "AttentionMap",
+    "AttentionRecord",
+    "CacheView",
+    "CachedReferences",
+    "Correspondence",
+    "Coupling",
+    "Denoiser",
+    "Guidance",
+    "GuidanceMode",
+    "JointLoss",
+    "NoiseDraw",
+    "NoiseLevel",
+    "NullSet",
+    "ReferenceCache",
+    "SamplingPlan",
+    "Step",
+    "draw_noise",
+    "joint_guidance",
+    "level_of_step",
+    "plan_guidance",
+    "sample",
+    "staged_guidance",
+]
