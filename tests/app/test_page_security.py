@@ -78,8 +78,8 @@ def number_of(client: httpx.Client, event: str) -> int:
 
 
 def test_row_11_no_endpoint_of_the_page_takes_a_file_that_was_not_uploaded(served, secret) -> None:
-    """CVE-2024-0964, 2024-1728, 2024-4941, 2024-47868 and 2024-51751 (files by way of a request's values), and
-    CVE-2024-47167 (addresses by the same way)."""
+    """CVE-2024-0964, 2024-1728, 2024-4941, 2024-47868 and 2024-51751 (files by way of a request's values),
+    and CVE-2024-47167 (addresses by the same way)."""
     running = served(access=Access(tokens=(TOKEN,)))
     forms = (
         named(secret),
@@ -249,8 +249,8 @@ def test_row_11_paths_in_gradios_addresses_lead_nowhere(served, secret) -> None:
 
 
 def test_row_12_gradio_fetches_nothing_and_sends_nobody_away(served) -> None:
-    """CVE-2023-34239, 2024-1183, 2024-2206, 2024-4325, 2024-48052, 2026-28416 and 2026-48545 (requests to other
-    servers); CVE-2024-4940, 2024-8021 (its characters escaped) and gradio's issue 13608 (redirects)."""
+    """CVE-2023-34239, 2024-1183, 2024-2206, 2024-4325, 2024-48052, 2026-28416 and 2026-48545 (requests to
+    other servers); CVE-2024-4940, 2024-8021 (its characters escaped) and gradio's issue 13608 (redirects)."""
     addresses = ("http://example.org/a.png", "HTTPS://example.org/a.png", "//example.org/a.png")
     escaped = [quote(each, safe="") for each in addresses]
     names = [f"file{mark}{each}" for each in (*addresses, *escaped) for mark in "=/"]
