@@ -49,12 +49,18 @@ score() {
     within_budget "$jedi" photos score "$PHOTOS" --model "$1/model" --out "$1/photos" || return
 }
 
+# After a command that did not succeed: stop in order if the budget or a signal ended it, else fail as it did.
 stop() {
-  echo "Stopped in order; the same command goes on."
-  exit 0
+  if (($1 == 124 || $1 == 130 || $1 == 143)); then
+    echo "Stopped in order; the same command goes on."
+    exit 0
+  fi
+  echo "A command failed with status $1; $folder/train.log may say more." >&2
+  exit "$1"
 }
 
-within_budget "$jedi" showroom build --packages "$folder/packages" --out "$folder/showroom" --views "${VIEWS:-2}" || stop
+within_budget "$jedi" showroom build --packages "$folder/packages" --out "$folder/showroom" --views "${VIEWS:-2}" ||
+  stop $?
 
 mkdir -p "$folder/rounds"
 previous=toybox
@@ -65,16 +71,11 @@ for ((round = 0; ; round++)); do
       --device "${DEVICE:-cpu}" --minutes "${ROUND_MINUTES:-60}" \
       --set "seed=$((1000 + round))" --set save_minutes=5 --set sample_minutes=60 \
       --set "showroom.packages=$folder/packages" --set "showroom.folder=$folder/showroom" \
-      ${SUBJECTS:+--set "stages.1.subjects=$SUBJECTS"} >>"$folder/train.log" 2>&1 || {
-      code=$?
-      ((code == 124 || code == 130 || code == 143)) && stop
-      tail -n 3 "$folder/train.log" >&2
-      exit "$code"
-    }
+      ${SUBJECTS:+--set "stages.1.subjects=$SUBJECTS"} >>"$folder/train.log" 2>&1 || stop $?
     touch "$name/done"
   fi
   if [[ ! -e $name/scored ]]; then
-    score "$name" >>"$folder/train.log" 2>&1 || stop
+    score "$name" >>"$folder/train.log" 2>&1 || stop $?
     touch "$name/scored"
   fi
   previous=$name/model
