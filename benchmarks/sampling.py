@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import devices, models
 
 PROMPT, REFERENCE_PROMPT = "a robot on the beach", "a robot"
 PLAIN = "plain"
@@ -49,8 +49,8 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = models.pick_device(options.device)
-    dtype = models.pick_dtype(options.dtype, device)
+    device = devices.pick_device(options.device)
+    dtype = devices.pick_dtype(options.dtype, device)
     pipe = models.load_model(options.model, device, dtype)
     size = options.size or models.own_size(pipe)
     table = forms()

@@ -14,8 +14,8 @@ from PIL import Image
 from small_pipelines import sd_parts, sdxl_parts
 
 from jedi_diffusion.backbones.unet import make_joint
-from jedi_diffusion.cli.models import SCHEDULERS, set_scheduler
 from jedi_diffusion.joint.guidance import MODES
+from jedi_diffusion.models import SCHEDULERS, set_scheduler
 from jedi_diffusion.pipeline import JeDiPipeline
 
 STEPS = 4

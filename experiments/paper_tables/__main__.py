@@ -16,7 +16,8 @@ from experiments.paper_tables.ordering import need_scipy
 from experiments.paper_tables.plan import Plan
 from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from experiments.paper_tables.work import Work
-from jedi_diffusion.cli import guarded, models
+from jedi_diffusion import devices, models
+from jedi_diffusion.cli import guarded
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.train.config import checked, for_device, read_yaml
@@ -48,7 +49,7 @@ def run(arguments: list[str]) -> None:
     """Make what is missing, then the page. Raises JeDiError."""
     given = tyro.cli(TablesOptions, args=arguments, prog=PROGRAM)
     show_notices()
-    device = models.pick_device(given.device)
+    device = devices.pick_device(given.device)
     path = RECIPES.get(given.recipe, Path(given.recipe))
     raw = for_device(read_yaml(path, given.set), "cuda" if device.type == "cuda" else "cpu")
     recipe = checked(PaperRecipe, raw, path)

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from jedi_diffusion.devices import autocast
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.precision import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_toybox import world
 from jedi_toybox.augmentation import impostors, vary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import models
 from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.pictures import read_parameters

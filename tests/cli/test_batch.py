@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from jedi_diffusion import models
 from jedi_diffusion.cli import generate as command
-from jedi_diffusion.cli import models
 from jedi_diffusion.pictures import read_parameters
 
 

@@ -61,7 +61,7 @@ def test_batch_and_demo_enlarge_too(jedi, joint_model, photo, repeats, tmp_path)
 
 
 def test_commands_name_the_missing_extra_before_they_load(generate, jedi, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("jedi_diffusion.cli.models.load_model", pytest.fail)
+    monkeypatch.setattr("jedi_diffusion.models.load_model", pytest.fail)
     monkeypatch.setattr(enlarge, "NETWORK", enlarge.NETWORK._replace(package="no_such_enlarger"))
     for done in (
         generate("--enlarge", 4, "--out", tmp_path / "out"),

@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from jedi_diffusion import costs
-from jedi_diffusion.cli import models
+from jedi_diffusion import costs, models
 
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
 

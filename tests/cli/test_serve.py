@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from jedi_diffusion.cli import models, serve
+from jedi_diffusion import models
+from jedi_diffusion.cli import serve
 
 
 @pytest.fixture

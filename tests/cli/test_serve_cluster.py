@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import models
 
 
 @pytest.mark.parametrize(

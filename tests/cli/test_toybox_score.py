@@ -71,7 +71,7 @@ def test_score_writes_scores_settings_and_sheet(jedi, joint_model, encoders, tmp
     ],
 )
 def test_score_refuses_before_anything_is_loaded(jedi, monkeypatch, words, message) -> None:
-    monkeypatch.setattr("jedi_diffusion.cli.models.load_model", pytest.fail)
+    monkeypatch.setattr("jedi_diffusion.models.load_model", pytest.fail)
     done = jedi("toybox", "score", *words)
     assert done.status in (1, 2)
     assert message in done.err

@@ -17,12 +17,13 @@ from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shard_index import load_index
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.errors import DataError, OutputError, UsageError
+from jedi_diffusion.models import open_base
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train import encoding
 from jedi_diffusion.train.encoding import Encoding, ShardEncoder, encode_shards
 from jedi_diffusion.train.frozen import encoders_fingerprint
 from jedi_diffusion.train.joint_recipe import JointRecipe
-from jedi_diffusion.train.joint_run import JointRun, load_base, start_processes
+from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_toybox.bundle import folder_of
 
 SIZES = (3, 2, 4, 2, 3)
@@ -35,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(base: Path) -> JeDiPipeline:
-    return load_base(str(base))
+    return open_base(str(base))
 
 
 def save_shards(place: Path | str, first: int = 0) -> str:
@@ -95,7 +96,7 @@ def test_the_losses_are_those_of_training_from_pictures(tmp_path, base, pipeline
 def test_sdxl_and_encoded_beside_online_sources(tmp_path) -> None:
     """Both text encoders, pooled features, size conditions; micro-batches that mix both kinds of source."""
     base = save_base(tmp_path / "base", "sdxl")
-    pipeline = load_base(str(base))
+    pipeline = open_base(str(base))
     first, second = save_shards(tmp_path / "one"), save_shards(tmp_path / "two", first=10)
     encoded(first, pipeline, base)
     encoded(second, pipeline, base)
@@ -142,7 +143,7 @@ def test_stale_latents_are_refused_in_one_sentence(tmp_path, base, pipeline) -> 
         run_of(tmp_path / "a", base, given)
     encoded(place, pipeline, base)
     other = save_base(tmp_path / "other")
-    weights = load_base(str(other))
+    weights = open_base(str(other))
     with torch.no_grad():
         weights.text_encoder.get_input_embeddings().weight[0] += 1
     weights.text_encoder.save_pretrained(other / "text_encoder")
@@ -163,11 +164,11 @@ def test_stale_latents_are_refused_in_one_sentence(tmp_path, base, pipeline) -> 
 
 
 def test_the_fingerprint_is_that_of_all_that_encodes(tmp_path, base, pipeline) -> None:
-    again = load_base(str(base))
+    again = open_base(str(base))
     known = encoders_fingerprint(again, 32)
     assert known == encoders_fingerprint(pipeline, 32)
     again.save_pretrained(tmp_path / "joint")  # as training saves it
-    assert known == encoders_fingerprint(load_base(str(tmp_path / "joint")), 32)
+    assert known == encoders_fingerprint(open_base(str(tmp_path / "joint")), 32)
     with torch.no_grad():
         again.unet.conv_in.weight.add_(1)
     assert known == encoders_fingerprint(again, 32)

@@ -13,7 +13,8 @@ import tyro
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from jedi_diffusion.cli import generate, models, options
+from jedi_diffusion import models
+from jedi_diffusion.cli import generate, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, GenerateOptions
 from jedi_diffusion.credentials import Seal, seal_of

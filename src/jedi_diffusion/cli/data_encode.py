@@ -11,9 +11,10 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.models import check_model_name, pick_device, quiet_libraries
+from jedi_diffusion.devices import pick_device
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.limits import check_options
+from jedi_diffusion.models import check_model_name, open_base, quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.train.encoding import Encoding, ShardEncoder
     from jedi_diffusion.train.frozen import encoders_fingerprint, freeze
-    from jedi_diffusion.train.joint_run import first_only, load_base
+    from jedi_diffusion.train.joint_run import first_only
     from jedi_toybox.bundle import folder_of
 
     rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> None:
     if device.type == "cuda" and ranks > 1:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     quiet_libraries()
-    pipeline = load_base(folder_of(given.base))
+    pipeline = open_base(folder_of(given.base))
     encoders = encoders_fingerprint(pipeline, given.resolution)
     freeze(pipeline, device, getattr(torch, given.precision))
     settings = Encoding(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli import demo_photos, models, naming
+from jedi_diffusion import devices, models
+from jedi_diffusion.cli import demo_photos, naming
 from jedi_diffusion.cli.demo_photos import PhotoRow
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
@@ -103,8 +104,8 @@ def run(arguments: list[str]) -> None:
     files = [row.files(number) for number, row in enumerate(rows, start=1)]
     taken = [SHEET, *(name for names in files for name in names)]
     suffix = "" if given.overwrite else naming.free_suffix(folder, taken)
-    device = models.pick_device(given.device)
-    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    device = devices.pick_device(given.device)
+    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     cells = []
     for number, row in enumerate(tqdm(rows, unit="subject", file=sys.stderr)):
         pictures = make(given, pipe, row, number)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from jedi_diffusion.cli import judging, models
+from jedi_diffusion import devices, models
+from jedi_diffusion.cli import judging
 from jedi_diffusion.cli.evaluate_score import print_scores
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.evaluation.recipe import EvaluationRecipe
     from jedi_diffusion.train.config import checked, for_device, read_yaml
 
-    device = models.pick_device(given.device)
+    device = devices.pick_device(given.device)
     if given.recipe in ("paper_tables", "paper_tables_quick"):  # shipped under these names once
         raise UsageError(MOVED.format("quick" if given.recipe.endswith("quick") else "full"))
     path = find_recipe(given.recipe, "evaluate")
@@ -204,14 +205,14 @@ def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]
     from jedi_diffusion.evaluation.recipe import FinetunedMethod
 
     dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
-    pipe = models.load_model(method.model, device, models.pick_dtype(dtype, device))
+    pipe = models.load_model(method.model, device, devices.pick_dtype(dtype, device))
     return pipe, _call(method, method.size or models.own_size(pipe))
 
 
 def _through_diffusers(load: Callable[[torch.dtype], Any], method: Sampling, device: torch.device) -> Any:
     """A pipeline that is not a joint one, in the method's number format on its device."""
     models.quiet_libraries()
-    pipe = load(models.pick_dtype(method.dtype, device)).to(device)
+    pipe = load(devices.pick_dtype(method.dtype, device)).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import devices
 from jedi_diffusion.cli.data_options import open_place
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import make_folder
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> None:
     make_folder(Path(given.out).parent)
     from jedi_diffusion.vision.lite import LiteEncoder
 
-    encoder = LiteEncoder(given.encoder, str(models.pick_device(given.device)))
+    encoder = LiteEncoder(given.encoder, str(devices.pick_device(given.device)))
     fitted = train_on_toybox(given, encoder) if given.data == "toybox" else train_on_sets(given, encoder)
     fitted.save(given.out)
     held_out = fitted.record["held_out"]

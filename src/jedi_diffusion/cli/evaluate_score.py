@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jedi_diffusion.cli import judging, models
+from jedi_diffusion import devices
+from jedi_diffusion.cli import judging
 from jedi_diffusion.cli.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
@@ -104,7 +105,7 @@ def run(arguments: list[str]) -> None:
     found = {name: find_pictures(folder, wanted) for name, folder in named(given.pictures).items()}
     assert given.out is not None
     out = make_folder(given.out)
-    device = str(models.pick_device(given.device))
+    device = str(devices.pick_device(given.device))
     encoders = given.encoder or ("pretrained",)
     scorer = Scorer(
         wanted,

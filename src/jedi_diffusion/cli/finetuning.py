@@ -37,8 +37,8 @@ def tuning_of(method: FinetunedMethod) -> tuple[Tuning, FitSettings]:
 
 def finetuned(method: FinetunedMethod, pipeline: Any, settings: dict[str, Any], store: Path) -> Finetuned:
     """The method on a loaded backbone; what it fits is kept in `store`, for these very weights."""
-    from jedi_diffusion.cli.models import fingerprint
     from jedi_diffusion.methods.finetuned import Finetuned
+    from jedi_diffusion.models import fingerprint
 
     tuning, own = tuning_of(method)
     given = {

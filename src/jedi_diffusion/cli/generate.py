@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
-from jedi_diffusion import __version__
+from jedi_diffusion import __version__, devices, models
 from jedi_diffusion.calls import LESS_MEMORY, Call, Sampling, pictures_said, references_said, run_call
-from jedi_diffusion.cli import attention_map, models, naming, options
+from jedi_diffusion.cli import attention_map, naming, options
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Settings
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
@@ -199,8 +199,8 @@ def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
 
 def load_pipe(given: GenerateOptions) -> Any:
     """The pipeline that the options name. Raises ModelError, UsageError."""
-    device = models.pick_device(given.device)
-    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    device = devices.pick_device(given.device)
+    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     models.set_scheduler(pipe, given.scheduler)
     return pipe
 

@@ -84,8 +84,8 @@ def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Enc
 
         encoder = LiteEncoder(name, device)
         return [encoder, ClassJudge(encoder)]
-    from jedi_diffusion.cli.models import quiet_libraries
     from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
+    from jedi_diffusion.models import quiet_libraries
 
     quiet_libraries()
     return [ClipEncoder(clip, device), DinoEncoder(dino, device)]
@@ -109,7 +109,7 @@ def load_finder(
 
         return ToyboxFinder(device=device)
     from jedi_diffusion.cli.finders import load_detected_subject
-    from jedi_diffusion.cli.models import quiet_libraries
+    from jedi_diffusion.models import quiet_libraries
 
     quiet_libraries()
     return load_detected_subject(detector, segmenter, device)

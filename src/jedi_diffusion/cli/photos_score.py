@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import devices, models
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.files import make_folder
@@ -83,8 +83,8 @@ def run(arguments: list[str]) -> None:
     if classifier is not None:
         classifier.check_knows(places)
     wanted = open_photo_subjects(given.folder, places, given.called, given.seed)
-    device = models.pick_device(given.device)
-    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    device = devices.pick_device(given.device)
+    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     size = given.size or models.own_size(pipe)
     # Judges that are missing or do not fit show before hours of work, not after.
     encoder = LiteEncoder(ENCODER, str(device), side=size)

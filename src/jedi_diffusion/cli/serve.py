@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import tyro
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import devices, models
 from jedi_diffusion.cli.generate import public_name
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, Repeated
@@ -316,8 +316,8 @@ def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
     """A model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
     from jedi_diffusion.app.runner import PipelineRunner
 
-    device = models.pick_device(device_name)
-    pipe = models.load_model(name, device, models.pick_dtype(dtype, device))
+    device = devices.pick_device(device_name)
+    pipe = models.load_model(name, device, devices.pick_dtype(dtype, device))
     return PipelineRunner(pipe), card_of(pipe, name)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from jedi_diffusion.cli.models import quiet_libraries
+from jedi_diffusion.models import quiet_libraries
 from jedi_diffusion.synthesis.adapters.settings import LocalSettings, PlainSettings
 from jedi_diffusion.synthesis.models_config import KINDS, Kind, Kinds, build_models, check_models
 from jedi_diffusion.synthesis.protocols import Models

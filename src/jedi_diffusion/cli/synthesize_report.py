@@ -105,7 +105,7 @@ def load_encoders(given: ReportOptions, recipe: SynthesisRecipe) -> list[Picture
     name = encoders_of(given, recipe)
     if name == "none":
         return []
-    from jedi_diffusion.cli.models import pick_device
+    from jedi_diffusion.devices import pick_device
 
     device = str(pick_device(given.device))
     found = judging.load_encoders((name,), given.clip, given.dino, device)

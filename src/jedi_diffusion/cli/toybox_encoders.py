@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from jedi_diffusion.cli import models
+from jedi_diffusion import devices
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.limits import check_options
 
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> None:
     from jedi_toybox.encoder_training import EncoderRecipe, judge, train
     from jedi_toybox.encoders import Encoders, save_encoders
 
-    device = str(models.pick_device(given.device))
+    device = str(devices.pick_device(given.device))
     recipe = EncoderRecipe(given.seed, given.subjects, minutes=given.minutes, steps=given.steps)
     network, record = train(recipe, device)
     accuracy = judge(Encoders(network, device), given.judges, device)

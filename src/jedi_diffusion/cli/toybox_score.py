@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from jedi_diffusion import __version__
-from jedi_diffusion.cli import models
+from jedi_diffusion import __version__, devices, models
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.limits import check_options
@@ -91,9 +90,9 @@ def run(arguments: list[str]) -> None:
     from jedi_toybox.encoders import BUNDLED, load_encoders
     from jedi_toybox.score import Benchmark, draw_pair, score_sheet, to_picture
 
-    device = models.pick_device(given.device)
+    device = devices.pick_device(given.device)
     encoders = load_encoders(given.encoders or BUNDLED, device)
-    pipe = models.load_model(given.model, device, models.pick_dtype(given.dtype, device))
+    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     size = given.size or models.own_size(pipe)
     pairs = [draw_pair(number, given.references, given.seed, given.classes) for number in range(given.pairs)]
     benchmark = Benchmark.render(pairs, encoders, size, str(device))

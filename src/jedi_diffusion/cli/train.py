@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from pydantic import ValidationError
 
-from jedi_diffusion.cli.models import quiet_libraries
 from jedi_diffusion.errors import ModelError, RecipeError, UsageError
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.models import quiet_libraries
 from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from jedi_diffusion.precision import Precision
+from jedi_diffusion.devices import Precision
 from jedi_diffusion.recipes import Section, checked, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,7 @@ from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import replaced_folder
-from jedi_diffusion.loading import load_errors
+from jedi_diffusion.models import open_base
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import main_coupling
@@ -66,15 +65,6 @@ def start_processes(
     return accelerator
 
 
-def load_base(base: str) -> JeDiPipeline:
-    """The model to start from: a joint one, or a single-image one made joint. Raises ModelError."""
-    with load_errors(base):
-        index: Any = JeDiPipeline.load_config(base)
-    if index.get("_class_name") == JeDiPipeline.__name__:
-        return JeDiPipeline.from_pretrained(base, dtype=torch.float32)
-    return JeDiPipeline.from_single_image_model(base, dtype=torch.float32)
-
-
 def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
     """Exchange the UNet for one of the same architecture with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
@@ -86,7 +76,7 @@ def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
 
 def open_pipeline(recipe: JointRecipe, base: str | None = None) -> JeDiPipeline:
     """What a recipe trains, as it is at first. base: where it lies, if its name does not say so."""
-    pipeline = load_base(recipe.base if base is None else base)
+    pipeline = open_base(recipe.base if base is None else base)
     if recipe.fresh_unet:
         put_fresh_unet(pipeline, recipe.seed)
     pipeline.set_progress_bar_config(disable=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from jedi_diffusion.precision import autocast
+from jedi_diffusion.devices import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.config import Recipe, Stage
 from jedi_diffusion.train.interrupts import stop_requests

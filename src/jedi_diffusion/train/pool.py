@@ -14,9 +14,9 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from jedi_diffusion.data.source import RenderedSets, SetSource
+from jedi_diffusion.devices import Precision, autocast
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.networks.text import tokenize
-from jedi_diffusion.precision import Precision, autocast
 from jedi_diffusion.train.config import JointStage, Stage
 
 CHUNK = 64  # sets rendered at a time

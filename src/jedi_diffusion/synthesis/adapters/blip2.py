@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from PIL import Image
 from transformers import Blip2ForConditionalGeneration
 
+from jedi_diffusion.devices import in_batches
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.adapters.devices import in_batches
 from jedi_diffusion.synthesis.adapters.settings import Blip2Settings
 from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 

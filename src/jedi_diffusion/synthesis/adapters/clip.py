@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPModel
 
-from jedi_diffusion.synthesis.adapters.devices import in_batches
+from jedi_diffusion.devices import in_batches
 from jedi_diffusion.synthesis.adapters.settings import ClipSettings
 from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 

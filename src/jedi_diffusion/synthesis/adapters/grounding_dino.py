@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GroundingDinoForObjectDetection
 
-from jedi_diffusion.synthesis.adapters.devices import in_batches
+from jedi_diffusion.devices import in_batches
 from jedi_diffusion.synthesis.adapters.settings import GroundingDinoSettings
 from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 from jedi_diffusion.synthesis.protocols import Box, Detection

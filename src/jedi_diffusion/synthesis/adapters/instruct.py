@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from jedi_diffusion.devices import in_batches
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.adapters.checkpoints import explained
-from jedi_diffusion.synthesis.adapters.devices import in_batches
 from jedi_diffusion.synthesis.adapters.settings import InstructSettings
 from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 from jedi_diffusion.synthesis.protocols import Failure

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from jedi_diffusion.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.randomness import seeded_generator
 from jedi_diffusion.synthesis.adapters.checkpoints import explained, fingerprint, open_pipeline
-from jedi_diffusion.synthesis.adapters.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.synthesis.adapters.settings import (
     InpaintingSettings,
     InstructPix2PixSettings,
@@ -52,7 +52,7 @@ class PipelineModel:
         self.name, self.batch_size = settings.model, settings.batch_size
         self._steps, self._negative = settings.steps, settings.negative_prompt
         self.device = pick_device(settings.device or device)
-        self.dtype = pick_dtype(settings.dtype, self.device, torch.float16)
+        self.dtype = pick_dtype(settings.dtype, self.device, "float16")
         checkpoint, pipeline_class = open_pipeline(settings, part, takes, refuses)
         self.fingerprint = fingerprint(checkpoint.identity, settings, self.dtype)
         with explained(self.name), memory_errors(self.name, self.device, self.batch_size):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import SamModel, SamProcessor
 
-from jedi_diffusion.synthesis.adapters.devices import in_batches
+from jedi_diffusion.devices import in_batches
 from jedi_diffusion.synthesis.adapters.settings import SamSettings
 from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 from jedi_diffusion.synthesis.protocols import Box, Mask

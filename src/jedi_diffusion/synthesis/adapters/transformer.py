@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from jedi_diffusion.devices import memory_errors, pick_device, pick_dtype
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.adapters.checkpoints import Checkpoint, explained, fingerprint, open_transformer
-from jedi_diffusion.synthesis.adapters.devices import memory_errors, pick_device, pick_dtype
 from jedi_diffusion.synthesis.adapters.settings import LocalSettings
 from jedi_diffusion.weights import check_finite
 
@@ -28,7 +28,7 @@ class TransformerModel:
     ) -> None:
         self.name = settings.model
         self.device = pick_device(settings.device or device)
-        self.dtype = pick_dtype(settings.dtype, self.device, torch.bfloat16)
+        self.dtype = pick_dtype(settings.dtype, self.device, "bfloat16")
         self.offload, self.batch_size = settings.offload, settings.batch_size
         self.checkpoint = open_transformer(settings, part, types)
         self.fingerprint = fingerprint(self.checkpoint.identity, settings, self.dtype)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from jedi_diffusion import devices
+from jedi_diffusion.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.synthesis.adapters.devices import in_batches, memory_errors, pick_device, pick_dtype
 
 CPU = torch.device("cpu")
 
@@ -19,18 +20,31 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_number_formats_follow_the_device(monkeypatch):
-    assert pick_dtype("auto", CPU, torch.float16) == torch.float32
-    assert pick_dtype("bfloat16", CPU, torch.float16) == torch.bfloat16
-    with pytest.raises(UsageError, match="cpu does not compute in float16; take dtype auto or float32"):
-        pick_dtype("float16", CPU, torch.float16)
+    assert pick_dtype("auto", CPU) == torch.float32
+    assert pick_dtype("float16", CPU) == torch.float16
     card = torch.device("cuda")
-    for new in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, new=new: new)
-        assert pick_dtype("auto", card, torch.float16) == torch.float16
-        assert pick_dtype("auto", card, torch.bfloat16) == (torch.bfloat16 if new else torch.float16)
-        assert pick_dtype("float32", card, torch.float16) == torch.float32
-    with pytest.raises(UsageError, match="cuda does not compute in bfloat16"):
-        pick_dtype("bfloat16", card, torch.float16)
+    for multiplies in (True, False):
+        monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda kind, found=multiplies: found)
+        assert pick_dtype("auto", card, "float16") == torch.float16
+        assert pick_dtype("auto", card) == (torch.bfloat16 if multiplies else torch.float16)
+        assert pick_dtype("float32", card) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("asked", "multiplies", "expected"),
+    [
+        ("float32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_products_are_of_the_precision_that_is_asked_for_or_that_the_hardware_has(
+    asked: devices.Precision, multiplies: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda kind: multiplies)
+    with devices.autocast(asked, "cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
 
 
 def test_shortage_of_memory_is_one_sentence():

@@ -1,4 +1,6 @@
-"""From the name of a model to a pipeline that is ready to sample, and what identifies its weights."""
+"""From the name of a model to a pipeline that is ready to sample or to be trained on, and what identifies its
+weights.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jedi_diffusion.errors import JeDiError, ModelError, UsageError
+from jedi_diffusion.errors import ModelError, UsageError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line reads its options without torch
     import torch
+
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 logger = logging.getLogger(__name__)
 
+JOINT = "JeDiPipeline"
 SINGLE_FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -43,22 +48,57 @@ def check_model_name(name: str) -> None:
         )
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline called `name` ("toybox", a diffusers folder, a Hub id) on `device` in `dtype`.
+def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipeline:
+    """Load the pipeline called `name` ("toybox", a diffusers folder, a Hub id) on `device` in `dtype`.
 
     A single-image model is made joint without training, and says so. Raises ModelError.
     """
+    from jedi_diffusion.loading import load_errors
+
     check_model_name(name)
     quiet_libraries()
-    try:
-        pipe = _load(name, dtype).to(device)
-    except JeDiError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model {name} cannot be loaded: {reason}") from error
+    with load_errors(name):
+        if name == "toybox":
+            from jedi_toybox import load_pipeline
+
+            pipe = load_pipeline(dtype)
+        else:
+            kind = _class_of(name)
+            if kind != JOINT:
+                logger.warning(
+                    "%s is a single-image model (%s). It runs untrained, with coupled attention and "
+                    "replacement alone; train it on sets for the full method.",
+                    name,
+                    kind,
+                )
+            pipe = open_base(name, dtype)
+        pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def open_base(name: str, dtype: torch.dtype | None = None) -> JeDiPipeline:
+    """Load a joint model, or make a single-image one joint, on the CPU; None is float32.
+
+    name: a diffusers folder or a Hub id. Raises ModelError.
+    """
+    import torch
+
+    from jedi_diffusion.loading import load_errors
+    from jedi_diffusion.pipeline import JeDiPipeline
+
+    with load_errors(name):
+        joint = _class_of(name) == JOINT
+        load = JeDiPipeline.from_pretrained if joint else JeDiPipeline.from_single_image_model
+        return load(name, dtype=dtype or torch.float32)
+
+
+def _class_of(name: str) -> str:
+    """Return the class that a model's model_index.json names."""
+    from jedi_diffusion.pipeline import JeDiPipeline
+
+    index: Any = JeDiPipeline.load_config(name)
+    return str(index.get("_class_name"))
 
 
 def quiet_libraries() -> None:
@@ -73,27 +113,7 @@ def quiet_libraries() -> None:
     diffusers_logging.disable_progress_bar()
 
 
-def _load(name: str, dtype: torch.dtype) -> Any:
-    from jedi_diffusion.pipeline import JeDiPipeline
-
-    if name == "toybox":
-        from jedi_toybox import load_pipeline
-
-        return load_pipeline(dtype)
-    index: Any = JeDiPipeline.load_config(name)
-    kind = index.get("_class_name")
-    if kind == JeDiPipeline.__name__:
-        return JeDiPipeline.from_pretrained(name, dtype=dtype)
-    logger.warning(
-        "%s is a single-image model (%s). It runs untrained, with coupled attention and replacement alone; "
-        "train it on sets for the full method.",
-        name,
-        kind,
-    )
-    return JeDiPipeline.from_single_image_model(name, dtype=dtype)
-
-
-def own_size(pipe: Any) -> int:
+def own_size(pipe: JeDiPipeline) -> int:
     """Side in pixels of the pictures that the model was made for. Raises UsageError if it does not say."""
     latent = pipe.unet.config.sample_size
     if not isinstance(latent, int):
@@ -101,7 +121,7 @@ def own_size(pipe: Any) -> int:
     return latent * pipe.vae_scale_factor
 
 
-def fingerprint(pipe: Any) -> str:
+def fingerprint(pipe: JeDiPipeline) -> str:
     """SHA-256 over the names, types, shapes and bytes of all weights."""
     import torch
 
@@ -114,32 +134,9 @@ def fingerprint(pipe: Any) -> str:
     return digest.hexdigest()
 
 
-def set_scheduler(pipe: Any, name: str) -> None:
+def set_scheduler(pipe: JeDiPipeline, name: str) -> None:
     """Exchange the scheduler for the one called `name` (of SCHEDULERS), with the model's noise schedule."""
     import diffusers
 
     if name != "model":
         pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA, else MPS, else the CPU. Raises UsageError if absent."""
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
-        raise UsageError(f"This machine has no {name} device that torch can use; take --device auto.")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format called `name`; "auto" is bfloat16 (or float16) on CUDA and float32 elsewhere."""
-    import torch
-
-    if name == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
