@@ -14,7 +14,9 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.errors import OutputError, UsageError
 
 PORTS_TRIED = 20
-BACKLOG = 256
+BACKLOG = 64
+"""Connections that wait to be taken in, and that asyncio takes in at once: these have open files before
+`Connections` sees them."""
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -80,6 +82,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 lifespan="on",
                 ws="none",
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=int(grace) + 10,
             )
         )
