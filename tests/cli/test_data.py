@@ -307,6 +307,7 @@ def test_wrong_requests_are_refused(jedi, photos: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     for words, said in {
         ("pack", photos, *out, "--size", 8): "--size is 8",
+        ("pack", photos, *out, "--size", 60): "take 56 or 64 pixels, or png",
         ("pack", photos, "--out", photos): "is not empty",
         ("unpack", photos, "--out", photos): "is not empty",
         ("unpack", photos, *out, "--first", -1): "--first",

@@ -35,15 +35,37 @@ def test_chosen_pictures_come_in_the_order_asked_for() -> None:
     assert np.asarray(some.masks[1]).tolist() == np.asarray(given.masks[1]).tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pictures_do_not_bleed_into_each_other(kind: str) -> None:
+def decoded(pictures: tuple[Image.Image, ...], kind: str, quality: int) -> tuple[np.ndarray, ...]:
+    given = SubjectSet(pictures, ("",) * len(pictures))
+    again = StoredSet.encode("key", given, kind, quality=quality).decode("key")
+    return tuple(np.asarray(each) for each in again.pictures)
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("side", [56, 64])
+def test_a_picture_in_a_set_comes_back_as_it_would_alone(side: int, quality: int) -> None:
+    """So neighbours have no influence on each other, beside the codec's own error on one picture."""
     colors = ((220, 30, 30), (30, 60, 220), (40, 200, 40))
-    for side in (60, 64):
-        pictures = tuple(Image.new("RGB", (side, side), color) for color in colors)
-        given = SubjectSet(pictures, ("one", "two", "three"))
-        again = StoredSet.encode("key", given, kind, quality=95).decode("key")
-        for one, other in zip(given.pictures, again.pictures, strict=True):
-            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 3
+    noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    pictures = (*(Image.new("RGB", (side, side), color) for color in colors), *map(Image.fromarray, noise))
+    for kind in KINDS:
+        alone = [decoded((each,), kind, quality)[0] for each in pictures]
+        assert all(
+            (one == other).all() for one, other in zip(decoded(pictures, kind, quality), alone, strict=True)
+        )
+        if kind != "jpg":
+            assert all((one == np.asarray(other)).all() for one, other in zip(alone, pictures, strict=True))
+
+
+@pytest.mark.parametrize("side", [60, 63, 65])
+def test_pictures_that_would_share_blocks_of_a_jpg_are_refused(side: int) -> None:
+    pictures = (picture(1, side), picture(2, side))
+    with pytest.raises(
+        UsageError, match=rf"{side} pixels cannot be stacked in a jpg.* take (56 or 64|64 or 72)"
+    ):
+        decoded(pictures, "jpg", 95)
+    for kind in ("png", "webp"):
+        assert (decoded(pictures, kind, 95)[1] == np.asarray(pictures[1])).all()
 
 
 def test_a_set_as_large_as_a_file_holds_can_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

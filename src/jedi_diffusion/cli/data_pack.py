@@ -50,7 +50,7 @@ class PackOptions:
     to: Literal["shards", "stacked"] = "shards"
     """Tars, or a picture and a text file for each set."""
     size: int = 512
-    """Side of the square pictures in pixels."""
+    """Side of the square pictures in pixels; a multiple of 8 for jpg."""
     kind: Literal["jpg", "png", "webp"] = "jpg"
     """Format of the stacked pictures; png and webp lose nothing."""
     quality: int = 95
@@ -166,7 +166,9 @@ def _quarantine(folder: str, limit: int | None) -> Iterator[Quarantine]:
 
 
 def check(given: PackOptions) -> None:
-    """Raises UsageError for numbers out of range."""
+    """Raises UsageError for numbers out of range, and for a size that does not go with the format."""
+    from jedi_diffusion.data.record import check_blocks
+
     limits = {
         "size": (16, 4096),
         "quality": (1, 100),
@@ -177,6 +179,7 @@ def check(given: PackOptions) -> None:
         "seed": (0, 2**62),
     }
     check_options(given, limits)
+    check_blocks(given.size, given.kind)
 
 
 def _sets(given: PackOptions, quarantine: Quarantine) -> tuple[Iterator[StoredSet], list[LeftOut]]:

@@ -37,12 +37,24 @@ KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
 LARGEST_SIDE = {"jpg": 65_500, "png": 1_000_000, "webp": 16_383}
 """Pixels that a side can have in each format."""
+JPEG_BLOCK = 8
+"""Pixels of the side of the blocks that a JPEG without subsampled chroma quantizes each by itself."""
 MASKS = MASK_ENDING.removeprefix(".")
 
 
 def largest_set(side: int, kind: str) -> int:
     """Return how many pictures of `side` x `side` pixels one file of a kind can hold."""
     return min(MAX_PIXELS // side**2, LARGEST_SIDE[kind] // side)
+
+
+def check_blocks(side: int, kind: str) -> None:
+    """Raises UsageError where two stacked pictures would share blocks of the format, and so bleed."""
+    if kind == "jpg" and side % JPEG_BLOCK:
+        lower = side - side % JPEG_BLOCK
+        raise UsageError(
+            f"Pictures of {side} pixels cannot be stacked in a jpg, whose blocks of {JPEG_BLOCK} pixels two "
+            f"of them would share: take {lower or JPEG_BLOCK} or {lower + JPEG_BLOCK} pixels, or png."
+        )
 
 
 @dataclass(frozen=True)
@@ -91,11 +103,13 @@ class StoredSet:
     def encode(cls, key: str, given: SubjectSet, kind: str = "jpg", quality: int = 95) -> StoredSet:
         """Store square pictures of one size as `kind`; jpg with `quality` 1 to 100, the others without loss.
 
-        Raises UsageError for pictures that cannot be stacked, or are too many for the format.
+        Raises UsageError for pictures that cannot be stacked, would share blocks of a jpg, or are too many
+        for the format.
         """
         if kind not in KINDS:
             raise UsageError(f"Pictures are stored as {', '.join(KINDS)}, not as {kind!r}.")
         picture = stack(given.pictures)
+        check_blocks(picture.width, kind)
         if picture.height > LARGEST_SIDE[kind]:
             raise UsageError(
                 f"{len(given)} pictures of {picture.width} pixels are {picture.height} pixels high, more "
@@ -103,7 +117,8 @@ class StoredSet:
             )
         check_pixels(picture.size, f"The set {key}")
         masks = None if given.masks is None else _encoded(stack(given.masks), "PNG")
-        # Subsampled chroma would bleed across the edges of pictures, and lossy WebP has no other.
+        # Blocks of subsampled chroma are 16 pixels high and would bleed across the edges of pictures, and
+        # lossy WebP has no other.
         settings: dict[str, dict[str, Any]] = {
             "jpg": {"quality": quality, "subsampling": 0},
             "png": {},
