@@ -32,9 +32,10 @@ from jedi_diffusion.synthesis.adapters.templates import TemplatePromptWriter
 from jedi_diffusion.synthesis.estimate import PROMPTS_A_REQUEST
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import OutputFolder, total_counts
-from jedi_diffusion.synthesis.protocols import Box, Detection, Mask, Models
+from jedi_diffusion.synthesis.protocols import Models
 from jedi_diffusion.synthesis.recipe import Choices, SynthesisRecipe, load_recipe, objects_of
 from jedi_diffusion.synthesis.runner import Job, run_local, synthesize_recipe
+from jedi_diffusion.vision.detection import Box, Detection, Mask
 
 PARTS_OF_A_SIDE = ((0.05, 0.05), (0.55, 0.05), (0.05, 0.55), (0.55, 0.55))
 EXTENT = 0.35

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.protocols import Box, Detection, Failure, Mask, Models
+from jedi_diffusion.synthesis.protocols import Failure, Models
+from jedi_diffusion.vision.detection import Box, Detection, Mask
 
 BACKGROUND = (250, 250, 250)
 RED, BLUE = (200, 40, 40), (40, 60, 200)

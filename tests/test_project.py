@@ -28,7 +28,7 @@ CHAIN = (
     # what earlier versions called these
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline
-    *("data", "vision", "jedi_toybox", "jedi_showroom", "models"),
+    *("vision", "data", "jedi_toybox", "jedi_showroom", "models"),
     *("train", "synthesis", "evaluation", "methods", "app", "cli", "__main__"),
 )
 LEVELS = {name: level for level, name in enumerate(CHAIN)}

@@ -21,8 +21,9 @@ from experiments.paper_tables.tables import STAND_INS, gather
 from experiments.paper_tables.training import ENCODER, FACTS, Sources, Trainings, digest
 from jedi_diffusion import models
 from jedi_diffusion.backbones.unet import make_joint
-from jedi_diffusion.cli import judging, synthesize, synthesize_report
+from jedi_diffusion.cli import synthesize, synthesize_report
 from jedi_diffusion.cli.finetuning import finetuned
+from jedi_diffusion.evaluation import judging
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMethod

@@ -150,7 +150,7 @@ def test_toybox_pictures_are_scored_without_a_download(jedi, tmp_path) -> None:
 def test_wrong_requests_are_refused_before_anything_is_loaded(
     jedi, clone, monkeypatch, tmp_path, words, message
 ) -> None:
-    monkeypatch.setattr("jedi_diffusion.cli.judging.load_encoders", pytest.fail)
+    monkeypatch.setattr("jedi_diffusion.evaluation.judging.load_encoders", pytest.fail)
     monkeypatch.chdir(tmp_path)
     done = jedi("evaluate", "score", "--data", clone, *words)
     assert done.status in (1, 2)

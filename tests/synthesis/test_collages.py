@@ -23,9 +23,9 @@ from jedi_diffusion.synthesis.collages import (
     shared_part,
 )
 from jedi_diffusion.synthesis.names import ObjectName
-from jedi_diffusion.synthesis.protocols import Box, Detection
 from jedi_diffusion.synthesis.records import Collage, CollagePlan, Instance, Key, Outcome, Reason
 from jedi_diffusion.synthesis.settings import StageSettings
+from jedi_diffusion.vision.detection import Box, Detection
 
 DISC = ObjectName("disc", "shape")
 SETTINGS = StageSettings(collage_size=128)

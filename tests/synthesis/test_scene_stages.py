@@ -10,7 +10,6 @@ from PIL import Image
 from synthesis_models import Captioner, Inpainter, Stylizer, Writer
 
 from jedi_diffusion.synthesis.names import ObjectName
-from jedi_diffusion.synthesis.protocols import Box
 from jedi_diffusion.synthesis.records import Group, Instance, Key, Reason, Scene
 from jedi_diffusion.synthesis.scenes import (
     EMPTY,
@@ -25,6 +24,7 @@ from jedi_diffusion.synthesis.scenes import (
     stylize_scenes,
 )
 from jedi_diffusion.synthesis.settings import StageSettings
+from jedi_diffusion.vision.detection import Box
 
 DISC = ObjectName("disc", "shape")
 SETTINGS = StageSettings(scene_size=64)

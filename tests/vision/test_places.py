@@ -103,7 +103,7 @@ def test_judges_that_share_an_encoder_read_a_picture_once(package, monkeypatch) 
     encoder = LiteEncoder("lite0")
     pictures = [Image.new("RGB", (40, 40), color) for color in ("red", "green")]
     first = encoder.images(pictures)
-    monkeypatch.setattr("jedi_diffusion.vision.lite.in_batches", pytest.fail)
+    monkeypatch.setattr("jedi_diffusion.vision.lite.rows_of", pytest.fail)
     assert ClassJudge(encoder).images(pictures).shape == (2, 1000)
     assert encoder.images(pictures) == pytest.approx(first)
     monkeypatch.undo()

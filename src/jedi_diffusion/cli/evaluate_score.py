@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from jedi_diffusion import devices
-from jedi_diffusion.cli import judging
-from jedi_diffusion.cli.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.evaluation import judging
+from jedi_diffusion.evaluation.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName
 from jedi_diffusion.files import json_bytes, make_folder, write_file
 from jedi_diffusion.limits import check_options
+from jedi_diffusion.vision.settings import GROUNDING_DINO, SAM
 
 if TYPE_CHECKING:
     from jedi_diffusion.evaluation.scoring import Results
@@ -67,9 +68,9 @@ class ScoreOptions:
     """Judges the place that a prompt names: a file of `jedi evaluate places`. For lite2 and lite0."""
     masks: Masking = "no"
     """MCLIP-I and MDINO on cut-outs: by x.mask.png beside every picture and photo (given), or found."""
-    detector: str = judging.DETECTOR_ID
+    detector: str = GROUNDING_DINO
     """Finds the subject by its class, for --masks found: Grounding DINO, a folder or a Hub id."""
-    segmenter: str = judging.SEGMENTER_ID
+    segmenter: str = SAM
     """Segments what the detector found: SAM, a folder or a Hub id."""
     average: Averaging = "pairs"
     """Over all pairs of picture and photo (JeDi's), or by subject first (UNO's)."""

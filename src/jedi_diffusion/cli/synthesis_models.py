@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from jedi_diffusion.models import quiet_libraries
-from jedi_diffusion.synthesis.adapters.settings import LocalSettings, PlainSettings
+from jedi_diffusion.synthesis.adapters.settings import PlainSettings
 from jedi_diffusion.synthesis.models_config import KINDS, Kind, Kinds, build_models, check_models
 from jedi_diffusion.synthesis.protocols import Models
 from jedi_diffusion.synthesis.recipe import PARTS, Choices
+from jedi_diffusion.vision.settings import LocalSettings
 
 
 class RaySettings(PlainSettings):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion.cli import judging
 from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.evaluation import judging
 from jedi_diffusion.limits import check_options
 
 if TYPE_CHECKING:
-    from jedi_diffusion.cli.judging import EncodersName
+    from jedi_diffusion.evaluation.judging import EncodersName
     from jedi_diffusion.synthesis.recipe import SynthesisRecipe
     from jedi_diffusion.synthesis.report.facts import PhotoSubject
     from jedi_diffusion.synthesis.report.similarity import PictureEncoder

@@ -19,8 +19,9 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.cache import FeatureCache, key_of
 from jedi_diffusion.evaluation.digests import FileDigests, read_bytes
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, checked_rows
-from jedi_diffusion.evaluation.masking import SubjectFinder, cut_out, read_mask
+from jedi_diffusion.evaluation.masking import cut_out, read_mask
 from jedi_diffusion.pictures import FULL_SCALE, open_picture
+from jedi_diffusion.vision.detection import SubjectFinder
 
 CHUNK = 32  # pictures read and encoded at once, while the next ones are decoded
 CUT_OUT = b"cut out on white"

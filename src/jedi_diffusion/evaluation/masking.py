@@ -7,32 +7,15 @@ Letters: B pictures; H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from jedi_diffusion.errors import PictureError
 from jedi_diffusion.files import MASK_ENDING
 from jedi_diffusion.pictures import WHITE, open_mask
-
-Mask = NDArray[np.bool_]
-
-
-class SubjectFinder(Protocol):
-    """Finds the subject of a picture by its name: a detector and a segmenter, for instance."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Which weights and settings answer."""
-        ...
-
-    def find(self, pictures: Sequence[Image.Image], nouns: Sequence[str]) -> list[Mask]:
-        """B masks (H, W) of the pictures' sizes, true on what the noun names; all false for nothing."""
-        ...
+from jedi_diffusion.vision.detection import Mask
 
 
 def mask_beside(picture: Path) -> Path:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from jedi_diffusion.evaluation.pretrained import CLIP_ID, DINO_ID
 from jedi_diffusion.recipes import Section
+from jedi_diffusion.vision.settings import GROUNDING_DINO, SAM, SCORING_CLIP, SCORING_DINO
 
 
 class SetSection(Section):
@@ -58,10 +58,10 @@ class PretrainedSection(Section):
     """
 
     kind: Literal["pretrained"]
-    clip: str = CLIP_ID
-    dino: str = DINO_ID
-    detector: str = "IDEA-Research/grounding-dino-base"
-    segmenter: str = "facebook/sam-vit-huge"
+    clip: str = SCORING_CLIP
+    dino: str = SCORING_DINO
+    detector: str = GROUNDING_DINO
+    segmenter: str = SAM
 
 
 class ToyboxEncoders(Section):

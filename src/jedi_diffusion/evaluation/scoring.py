@@ -20,8 +20,9 @@ from jedi_diffusion.evaluation import metrics
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet, Photo, Subject
 from jedi_diffusion.evaluation.encoders import Encoder, Rows, TextEncoder, Thumbnails
 from jedi_diffusion.evaluation.features import FeatureReader, Item
-from jedi_diffusion.evaluation.masking import SubjectFinder, mask_beside
+from jedi_diffusion.evaluation.masking import mask_beside
 from jedi_diffusion.evaluation.metrics import COMPARISONS, Averaging, Comparison, Sums
+from jedi_diffusion.vision.detection import SubjectFinder
 
 Key = TypeVar("Key", bound=Hashable)
 Masking = Literal["no", "given", "found"]

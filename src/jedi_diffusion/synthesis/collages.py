@@ -17,16 +17,7 @@ from PIL import Image
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.pictures import WHITE, fit_square
 from jedi_diffusion.synthesis.contracts import checked_masks, checked_pictures, one_each
-from jedi_diffusion.synthesis.protocols import (
-    TRUTH,
-    Box,
-    Detection,
-    Detector,
-    ImageEmbedder,
-    ImageGenerator,
-    Mask,
-    Segmenter,
-)
+from jedi_diffusion.synthesis.protocols import TRUTH, ImageEmbedder, ImageGenerator
 from jedi_diffusion.synthesis.records import (
     Collage,
     CollagePlan,
@@ -42,6 +33,7 @@ from jedi_diffusion.synthesis.records import (
 from jedi_diffusion.synthesis.seams import Tile, find_tiles, seam_gap
 from jedi_diffusion.synthesis.seeds import derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
+from jedi_diffusion.vision.detection import Box, Detection, Detector, Mask, Segmenter
 
 
 def make_collages(

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.protocols import Mask, Model
+from jedi_diffusion.vision.detection import Mask, Model
 
 Answers = TypeVar("Answers", bound=Sized)
 

@@ -15,19 +15,16 @@ from pydantic import BaseModel, ValidationError
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.synthesis.adapters.endpoint import EndpointSettings
 from jedi_diffusion.synthesis.adapters.settings import (
-    Blip2Settings,
-    ClipSettings,
-    GroundingDinoSettings,
     InpaintingSettings,
     InstructPix2PixSettings,
     InstructSettings,
     PlainSettings,
-    SamSettings,
     TemplateSettings,
     TextToImageSettings,
 )
 from jedi_diffusion.synthesis.protocols import Models
 from jedi_diffusion.synthesis.recipe import PARTS
+from jedi_diffusion.vision.settings import Blip2Settings, ClipSettings, GroundingDinoSettings, SamSettings
 
 
 class Kind(NamedTuple):
@@ -41,25 +38,25 @@ class Kind(NamedTuple):
 
 Kinds = Mapping[tuple[str, str], Kind]
 """By part and kind."""
-ADAPTERS = "jedi_diffusion.synthesis.adapters"
+ADAPTERS, VISION = "jedi_diffusion.synthesis.adapters", "jedi_diffusion.vision"
 KINDS: Final[Kinds] = {
     ("writer", "instruct"): Kind(InstructSettings, f"{ADAPTERS}.instruct:InstructPromptWriter"),
     ("writer", "endpoint"): Kind(EndpointSettings, f"{ADAPTERS}.endpoint:connect"),
     ("writer", "templates"): Kind(TemplateSettings, f"{ADAPTERS}.templates:make_writer"),
     ("generator", "text-to-image"): Kind(TextToImageSettings, f"{ADAPTERS}.pipelines:TextToImageGenerator"),
     ("detector", "grounding-dino"): Kind(
-        GroundingDinoSettings, f"{ADAPTERS}.grounding_dino:GroundingDinoDetector"
+        GroundingDinoSettings, f"{VISION}.grounding_dino:GroundingDinoDetector"
     ),
     ("detector", "plain-background"): Kind(PlainSettings, f"{ADAPTERS}.plain_background:make_detector"),
-    ("segmenter", "sam"): Kind(SamSettings, f"{ADAPTERS}.sam:SamSegmenter"),
+    ("segmenter", "sam"): Kind(SamSettings, f"{VISION}.sam:SamSegmenter"),
     ("segmenter", "plain-background"): Kind(PlainSettings, f"{ADAPTERS}.plain_background:make_segmenter"),
-    ("embedder", "clip"): Kind(ClipSettings, f"{ADAPTERS}.clip:ClipEmbedder"),
+    ("embedder", "clip"): Kind(ClipSettings, f"{VISION}.clip:ClipEmbedder"),
     ("inpainter", "inpainting"): Kind(InpaintingSettings, f"{ADAPTERS}.pipelines:PipelineInpainter"),
     ("stylizer", "instruct-pix2pix"): Kind(
         InstructPix2PixSettings, f"{ADAPTERS}.pipelines:InstructPix2PixStylizer"
     ),
     ("stylizer", "filters"): Kind(PlainSettings, f"{ADAPTERS}.filters:make_stylizer"),
-    ("captioner", "blip-2"): Kind(Blip2Settings, f"{ADAPTERS}.blip2:Blip2Captioner"),
+    ("captioner", "blip-2"): Kind(Blip2Settings, f"{VISION}.blip2:Blip2Captioner"),
 }
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Mask = NDArray[np.bool_]
-"""(H, W), true on the thing."""
+from jedi_diffusion.vision.detection import Detector, Model, Segmenter
+
 TRUTH = "truth"
 """Under this name `Image.info` of a generated collage may say what was drawn, for generators that know it:
 {"panels": [{"subject": name, "box": [left, top, right, bottom], "whole": bool}, ...]}, in pixels. It goes
@@ -27,37 +27,10 @@ into the provenance, where a report measures the filters by it; no stage reads i
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels from the upper left corner: columns left to right - 1, rows top to bottom - 1."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A found thing: where it is, and how sure the detector is, in [0, 1]."""
-
-    box: Box
-    score: float
-
-
-@dataclass(frozen=True)
 class Failure:
     """Stands for the answer to one item that failed while others of the batch did not."""
 
     detail: str
-
-
-class Model(Protocol):
-    """What every model has."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Which weights and settings answer: the same string where the same inputs give the same answers."""
-        ...
 
 
 class PromptWriter(Model, Protocol):
@@ -75,22 +48,6 @@ class ImageGenerator(Model, Protocol):
         self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]
     ) -> list[Image.Image]:
         """B RGB pictures of `size` = (W, H)."""
-        ...
-
-
-class Detector(Model, Protocol):
-    """An open-vocabulary detector (Grounding DINO in the paper)."""
-
-    def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
-        """Everything in RGB picture b that is called `names[b]`, at most a few dozen boxes, in any order."""
-        ...
-
-
-class Segmenter(Model, Protocol):
-    """A model that segments what is inside a box (SAM in the paper)."""
-
-    def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
-        """A mask (H, W) of the whole RGB picture b for each of its K boxes."""
         ...
 
 

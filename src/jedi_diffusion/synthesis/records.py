@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from jedi_diffusion.synthesis.names import ObjectName
-from jedi_diffusion.synthesis.protocols import Box, Mask
+from jedi_diffusion.vision.detection import Box, Mask
 
 Record = TypeVar("Record")
 

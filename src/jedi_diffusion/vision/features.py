@@ -43,7 +43,7 @@ class Preprocessing:
         return normal.astype(np.float32, copy=False).transpose(2, 0, 1)
 
 
-def in_batches(
+def rows_of(
     pictures: Sequence[Image.Image],
     preprocessing: Preprocessing,
     forward: Callable[[torch.Tensor], torch.Tensor],

@@ -19,7 +19,7 @@ import numpy as np
 from jedi_diffusion.errors import ModelError, OutputError
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.pictures import fit_square
-from jedi_diffusion.vision.features import Preprocessing, Rows, exact, in_batches, unit_rows
+from jedi_diffusion.vision.features import Preprocessing, Rows, exact, rows_of, unit_rows
 from jedi_diffusion.vision.packaged import PackagedFile, cache_folder
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class LiteEncoder:
         known = len(pictures) == len(self._seen)
         if not (known and all(one is other for one, other in zip(pictures, self._seen, strict=True))):
             shown = pictures if self.side is None else [fit_square(each, self.side) for each in pictures]
-            self._rows = in_batches(shown, self.preprocessing, self.network, self.device)
+            self._rows = rows_of(shown, self.preprocessing, self.network, self.device)
             self._seen = list(pictures)
         return self._rows
 

@@ -10,9 +10,6 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.adapters.blip2 import Blip2Captioner
-from jedi_diffusion.synthesis.adapters.checkpoints import explained
-from jedi_diffusion.synthesis.adapters.clip import ClipEmbedder
 from jedi_diffusion.synthesis.adapters.instruct import InstructPromptWriter
 from jedi_diffusion.synthesis.adapters.pipelines import (
     InstructPix2PixStylizer,
@@ -20,13 +17,15 @@ from jedi_diffusion.synthesis.adapters.pipelines import (
     TextToImageGenerator,
 )
 from jedi_diffusion.synthesis.adapters.settings import (
-    Blip2Settings,
-    ClipSettings,
     InpaintingSettings,
     InstructPix2PixSettings,
     InstructSettings,
     TextToImageSettings,
 )
+from jedi_diffusion.vision.blip2 import Blip2Captioner
+from jedi_diffusion.vision.clip import ClipEmbedder
+from jedi_diffusion.vision.settings import Blip2Settings, ClipSettings
+from jedi_diffusion.vision.transformer import explained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"

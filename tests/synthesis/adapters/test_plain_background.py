@@ -12,7 +12,7 @@ from jedi_diffusion.synthesis.adapters.plain_background import (
     PlainBackgroundSegmenter,
     background_distance,
 )
-from jedi_diffusion.synthesis.protocols import Box
+from jedi_diffusion.vision.detection import Box
 
 SIZE = 120
 DISCS = ((0.25, 0.3, 0.12), (0.7, 0.25, 0.15), (0.6, 0.75, 0.1), (0.98, 0.5, 0.1))

@@ -15,10 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from jedi_diffusion.devices import in_batches
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.adapters.checkpoints import explained
 from jedi_diffusion.synthesis.adapters.settings import InstructSettings
-from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
 from jedi_diffusion.synthesis.protocols import Failure
+from jedi_diffusion.vision.transformer import TransformerModel, explained
 
 
 class SeededChoice(LogitsProcessor):
@@ -58,13 +57,14 @@ class InstructPromptWriter(TransformerModel):
         self._tokenizer = self.tokenizer()
         if not self._tokenizer.chat_template:
             raise ModelError(
-                f"{self.name} has no chat template, so it follows no instructions: take an instruct model."
+                f"{self.model_name} has no chat template, so it follows no instructions: take an instruct "
+                "model."
             )
         self._end = self.model.generation_config.eos_token_id
         if self._end is None:
             self._end = self._tokenizer.eos_token_id
         if self._end is None:
-            raise ModelError(f"{self.name} does not say which token ends an answer (eos_token_id).")
+            raise ModelError(f"{self.model_name} does not say which token ends an answer (eos_token_id).")
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -88,7 +88,7 @@ class InstructPromptWriter(TransformerModel):
         )
 
     def _write(self, requests: list[str], seeds: list[int]) -> list[str | Failure]:
-        with explained(self.name):  # a template can fail on what it is given
+        with explained(self.model_name):  # a template can fail on what it is given
             texts = [
                 self._tokenizer.apply_chat_template(
                     [{"role": "user", "content": request}],
@@ -115,7 +115,7 @@ class InstructPromptWriter(TransformerModel):
         most = getattr(self.model.config, "max_position_embeddings", None)
         if most is not None and length + self.settings.max_new_tokens > most:
             raise ModelError(
-                f"{self.name} reads {most} tokens, fewer than a request of {length} and an answer of "
+                f"{self.model_name} reads {most} tokens, fewer than a request of {length} and an answer of "
                 f"{self.settings.max_new_tokens}: lower max_new_tokens."
             )
 

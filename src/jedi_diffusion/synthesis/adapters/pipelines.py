@@ -10,28 +10,44 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
+from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
 from jedi_diffusion.devices import in_batches, memory_errors, pick_device, pick_dtype
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.loading import checked_folder
 from jedi_diffusion.randomness import seeded_generator
-from jedi_diffusion.synthesis.adapters.checkpoints import explained, fingerprint, open_pipeline
 from jedi_diffusion.synthesis.adapters.settings import (
     InpaintingSettings,
     InstructPix2PixSettings,
     PipelineSettings,
     TextToImageSettings,
 )
+from jedi_diffusion.vision.transformer import (
+    Checkpoint,
+    content_of,
+    explained,
+    fingerprint,
+    read_index,
+    small_files,
+)
+from jedi_diffusion.weights import check_weights_file, read_json, weight_files
 
 logger = logging.getLogger(__name__)
 
 DRAWING = frozenset({"prompt", "generator", "num_inference_steps", "guidance_scale"})
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 Size = tuple[int, int]
+
+
+LEFT_OUT = ("safety_checker",)
+"""Components that are not loaded: the checker turns pictures black, which no later stage would notice."""
 
 
 class PipelineModel:
@@ -198,3 +214,60 @@ def _without_extras(pipeline_class: Any) -> dict[str, Any]:
     extras = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     known = inspect.signature(pipeline_class.__init__).parameters
     return {name: value for name, value in extras.items() if name in known}
+
+
+def open_pipeline(
+    settings: PipelineSettings, part: str, takes: Set[str], refuses: Collection[str]
+) -> tuple[Checkpoint, Any]:
+    """The folder of a diffusers pipeline and its class, which must take certain inputs and not take others.
+
+    Raises ModelError if it is missing, not safetensors, damaged, or of a class that does not fit the part.
+    """
+    with explained(settings.model):
+        index = read_index(settings, "model_index.json", part)
+        pipeline_class = _pipeline_class(index, settings.model)
+        inputs = inspect.signature(pipeline_class.__call__).parameters.keys()
+        if not takes <= inputs or not inputs.isdisjoint(refuses):
+            raise ModelError(
+                f"{settings.model} is a {pipeline_class.__name__}, which cannot be the {part}: it must take "
+                f"{', '.join(sorted(takes))}" + (f" and no {' or '.join(refuses)}." if refuses else ".")
+            )
+        hub = {"revision": settings.revision, "variant": settings.variant}
+        found, _ = checked_folder(settings.model, pipeline_class.download, hub)
+        folder = Path(found)
+        files = [folder / "model_index.json"]
+        for component in _components(index, settings.model):
+            files += _checked_component(folder / component, settings.variant)
+        return Checkpoint(folder, f"{pipeline_class.__name__} {content_of(folder, files)}"), pipeline_class
+
+
+def _pipeline_class(index: dict[str, Any], model: str) -> Any:
+    name = index.get("_class_name")
+    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise ModelError(f"{model} asks for the pipeline {name}, which diffusers does not have.")
+    return found
+
+
+def _components(index: dict[str, Any], model: str) -> Iterator[str]:
+    """Names of the components that are loaded, after a check that none brings code of its own."""
+    for name, entry in index.items():
+        if name.startswith("_") or name in LEFT_OUT or not isinstance(entry, list) or not any(entry):
+            continue
+        library = entry[0]
+        if library not in ("diffusers", "transformers") and not hasattr(diffusers.pipelines, str(library)):
+            raise ModelError(
+                f"{model} wants {name} from {library}; only diffusers and transformers are used."
+            )
+        yield name
+
+
+def _checked_component(folder: Path, variant: str | None) -> list[Path]:
+    """All files of a component that are read. Raises ModelError for weights that are not safetensors."""
+    if not (folder / "config.json").is_file():  # a tokenizer or a scheduler: no weights
+        return small_files(folder)
+    diffusers_own = "_class_name" in read_json(folder / "config.json")
+    weights = weight_files(folder, "diffusion_pytorch_model" if diffusers_own else "model", variant)
+    for file in weights:
+        check_weights_file(file)
+    return [*weights, *small_files(folder)]

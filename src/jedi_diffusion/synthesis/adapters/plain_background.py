@@ -17,8 +17,8 @@ from PIL import Image
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.adapters.settings import PlainSettings
-from jedi_diffusion.synthesis.protocols import Box, Detection, Mask
 from jedi_diffusion.synthesis.seams import find_tiles
+from jedi_diffusion.vision.detection import Box, Detection, Mask
 
 NEAR = 12.0
 """Distance in CIELAB (about one just noticeable difference a 2.3) within which a pixel may be background."""

@@ -1,4 +1,4 @@
-"""Settings of the models that run here, each with its unit and range. Defaults are the paper's models.
+"""Settings of the language and diffusion models that run here. Defaults are the paper's models.
 
 The paper names families, but no sizes, steps or scales: those are ours, from what the families' own papers
 report and recommend.
@@ -11,13 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from jedi_diffusion.recipes import Section
+from jedi_diffusion.vision.settings import LocalSettings, Name
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-Name = Annotated[str, Field(min_length=1, max_length=500)]
-Threshold = Annotated[float, Field(ge=0, lt=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
-PLACE = {"kind", "model", "revision", "variant", "device", "dtype", "offload", "batch_size"}
-"""Settings that do not decide what is answered (`dtype` does, by what it comes to on the device)."""
 
 
 class PlainSettings(Section):
@@ -30,25 +26,6 @@ class TemplateSettings(PlainSettings):
     """scenes: what may follow an object's name ("on the beach"); a short list where none is given."""
 
     scenes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-
-
-class LocalSettings(Section):
-    """What all local models have.
-
-    model: a folder as transformers or diffusers save it, or an id on the Hugging Face Hub. revision: branch,
-    tag or commit there.
-    """
-
-    model: Name
-    revision: Name | None = None
-    device: Name | None = Field(None, description='"cpu", "cuda", "cuda:1", ...; none is the run\'s own')
-    dtype: DType = Field("auto", description="number format; auto is a 16-bit one on CUDA, float32 elsewhere")
-    offload: bool = Field(False, description="keep the weights in main memory while another model works")
-    batch_size: PositiveInt = Field(8, le=1024, description="items that the model is given at the same time")
-
-    def deciding(self) -> dict[str, Any]:
-        """The settings on which answers depend, beside the weights, as plain JSON values."""
-        return self.model_dump(mode="json", exclude=PLACE)
 
 
 class InstructSettings(LocalSettings):
@@ -99,47 +76,3 @@ class InstructPix2PixSettings(PipelineSettings):
     model: Name = "timbrooks/instruct-pix2pix"
     guidance: Scale = Field(7.5, description="scale of the instruction")
     image_guidance: Annotated[float, Field(ge=1, le=100)] = Field(1.5, description="scale of the picture")
-
-
-class GroundingDinoSettings(LocalSettings):
-    """Grounding DINO. Its attention is written for float32 only."""
-
-    kind: Literal["grounding-dino"] = "grounding-dino"
-    model: Name = "IDEA-Research/grounding-dino-base"
-    dtype: Literal["float32"] = "float32"
-    box_threshold: Threshold = Field(0.3, description="least score of a box")
-    text_threshold: Threshold = Field(
-        0.25, description="least score of a word of the name that a box must have"
-    )
-    max_boxes: PositiveInt = Field(50, le=900, description="most boxes of a picture, the surest first")
-
-
-class SamSettings(LocalSettings):
-    """The Segment Anything Model (the first one), in float32: bfloat16 would round boxes to 4 pixels.
-
-    box_batch: boxes of a picture at the same time.
-    """
-
-    kind: Literal["sam"] = "sam"
-    model: Name = "facebook/sam-vit-huge"
-    dtype: Literal["float32"] = "float32"
-    batch_size: PositiveInt = Field(4, le=1024)
-    box_batch: PositiveInt = Field(64, le=1024)
-
-
-class ClipSettings(LocalSettings):
-    """CLIP. In float32, because affinities are compared with 0.95."""
-
-    kind: Literal["clip"] = "clip"
-    model: Name = "openai/clip-vit-large-patch14"
-    dtype: DType = "float32"
-    batch_size: PositiveInt = Field(64, le=4096)
-
-
-class Blip2Settings(LocalSettings):
-    """BLIP-2. Captions are the likeliest that a beam search finds, as in its paper."""
-
-    kind: Literal["blip-2"] = "blip-2"
-    model: Name = "Salesforce/blip2-opt-2.7b"
-    beams: Annotated[int, Field(ge=1, le=50)] = 5
-    max_new_tokens: Annotated[int, Field(ge=1, le=500)] = Field(40, description="tokens of a caption")

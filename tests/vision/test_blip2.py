@@ -8,8 +8,8 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.adapters.blip2 import Blip2Captioner
-from jedi_diffusion.synthesis.adapters.settings import Blip2Settings
+from jedi_diffusion.vision.blip2 import Blip2Captioner
+from jedi_diffusion.vision.settings import Blip2Settings
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
-"""What the commands that score share: evaluation sets, encoders and finders by their names."""
+"""Evaluation sets, encoders and subject finders, by the names that recipes and options give them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.vision.settings import GROUNDING_DINO, SAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
     from jedi_diffusion.evaluation.encoders import Encoder
-    from jedi_diffusion.evaluation.masking import SubjectFinder
+    from jedi_diffusion.vision.detection import SubjectFinder
 
 ProtocolName = Literal["dreambench", "folder"]
 EncodersName = Literal["pretrained", "lite2", "lite0", "toybox"]
@@ -20,8 +21,6 @@ Inputs = Literal["picks", "all"]
 Averaging = Literal["pairs", "subjects"]
 Masking = Literal["no", "given", "found"]
 
-DETECTOR_ID = "IDEA-Research/grounding-dino-base"
-SEGMENTER_ID = "facebook/sam-vit-huge"
 MAX_SAMPLES = 1000
 MAX_REFERENCES = 16
 
@@ -84,8 +83,9 @@ def _encoders(name: EncodersName, clip: str, dino: str, device: str) -> list[Enc
 
         encoder = LiteEncoder(name, device)
         return [encoder, ClassJudge(encoder)]
-    from jedi_diffusion.evaluation.pretrained import ClipEncoder, DinoEncoder
     from jedi_diffusion.models import quiet_libraries
+    from jedi_diffusion.vision.clip import ClipEncoder
+    from jedi_diffusion.vision.dino import DinoEncoder
 
     quiet_libraries()
     return [ClipEncoder(clip, device), DinoEncoder(dino, device)]
@@ -95,8 +95,8 @@ def load_finder(
     masks: Masking,
     encoders: Sequence[EncodersName],
     device: str,
-    detector: str = DETECTOR_ID,
-    segmenter: str = SEGMENTER_ID,
+    detector: str = GROUNDING_DINO,
+    segmenter: str = SAM,
 ) -> SubjectFinder | None:
     """What finds subjects where masks are to be found: the toybox's own with its encoders, else the models.
 
@@ -108,8 +108,14 @@ def load_finder(
         from jedi_toybox.judges import ToyboxFinder
 
         return ToyboxFinder(device=device)
-    from jedi_diffusion.cli.finders import load_detected_subject
     from jedi_diffusion.models import quiet_libraries
+    from jedi_diffusion.vision.detection import DetectedSubject
+    from jedi_diffusion.vision.grounding_dino import GroundingDinoDetector
+    from jedi_diffusion.vision.sam import SamSegmenter
+    from jedi_diffusion.vision.settings import GroundingDinoSettings, SamSettings
 
     quiet_libraries()
-    return load_detected_subject(detector, segmenter, device)
+    return DetectedSubject(
+        GroundingDinoDetector(GroundingDinoSettings.model_validate({"model": detector}), device),
+        SamSegmenter(SamSettings.model_validate({"model": segmenter}), device),
+    )

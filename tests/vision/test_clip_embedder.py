@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionModelWithProjection
 
-from jedi_diffusion.synthesis.adapters.clip import ClipEmbedder
-from jedi_diffusion.synthesis.adapters.settings import ClipSettings
+from jedi_diffusion.vision.clip import ClipEmbedder
+from jedi_diffusion.vision.settings import ClipSettings
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

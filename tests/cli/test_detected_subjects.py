@@ -10,12 +10,11 @@ from PIL import Image
 from scoring_encoders import save_clip, save_dino
 from small_benchmarks import make_clone, make_pictures, picture
 
-from jedi_diffusion.cli.finders import DetectedSubject, load_detected_subject
 from jedi_diffusion.evaluation.dreambench import open_dreambench
-from jedi_diffusion.evaluation.masking import SubjectFinder
+from jedi_diffusion.evaluation.judging import load_finder
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import COPY_INPUT
-from jedi_diffusion.synthesis.protocols import Box, Detection
+from jedi_diffusion.vision.detection import Box, DetectedSubject, Detection, SubjectFinder
 
 
 class Boxes:
@@ -72,7 +71,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_masks_are_sams_in_grounding_dinos_surest_box(models) -> None:
-    finder = load_detected_subject(str(models["--detector"]), str(models["--segmenter"]), "cpu")
+    finder = load_finder(
+        "found", ["pretrained"], "cpu", str(models["--detector"]), str(models["--segmenter"])
+    )
     shown = [picture(1, 64), picture(2, 48)]
     masks = finder.find(shown, ["teapot", "truck"])
     for one, name, mask in zip(shown, ["teapot", "truck"], masks, strict=True):

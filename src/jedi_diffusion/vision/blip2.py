@@ -9,8 +9,8 @@ from transformers import Blip2ForConditionalGeneration
 
 from jedi_diffusion.devices import in_batches
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.synthesis.adapters.settings import Blip2Settings
-from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
+from jedi_diffusion.vision.settings import Blip2Settings
+from jedi_diffusion.vision.transformer import TransformerModel
 
 
 class Blip2Captioner(TransformerModel):
@@ -24,7 +24,7 @@ class Blip2Captioner(TransformerModel):
         self.settings = settings
         if self.model.config.image_token_index is None:
             raise ModelError(
-                f"{self.name} has no image_token_index in its config.json: take a newer revision."
+                f"{self.model_name} has no image_token_index in its config.json: take a newer revision."
             )
         self._words = self.tokenizer()
         self._processor = self.image_processor()

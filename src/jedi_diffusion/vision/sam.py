@@ -14,9 +14,9 @@ from PIL import Image
 from transformers import SamModel, SamProcessor
 
 from jedi_diffusion.devices import in_batches
-from jedi_diffusion.synthesis.adapters.settings import SamSettings
-from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
-from jedi_diffusion.synthesis.protocols import Box, Mask
+from jedi_diffusion.vision.detection import Box, Mask
+from jedi_diffusion.vision.settings import SamSettings
+from jedi_diffusion.vision.transformer import TransformerModel
 
 
 class SamSegmenter(TransformerModel):

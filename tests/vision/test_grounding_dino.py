@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection
 
-from jedi_diffusion.synthesis.adapters.grounding_dino import GroundingDinoDetector, phrase
-from jedi_diffusion.synthesis.adapters.settings import GroundingDinoSettings
-from jedi_diffusion.synthesis.protocols import Box, Detection
+from jedi_diffusion.vision.detection import Box, Detection
+from jedi_diffusion.vision.grounding_dino import GroundingDinoDetector, phrase
+from jedi_diffusion.vision.settings import GroundingDinoSettings
 
 NAMES = ["teapot", "Fire truck", "a teapot", "truck", "fire truck"]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, SamModel, SamProcessor
 
-from jedi_diffusion.synthesis.adapters.sam import SamSegmenter, best_masks
-from jedi_diffusion.synthesis.adapters.settings import SamSettings
-from jedi_diffusion.synthesis.protocols import Box
+from jedi_diffusion.vision.detection import Box
+from jedi_diffusion.vision.sam import SamSegmenter, best_masks
+from jedi_diffusion.vision.settings import SamSettings
 
 BOXES = [
     [Box(6, 8, 40, 40), Box(0, 0, 64, 64), Box(20.5, 3.25, 50, 60)],

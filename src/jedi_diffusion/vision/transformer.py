@@ -1,4 +1,4 @@
-"""From the name of a local model to a folder whose files are checked, and what identifies its content.
+"""Models of transformers that run here: checked files, a device, a number format, a fingerprint.
 
 Only safetensors are fetched or read, and no code that comes with a model is run.
 """
@@ -6,26 +6,27 @@ Only safetensors are fetched or read, and no code that comes with a model is run
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
+import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import RevisionResolutionError, StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
+from transformers import AutoImageProcessor, AutoTokenizer
 
+from jedi_diffusion.devices import memory_errors, pick_device, pick_dtype
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.loading import checked_folder, load_errors
-from jedi_diffusion.synthesis.adapters.settings import LocalSettings, PipelineSettings
-from jedi_diffusion.weights import check_weights_file, read_json, weight_files
+from jedi_diffusion.loading import load_errors
+from jedi_diffusion.vision.settings import LocalSettings
+from jedi_diffusion.weights import check_finite, check_weights_file, read_json, weight_files
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")
@@ -35,8 +36,88 @@ STRAY_ERRORS = (
     *(SafetensorError, StrictDataclassError, RevisionResolutionError, TemplateError),
 )
 """What the libraries raise about broken files, beside OSError and ValueError."""
-LEFT_OUT = ("safety_checker",)
-"""Components that are not loaded: the checker turns pictures black, which no later stage would notice."""
+
+
+class TransformerModel:
+    """A model of transformers on its device, with its weights checked.
+
+    part: what it is for, in messages; types: model types that fit; loader: the class that loads it, with
+    `arguments`.
+    Raises ModelError where the folder cannot be used, UsageError for a device or format that is not there.
+    """
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        device: str,
+        part: str,
+        types: Collection[str],
+        loader: Any,
+        **arguments: Any,
+    ) -> None:
+        self.model_name = settings.model
+        self.device = pick_device(settings.device or device)
+        self.dtype = pick_dtype(settings.dtype, self.device, "bfloat16")
+        self.offload, self.batch_size = settings.offload, settings.batch_size
+        self.checkpoint = open_transformer(settings, part, types)
+        self.fingerprint = fingerprint(self.checkpoint.identity, settings, self.dtype)
+        with explained(self.model_name), memory_errors(self.model_name, self.device, self.batch_size):
+            self.model = load_whole(self.checkpoint, loader, self.dtype, **arguments)
+            if not self.offload:
+                self.model.to(self.device)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer beside the weights."""
+        with explained(self.model_name):
+            return AutoTokenizer.from_pretrained(self.checkpoint.folder, trust_remote_code=False)
+
+    def image_processor(self) -> Any:
+        """The image processor beside the weights, on Pillow: torchvision is not used."""
+        processors: Any = AutoImageProcessor
+        with explained(self.model_name):
+            return processors.from_pretrained(self.checkpoint.folder, backend="pil", trust_remote_code=False)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While the model is used: weights on the device, no gradients, shortage of memory explained."""
+        with memory_errors(self.model_name, self.device, self.batch_size), torch.inference_mode():
+            if self.offload:
+                self.model.to(self.device)
+            try:
+                yield
+            finally:
+                if self.offload:
+                    self.model.to("cpu")
+
+
+def load_whole(checkpoint: Checkpoint, loader: Any, dtype: torch.dtype, **arguments: Any) -> Any:
+    """The model of a checked folder, in evaluation mode.
+
+    Raises ModelError for weights that are missing or of another shape (transformers would draw them at
+    random), or not finite.
+    """
+    auto = {"trust_remote_code": False} if loader.__name__.startswith("Auto") else {}
+    model, info = loader.from_pretrained(
+        checkpoint.folder,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # what does not fit is named below
+        **auto,
+        **arguments,
+    )
+    for fault, found in (
+        ("missing", sorted(info["missing_keys"])),
+        ("of the wrong shape", sorted(name for name, *_ in info["mismatched_keys"])),
+    ):
+        if found:
+            shown = ", ".join(found[:3]) + (" and more" if len(found) > 3 else "")
+            raise ModelError(
+                f"{checkpoint.folder} does not fit its model: {len(found)} tensors {fault} ({shown})."
+            )
+    for name, tensor in model.state_dict().items():
+        check_finite(str(checkpoint.folder), name, tensor)
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -53,7 +134,7 @@ def open_transformer(settings: LocalSettings, part: str, types: Collection[str])
     Raises ModelError if it is missing, not safetensors, damaged, or of another type.
     """
     with explained(settings.model):
-        config = _index(settings, "config.json", part)
+        config = read_index(settings, "config.json", part)
         kind = config.get("model_type")
         if kind not in types:
             wanted = next(iter(types)) if len(types) == 1 else "causal language model"
@@ -68,32 +149,7 @@ def open_transformer(settings: LocalSettings, part: str, types: Collection[str])
         for file in weights:
             check_weights_file(file)
         name = (config.get("architectures") or [kind])[0]
-        return Checkpoint(folder, f"{name} {_content(folder, [*weights, *_small_files(folder)])}")
-
-
-def open_pipeline(
-    settings: PipelineSettings, part: str, takes: Set[str], refuses: Collection[str]
-) -> tuple[Checkpoint, Any]:
-    """The folder of a diffusers pipeline and its class, which must take certain inputs and not take others.
-
-    Raises ModelError if it is missing, not safetensors, damaged, or of a class that does not fit the part.
-    """
-    with explained(settings.model):
-        index = _index(settings, "model_index.json", part)
-        pipeline_class = _pipeline_class(index, settings.model)
-        inputs = inspect.signature(pipeline_class.__call__).parameters.keys()
-        if not takes <= inputs or not inputs.isdisjoint(refuses):
-            raise ModelError(
-                f"{settings.model} is a {pipeline_class.__name__}, which cannot be the {part}: it must take "
-                f"{', '.join(sorted(takes))}" + (f" and no {' or '.join(refuses)}." if refuses else ".")
-            )
-        hub = {"revision": settings.revision, "variant": settings.variant}
-        found, _ = checked_folder(settings.model, pipeline_class.download, hub)
-        folder = Path(found)
-        files = [folder / "model_index.json"]
-        for component in _components(index, settings.model):
-            files += _checked_component(folder / component, settings.variant)
-        return Checkpoint(folder, f"{pipeline_class.__name__} {_content(folder, files)}"), pipeline_class
+        return Checkpoint(folder, f"{name} {content_of(folder, [*weights, *small_files(folder)])}")
 
 
 @contextmanager
@@ -122,7 +178,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
-def _index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
+def read_index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
     """What `file` in a local folder or on the Hub says; it is the file that tells what a model is."""
     folder = Path(settings.model)
     if folder.is_file():
@@ -144,43 +200,11 @@ def _index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
     return read_json(folder / file)
 
 
-def _pipeline_class(index: dict[str, Any], model: str) -> Any:
-    name = index.get("_class_name")
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
-        raise ModelError(f"{model} asks for the pipeline {name}, which diffusers does not have.")
-    return found
-
-
-def _components(index: dict[str, Any], model: str) -> Iterator[str]:
-    """Names of the components that are loaded, after a check that none brings code of its own."""
-    for name, entry in index.items():
-        if name.startswith("_") or name in LEFT_OUT or not isinstance(entry, list) or not any(entry):
-            continue
-        library = entry[0]
-        if library not in ("diffusers", "transformers") and not hasattr(diffusers.pipelines, str(library)):
-            raise ModelError(
-                f"{model} wants {name} from {library}; only diffusers and transformers are used."
-            )
-        yield name
-
-
-def _checked_component(folder: Path, variant: str | None) -> list[Path]:
-    """All files of a component that are read. Raises ModelError for weights that are not safetensors."""
-    if not (folder / "config.json").is_file():  # a tokenizer or a scheduler: no weights
-        return _small_files(folder)
-    diffusers_own = "_class_name" in read_json(folder / "config.json")
-    weights = weight_files(folder, "diffusion_pytorch_model" if diffusers_own else "model", variant)
-    for file in weights:
-        check_weights_file(file)
-    return [*weights, *_small_files(folder)]
-
-
-def _small_files(folder: Path) -> list[Path]:
+def small_files(folder: Path) -> list[Path]:
     return [file for file in folder.glob("*") if file.suffix in SMALL_FILES and file.is_file()]
 
 
-def _content(folder: Path, files: Sequence[Path]) -> str:
+def content_of(folder: Path, files: Sequence[Path]) -> str:
     """ "owner/name@commit" of a snapshot that the Hub gave, else a hash of all files with their names."""
     repository, snapshots, commit = ("", "", *folder.absolute().parts)[-3:]
     if (

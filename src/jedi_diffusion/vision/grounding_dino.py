@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import GroundingDinoForObjectDetection
 
 from jedi_diffusion.devices import in_batches
-from jedi_diffusion.synthesis.adapters.settings import GroundingDinoSettings
-from jedi_diffusion.synthesis.adapters.transformer import TransformerModel
-from jedi_diffusion.synthesis.protocols import Box, Detection
+from jedi_diffusion.vision.detection import Box, Detection
+from jedi_diffusion.vision.settings import GroundingDinoSettings
+from jedi_diffusion.vision.transformer import TransformerModel
 
 
 class GroundingDinoDetector(TransformerModel):
