@@ -50,9 +50,10 @@ from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.estimate import count_forward
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import start_processes
-from jedi_diffusion.train.joint_trainer import JointTrainer
+from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
 from jedi_diffusion.train.plan import SetPlan
-from jedi_diffusion.train.tally import Tally
+from jedi_diffusion.train.processes import Accelerated
+from jedi_diffusion.train.trainer import Trainer
 from jedi_toybox.bundle import FOLDER, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,7 +141,7 @@ def step_figures(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def time_passes(trainer: JointTrainer, options: argparse.Namespace) -> tuple[Times, dict[str, float]]:
+def time_passes(trainer: Trainer, options: argparse.Namespace) -> tuple[Times, dict[str, float]]:
     """Seconds and operations of forward and backward, by form. The stock UNet is gone afterwards."""
     with torch.device(options.device):
         plain = UNet2DConditionModel(**PARTS[options.model][0]).train()
@@ -153,7 +154,7 @@ def time_passes(trainer: JointTrainer, options: argparse.Namespace) -> tuple[Tim
     for name, (_, _, micro) in batches.items():
         forms[name] = lambda micro=micro: joint_pass(trainer, micro)  # type: ignore[misc]
     sets, examples, _ = batches["mixed"]
-    forms[ONLINE] = lambda: joint_pass(trainer, trainer.encode(sets, examples, "joint"))
+    forms[ONLINE] = lambda: joint_pass(trainer, trainer.task.encode(sets, examples, "joint"))
     counts = {"single pictures": count * pass_count(options, joint=False, number=1)}
     each = {n: pass_count(options, joint=True, number=n) for n in (2, 3, 4)}
     counts |= {name: sum(each[n] for n in sizes) for name, sizes in layouts.items()}
@@ -190,12 +191,14 @@ def random_pipeline(options: argparse.Namespace) -> JeDiPipeline:
 
 def trainer_of(
     recipe: JointRecipe, pipeline: JeDiPipeline, folder: Path, accelerator: Accelerator, sets: int = 4
-) -> JointTrainer:
+) -> Trainer:
     """A trainer on shards of random pictures, written to the folder."""
     side = recipe.data.resolution
     write_shards(folder / "shards", side, sets)
     source = MixtureSource(StoredSets(str(folder / "shards")), sizes=(2, 3, 4))
-    return JointTrainer(recipe, pipeline, Mixture([source], side), folder, accelerator)
+    processes, mixture = Accelerated(accelerator), Mixture([source], side)
+    task = MixtureTask(recipe, pipeline, mixture, processes)
+    return Trainer(task, joint_settings(recipe, mixture.fingerprint), processes, folder)
 
 
 def write_shards(folder: Path, side: int, sets: int) -> None:
@@ -215,7 +218,7 @@ def smooth_picture(random: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-def batch_of(trainer: JointTrainer, sizes: Sequence[int], latents: int) -> tuple[Any, Any, Any]:
+def batch_of(trainer: Trainer, sizes: Sequence[int], latents: int) -> tuple[Any, Any, Any]:
     """Plans and random pictures of sets of these sizes, half of them references, and their micro-batch."""
     side = 8 * latents
     sets = [
@@ -226,22 +229,22 @@ def batch_of(trainer: JointTrainer, sizes: Sequence[int], latents: int) -> tuple
         Example(each.place, torch.randint(0, 256, (len(each), 3, side, side)).byte(), (CAPTION,) * len(each))
         for each in sets
     ]
-    return sets, examples, trainer.encode(sets, examples, "joint")
+    return sets, examples, trainer.task.encode(sets, examples, "joint")
 
 
-def joint_pass(trainer: JointTrainer, micro: Any) -> None:
-    with trainer.accelerator.autocast():
+def joint_pass(trainer: Trainer, micro: Any) -> None:
+    with trainer.processes.accelerator.autocast():
         losses = trainer.network(micro)
-    trainer.accelerator.backward(losses.sum())
+    trainer.processes.backward(losses.sum())
     trainer.network.zero_grad(set_to_none=True)
 
 
-def plain_pass(plain: UNet2DConditionModel, trainer: JointTrainer, micro: Any) -> None:
+def plain_pass(plain: UNet2DConditionModel, trainer: Trainer, micro: Any) -> None:
     """The usual training of single pictures, by the stock UNet, on the latents of a micro-batch."""
-    with trainer.accelerator.autocast():
+    with trainer.processes.accelerator.autocast():
         prediction = plain(micro.draw.noisy, micro.draw.timesteps, micro.batch.text).sample
         loss = torch.nn.functional.mse_loss(prediction.float(), micro.draw.target)
-    trainer.accelerator.backward(loss)
+    trainer.processes.backward(loss)
     plain.zero_grad(set_to_none=True)
 
 
@@ -260,11 +263,11 @@ def pass_count(options: argparse.Namespace, joint: bool, number: int) -> float:
 
 
 def state_overhead(
-    trainer: JointTrainer, accelerator: Accelerator, picture: float, options: argparse.Namespace
+    trainer: Trainer, accelerator: Accelerator, picture: float, options: argparse.Namespace
 ) -> float:
     """picture: seconds that a picture takes, forward and backward."""
-    records, training = trainer.recipe.records, trainer.recipe.training
-    sources = trainer.recipe.data.sources
+    recipe = trainer.task.recipe
+    records, training, sources = recipe.records, recipe.training, recipe.data.sources
     total = sum(source.probability for source in sources)
     size = sum(s.probability / total * statistics.mean(s.sizes) for s in sources)
     pictures = training.batch * size / options.processes
@@ -315,15 +318,14 @@ def loader_figures(folder: Path, options: argparse.Namespace) -> dict[str, float
     )
     accelerator = start_processes(recipe, folder, options.device)
     trainer = trainer_of(recipe, pipeline, folder, accelerator, sets=8 * options.sets)
-    tally = Tally(["sets"], trainer.accelerator)
     warm = next(loaded(trainer, options))
-    trainer.advance(warm, tally)
+    advance(trainer, warm)
     delivered, taken = [], []
     for _ in range(options.repetitions):
         delivered.append(loader_rate(trainer, options))
         examples = next(loaded(trainer, options))
         trainer.step = 0  # the step that these examples belong to
-        seconds = timed(lambda examples=examples: trainer.advance(examples, tally), options.device)  # type: ignore[misc]
+        seconds = timed(lambda examples=examples: advance(trainer, examples), options.device)  # type: ignore[misc]
         taken.append(sum(len(each.captions) for each in examples) / seconds)
     print(
         f"pictures a second: the loader with {options.workers} workers {spread(delivered)}, a training step "
@@ -332,12 +334,19 @@ def loader_figures(folder: Path, options: argparse.Namespace) -> dict[str, float
     return {"loader_over_training": over(delivered, taken)}
 
 
-def loaded(trainer: JointTrainer, options: argparse.Namespace) -> Iterator[list[Any]]:
-    training = trainer.recipe.training
-    return iter(read_steps(trainer.mixture, 0, training.steps, training.batch, 0, 1, options.workers))
+def advance(trainer: Trainer, examples: list[Any]) -> None:
+    """A step on sets that are read already."""
+    task = trainer.task
+    task.parts = lambda step: task.parts_of(step, examples)
+    trainer.advance()
 
 
-def loader_rate(trainer: JointTrainer, options: argparse.Namespace) -> float:
+def loaded(trainer: Trainer, options: argparse.Namespace) -> Iterator[list[Any]]:
+    training = trainer.task.recipe.training
+    return iter(read_steps(trainer.task.mixture, 0, training.steps, training.batch, 0, 1, options.workers))
+
+
+def loader_rate(trainer: Trainer, options: argparse.Namespace) -> float:
     """Pictures a second once the workers run: what they have read ahead by then is not counted."""
     batches = loaded(trainer, options)
     for _ in range(min(2 * options.workers + 1, options.steps - 1)):

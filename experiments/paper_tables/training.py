@@ -29,11 +29,11 @@ from jedi_diffusion.files import make_folder
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import Stage
-from jedi_diffusion.train.loop import Run, StageLoop
 from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.runner import FINISHED, TrainingRun
+from jedi_diffusion.train.stage import stage_trainer
 from jedi_diffusion.train.state import write_tensors
-from jedi_diffusion.train.tasks import JointTask, Task
+from jedi_diffusion.train.tasks import JointTask, StageLoss
 from jedi_diffusion.weights import load_strict
 
 FACTS = "facts.json"
@@ -196,15 +196,14 @@ class Trainings:
         encoder = self.encoder if "clip" in training.design else None
         return open_network(training.design, self.recipe, self.backbone, encoder, self.device)
 
-    def _train(self, task: Task, stage: Stage, home: Path, result: Path) -> None:
+    def _train(self, task: StageLoss, stage: Stage, home: Path, result: Path) -> None:
         """The loop of `train`, from where it was; the averaged weights become `result`."""
-        make_folder(home / stage.name)
-        loop = StageLoop(task, stage, Run(home, self.recipe.backbone, self.device))
-        loop.train(lambda step: None)
-        loop.load_average()
+        trainer = stage_trainer(task, stage, self.recipe.backbone, home, self.device)
+        trainer.train()
+        trainer.load_average()
         write_tensors(result, task.modules.state_dict())
-        parameters = sum(each.numel() for each in loop.parameters.values())
-        write_json(home / FACTS, {"parameters": parameters, "seconds": loop.spent})
+        parameters = sum(each.numel() for each in trainer.parameters.values())
+        write_json(home / FACTS, {"parameters": parameters, "seconds": trainer.spent})
         shutil.rmtree(home / stage.name / "state")
 
     def _home(self, name: str) -> Path:

@@ -57,7 +57,7 @@ def test_a_small_run_goes_on_after_ctrl_c_and_repeats_nothing(tables, recipe, tm
         patch.setattr(work.Work, "_personalizer", stopped)
         assert tables(*words).status == 130
     with monkeypatch.context() as patch:
-        for name in ("StageLoop", "TrainingRun"):  # the trainings are done
+        for name in ("stage_trainer", "TrainingRun"):  # the trainings are done
             patch.setattr(training, name, pytest.fail)
         done = tables(*words)
     assert done.status == 0, done.err
@@ -71,7 +71,7 @@ def test_a_small_run_goes_on_after_ctrl_c_and_repeats_nothing(tables, recipe, tm
     page = (out / "tables.html").read_text()
     assert "The unconditional set" in page
 
-    for name in ("StageLoop", "TrainingRun", "open_network"):
+    for name in ("stage_trainer", "TrainingRun", "open_network"):
         monkeypatch.setattr(training, name, pytest.fail)
     pictures = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.png")}
     assert len(pictures) == 2 * 2

@@ -16,6 +16,7 @@ from experiments.paper_tables.plan import Training
 from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.training import Sources, Trainings
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.train.trainer import Trainer
 
 DESIGNS = ("joint", "cached", "clip", "concatenation", "learned", "joint_clip")
 
@@ -64,7 +65,7 @@ def test_every_design_is_trained_and_opened(trained: Path) -> None:
 def test_what_is_done_is_not_done_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainings(trained)
     made.train(Training("learned", 6))
-    for name in ("StageLoop", "TrainingRun", "open_network"):
+    for name in ("stage_trainer", "TrainingRun", "open_network"):
         monkeypatch.setattr(trainings_module, name, pytest.fail)
     again = trainings(trained)
     again.train_backbone()
@@ -81,7 +82,7 @@ def test_a_training_stopped_within_ends_in_the_same_weights(
         shutil.copytree(trained / "trainings" / "backbone", tmp_path / name / "trainings" / "backbone")
         made[name] = trainings(tmp_path / name, training__steps=3)
     made["whole"].train(training)
-    advance, steps = trainings_module.StageLoop._advance, []
+    advance, steps = Trainer.advance, []
 
     def stopping(self):  # type: ignore[no-untyped-def]
         steps.append(self.step)
@@ -89,7 +90,7 @@ def test_a_training_stopped_within_ends_in_the_same_weights(
             os.kill(os.getpid(), signal.SIGINT)
         return advance(self)
 
-    monkeypatch.setattr(trainings_module.StageLoop, "_advance", stopping)
+    monkeypatch.setattr(Trainer, "advance", stopping)
     with pytest.raises(KeyboardInterrupt, match="Stopped after step 2 of sets; the same command goes on"):
         made["stopped"].train(training)
     torch.manual_seed(1)

@@ -1,7 +1,9 @@
 """Training a base model on sets: what is learned, resumed, saved, and shared between processes."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,14 @@ from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.cli import main
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
-from jedi_diffusion.train import joint_trainer, network, skipping
+from jedi_diffusion.train import network
 from jedi_diffusion.train.batches import Examples
-from jedi_diffusion.train.joint_recipe import JointRecipe, Optimization
+from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_processes
 from jedi_diffusion.train.plan import plan_step
 from jedi_diffusion.train.sharding import whole_unet
 from jedi_diffusion.train.state import checkpoints
+from jedi_diffusion.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +115,19 @@ def test_a_run_killed_before_and_after_a_checkpoint_is_the_same_run(
     torch.manual_seed(1)
     whole = run_of(tmp_path / "whole", raw)
     whole.train()
-    advance = joint_trainer.JointTrainer.advance
+    advance = Trainer.advance
     for last, found in ((1, 0), (3, 0)):  # the first checkpoint is that of step 2
         torch.manual_seed(10 + last)
         killed = run_of(tmp_path / "killed", raw)
         assert killed.trainer.step == found
 
-        def dies(self, examples, tally, last=last):
+        def dies(self, last=last):
             if self.step == last:
                 raise MemoryError
-            return advance(self, examples, tally)
+            return advance(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(joint_trainer.JointTrainer, "advance", dies)
+            patch.setattr(Trainer, "advance", dies)
             with pytest.raises(MemoryError):
                 killed.train()
     torch.manual_seed(20)
@@ -154,8 +157,15 @@ def test_stopping_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, base, subj
 
 
 def stop_after(run: JointRun, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.trainer, "_asked", lambda stop: run.trainer.step == step)
-    with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step}; the same command goes on"):
+    end_step = run.task.end_step
+
+    def interrupted(sound: bool) -> None:
+        end_step(sound)
+        if run.trainer.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run.task, "end_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step} of tiny; the same command"):
         run.train()
 
 
@@ -199,11 +209,11 @@ def test_a_stopped_run_is_exported_to_try(tmp_path, base, subjects, monkeypatch,
 
 def test_steps_whose_gradient_is_not_finite_change_nothing(tmp_path, base, subjects, monkeypatch, caplog):
     """One is skipped; too many in a row end the run with a checkpoint that is sound."""
-    monkeypatch.setattr(skipping, "LONGEST", 3)
     raw = recipe(base, subjects, training__steps=9, records__save_every=1, records__keep_last=99)
     step = network.JointStep.forward
     bad = {1, *range(3, 9)}
     run = run_of(tmp_path, raw)
+    run.trainer.skipping.patience = 3
 
     def broken(self, micro):
         return step(self, micro) * (torch.nan if run.trainer.step in bad else 1.0)
@@ -252,9 +262,9 @@ def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
     raw = recipe(base, subjects, training__reference_weight=0.3, conditions__cached=0.0)
     run = run_of(tmp_path, raw)
     plan = plan_step(run.recipe, run.mixture, 0)
-    micro = run.trainer.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
+    micro = run.task.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
     assert isinstance(micro.draw, NoiseDraw)
-    prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
+    prediction = run.task.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
     top, bottom = torch.zeros(()), 0.0
     for row in range(len(prediction)):
         weight = 0.3 if micro.batch.is_reference[row] else 1.0
@@ -267,22 +277,13 @@ def test_the_loss_is_eq_2_over_the_whole_step(tmp_path, base, subjects) -> None:
     assert first["gradient_norm"] == pytest.approx(torch.nn.utils.get_total_norm(gradients).item(), rel=1e-3)
 
 
-def test_the_learning_rate_rises_and_stays_or_falls_on_a_cosine() -> None:
-    def rates(**settings) -> list[float]:
-        training = Optimization(steps=100, batch=1, learning_rate=2.0, **settings)
-        return [joint_trainer.learning_rate(training, step) for step in (0, 4, 50, 75, 100)]
-
-    assert rates(warmup=5) == pytest.approx([0.4, 2, 2, 2, 2])
-    assert rates(warmup=0, schedule="cosine") == pytest.approx([2, 1.992, 1, 1 - 0.5**0.5, 0], abs=1e-3)
-
-
 def test_losses_of_roles_are_those_of_their_pictures(tmp_path, base, subjects) -> None:
     raw = recipe(base, subjects, training__steps=1, training__reference_weight=0.3, conditions__cached=0.0)
     run = run_of(tmp_path, raw)
     plan = plan_step(run.recipe, run.mixture, 0)
-    micro = run.trainer.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
+    micro = run.task.encode(plan.sets, [Examples(run.mixture)[n] for n in range(4)], "joint")
     with torch.no_grad():
-        prediction = run.trainer.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
+        prediction = run.task.network.denoiser(micro.draw.noisy, micro.draw.timesteps, micro.batch)
     errors = (prediction - micro.draw.target).square().flatten(1).mean(1)
     run.train()
     flags = micro.batch.is_reference

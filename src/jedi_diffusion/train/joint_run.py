@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
-from jedi_diffusion.train.interrupts import stop_requests
 from jedi_diffusion.train.joint_recipe import JointRecipe
-from jedi_diffusion.train.joint_trainer import JointTrainer
+from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
 from jedi_diffusion.train.lora import save_lora
+from jedi_diffusion.train.processes import Accelerated
 from jedi_diffusion.train.samples import sample_sheet
 from jedi_diffusion.train.state import checkpoints
+from jedi_diffusion.train.trainer import Trainer
 
 SHOWN = 4
 """Sets on a sheet of samples."""
@@ -126,7 +127,9 @@ class JointRun:
             check_unchanged(folder / "data.jsonl", [each.collection for each in mixture.sources], begun)
         self.pipeline = open_pipeline(recipe, base)
         mixture.check_encoded(lambda: encoders_fingerprint(self.pipeline, mixture.resolution), recipe.base)
-        self.trainer = JointTrainer(recipe, self.pipeline, mixture, folder, accelerator)
+        processes = Accelerated(accelerator)
+        self.task = MixtureTask(recipe, self.pipeline, mixture, processes)
+        self.trainer = Trainer(self.task, joint_settings(recipe, mixture.fingerprint), processes, folder)
 
     def train(self) -> Path:
         """Returns the folder of the result.
@@ -135,16 +138,14 @@ class JointRun:
         """
         if self.recipe.records.trackers:
             self.accelerator.init_trackers(self.recipe.name)
-        with stop_requests() as asked, first_only(conditioning.logger):
-            done = self.trainer.train(asked, self._show)
-        if self.recipe.records.trackers:
-            self.accelerator.end_training()
-        if not done:
-            raise KeyboardInterrupt(
-                f"Stopped after step {self.trainer.step}; the same command goes on from there, and with "
-                "--export last it writes what was learned so far, to try."
-            )
+        try:
+            with first_only(conditioning.logger):
+                self.trainer.train(self._show)
+        finally:
+            if self.recipe.records.trackers:
+                self.accelerator.end_training()
         self.trainer.load_average()
+        self.task.gather()
         folder = self.folder / result_name(self.recipe)
         if self.accelerator.is_main_process:
             save_result(self.recipe, self.pipeline, folder, self.trainer.step, self.trainer.spent)
@@ -157,7 +158,8 @@ class JointRun:
         if sets:
             main = self.accelerator.is_main_process
             path = self.folder / f"samples-{step:07d}.png" if main else None
-            with on_device(self.pipeline, self.accelerator.device):
+            autocast = self.accelerator.autocast() if self.task.sharded else nullcontext()
+            with on_device(self.pipeline, self.accelerator.device), autocast:
                 sample_sheet(self.pipeline, sets, self.recipe.data.resolution, path)
 
     def _shown(self) -> Sequence[ImageSet]:

@@ -25,11 +25,11 @@ from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, Stage, main_coupling
-from jedi_diffusion.train.loop import Run, StageLoop
 from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
 from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
+from jedi_diffusion.train.stage import stage_trainer
 from jedi_diffusion.train.state import write_tensors
-from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, Task
+from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, StageLoss
 from jedi_diffusion.weights import load_strict
 
 FINISHED = "finished.safetensors"
@@ -218,9 +218,9 @@ class TrainingRun:
             return
         task = self._task(stage, first, folder)
         minutes = None if self.minutes is None else self.minutes * stage.share / shares
-        loop = StageLoop(task, stage, Run(self.folder, self.recipe, self.device, minutes))
-        loop.train(lambda step: self._show(stage, folder, step))
-        loop.load_average()
+        trainer = stage_trainer(task, stage, self.recipe, self.folder, self.device, minutes)
+        trainer.train(lambda step: self._show(stage, folder, step))
+        trainer.load_average()
         if isinstance(task, AutoencoderTask):
             self.models.autoencoder.make_isometric(to_unit(task.pictures[:1024]))
         write_tensors(folder / FINISHED, self.modules_of(stage).state_dict())
@@ -233,7 +233,7 @@ class TrainingRun:
             return nn.ModuleDict({"autoencoder": self.models.autoencoder})
         return nn.ModuleDict({"unet": self.models.unet, "text_encoder": self.models.text_encoder})
 
-    def _task(self, stage: Stage, first: int, folder: Path) -> Task:
+    def _task(self, stage: Stage, first: int, folder: Path) -> StageLoss:
         kept = folder / "pool.safetensors"
         models = self.models
         if isinstance(stage, AutoencoderStage):

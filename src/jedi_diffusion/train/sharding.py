@@ -6,8 +6,11 @@ says nothing (accelerate 1.15 takes it into account for accelerators alone), so 
 would. Pipelines, checkpoints and results hold whole weights, as without sharding.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from accelerate import Accelerator
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -17,6 +20,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jedi_diffusion.backbones.unet import coupled_slope, install_coupling
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 UNITS = (BasicTransformerBlock, ResnetBlock2D)
 """Blocks whose weights are brought together at a time; the largest of SDXL has 35 million."""

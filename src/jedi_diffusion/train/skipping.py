@@ -10,15 +10,12 @@ from jedi_diffusion.errors import JeDiError
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 25
-"""Steps in a row that may be skipped: float16's loss scale may have to be halved 16 times at the start."""
-
 
 class Skipping:
-    """Judges each step's gradient before the optimizer acts on it, and counts those that it must not see."""
+    """Judges gradients before the optimizer acts on them; `patience` bad ones in a row end the run."""
 
-    def __init__(self) -> None:
-        self.in_a_row = 0
+    def __init__(self, patience: int) -> None:
+        self.patience, self.in_a_row = patience, 0
 
     def sound(self, norm: Tensor, step: int) -> bool:
         """Whether a gradient of this norm is finite; if not, a warning names the step, counted from 1."""
@@ -30,14 +27,17 @@ class Skipping:
 
     @property
     def too_many(self) -> bool:
-        return self.in_a_row >= LONGEST
+        return self.in_a_row >= self.patience
 
-    def error(self, step: int, key: str, state: Path) -> JeDiError:
-        """What to raise then, once a checkpoint of the step is written. key: the recipe's learning rate."""
+    def error(self, step: int, key: str, folder: Path | None) -> JeDiError:
+        """Return what to raise then. key: the learning rate's name; folder: of a checkpoint of the step."""
+        several = f"The gradients of the last {self.patience} steps, up to step {step}, are not finite"
+        found = several if self.patience > 1 else f"The gradient of step {step} is not finite"
+        if folder is None:
+            return JeDiError(f"{found}: lower {key}.")
         return JeDiError(
-            f"The gradients of the last {LONGEST} steps, up to step {step}, are not finite: lower {key} and "
-            f"start again in another folder. No such step has changed the weights: the newest checkpoint in "
-            f"{state} is sound."
+            f"{found}: lower {key} and start again in another folder. No such step has changed the weights: "
+            f"the newest checkpoint in {folder} is sound."
         )
 
 

@@ -1,6 +1,4 @@
-"""What a stage optimizes. A task owns its modules and data and answers a loss for a step; the loop does the
-rest.
-"""
+"""What a stage optimizes: modules and data, and the loss of a step."""
 
 from typing import Any, Protocol
 
@@ -16,7 +14,7 @@ from jedi_diffusion.train.config import AutoencoderStage, JointStage
 from jedi_diffusion.train.pool import LatentPool, compose, draw_sets, to_unit
 
 
-class Task(Protocol):
+class StageLoss(Protocol):
     """Modules to train, and the loss of a step, which depends on the generator alone.
 
     step_shares: for parameters of `modules`, by name, the factor on how far a step moves their values,

@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize
 from jedi_diffusion.errors import JeDiError, ModelError, OutputError
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
-from jedi_diffusion.train.loop import Run, StageLoop, ema_decay, learning_rate, plain_attention, step_seed
+from jedi_diffusion.train.settings import Schedule, Settings
+from jedi_diffusion.train.stage import plain_attention, stage_trainer, step_seed
 from jedi_diffusion.train.state import checkpoints, load_state, save_state
+from jedi_diffusion.train.trainer import Trainer
 
 RECIPE = CONFIGS / "train" / "toybox.yaml"
 
@@ -60,21 +62,21 @@ def refuses(*given: object, **settings: object) -> None:
     raise SafetensorError("no memory on this device")
 
 
-def trained(task: Regression, folder: Path, recipe: Recipe, steps: int = 40) -> StageLoop:
-    loop = StageLoop(task, stage_of(steps), Run(folder, recipe, "cpu"))
-    loop.train(lambda step: None)
-    return loop
+def trained(task: Regression, folder: Path, recipe: Recipe, steps: int = 40) -> Trainer:
+    trainer = stage_trainer(task, stage_of(steps), recipe, folder, "cpu")
+    trainer.train()
+    return trainer
 
 
 def test_training_learns_and_averages(tmp_path: Path, recipe: Recipe) -> None:
     task = Regression()
-    loop = trained(task, tmp_path, recipe, 300)
+    trainer = trained(task, tmp_path, recipe, 300)
     torch.testing.assert_close(task.modules["line"].weight, torch.ones(1, 4), atol=0.05, rtol=0)
     rows = [json.loads(line) for line in (tmp_path / "line" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(20, 301, 20))
     assert rows[-1]["loss"] < 0.05 * rows[0]["loss"]
-    average = loop.average["line.weight"].clone()
-    loop.load_average()
+    average = trainer.average["line.weight"].clone()
+    trainer.load_average()
     assert torch.equal(task.modules["line"].weight, average)
 
 
@@ -118,7 +120,7 @@ def test_shares_of_steps_train_as_weights_that_are_multiples_do(tmp_path: Path, 
     start = shared.modules["line"].weight.detach().clone()
     shared.step_shares = {"line.weight": shares}
     for name, task in (("shared", shared), ("product", product)):
-        StageLoop(task, stage, Run(tmp_path / name, recipe, "cpu")).train(lambda step: None)
+        stage_trainer(task, stage, recipe, tmp_path / name, "cpu").train()
     moved = shared.modules["line"].weight.detach() - start
     assert (moved.abs() > 1e-4).all()
     torch.testing.assert_close(shared.modules["line"].weight, product.modules["line"].weight)
@@ -128,29 +130,29 @@ def test_shares_of_steps_train_as_weights_that_are_multiples_do(tmp_path: Path, 
 def test_the_average_follows_the_weights_as_its_decay_says(tmp_path: Path, recipe: Recipe) -> None:
     """Step by step, in float64: decay (1 + n) / (10 + n), at most the stage's."""
     stage = stage_of(12).model_copy(update={"ema": 0.4})
-    loop = StageLoop(Regression(), stage, Run(tmp_path, recipe, "cpu"))
-    expected = loop.parameters["line.weight"].detach().double()
+    trainer = stage_trainer(Regression(), stage, recipe, tmp_path, "cpu")
+    expected = trainer.parameters["line.weight"].detach().double()
     for step in range(12):
-        loop._advance()
+        trainer.advance()
         decay = min(0.4, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * loop.parameters["line.weight"].detach().double()
-        torch.testing.assert_close(loop.average["line.weight"].double(), expected)
+        expected = decay * expected + (1 - decay) * trainer.parameters["line.weight"].detach().double()
+        torch.testing.assert_close(trainer.average["line.weight"].double(), expected)
 
 
 def test_the_average_is_only_lent_to_samples(tmp_path: Path, recipe: Recipe) -> None:
-    loop = trained(Regression(), tmp_path, recipe)
-    before = loop.parameters["line.weight"].detach().clone()
+    trainer = trained(Regression(), tmp_path, recipe)
+    before = trainer.parameters["line.weight"].detach().clone()
     seen: list[Tensor] = []
-    loop.with_average(lambda step: seen.append(loop.parameters["line.weight"].detach().clone()))
-    assert torch.equal(seen[0], loop.average["line.weight"])
-    assert torch.equal(before, loop.parameters["line.weight"])
+    trainer.with_average(lambda step: seen.append(trainer.parameters["line.weight"].detach().clone()))
+    assert torch.equal(seen[0], trainer.average["line.weight"])
+    assert torch.equal(before, trainer.parameters["line.weight"])
 
 
 def test_a_time_budget_ends_the_stage(tmp_path: Path, recipe: Recipe) -> None:
-    loop = StageLoop(Regression(), stage_of(10**9), Run(tmp_path, recipe, "cpu", minutes=0.02))
-    loop.train(lambda step: None)
-    assert loop.progress == 1
-    assert 1.2 <= loop.spent < 10
+    trainer = stage_trainer(Regression(), stage_of(10**9), recipe, tmp_path, "cpu", minutes=0.02)
+    trainer.train()
+    assert trainer.progress == 1
+    assert 1.2 <= trainer.spent < 10
 
 
 def test_a_step_whose_gradient_is_not_finite_changes_nothing(
@@ -161,10 +163,10 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing(
         trained(Regression(stop_at=20), tmp_path / "killed", often, 20)
     before, facts = load_state(tmp_path / "killed" / "line" / "state", "cpu") or ({}, {})
     assert facts["step"] == 19
-    loop = trained(Regression(broken={20}), tmp_path / "broken", recipe, 20)
-    for name, value in loop.parameters.items():
+    trainer = trained(Regression(broken={20}), tmp_path / "broken", recipe, 20)
+    for name, value in trainer.parameters.items():
         assert torch.equal(value, before[f"weights/{name}"])
-        assert torch.equal(loop.average[name], before[f"average/{name}"])
+        assert torch.equal(trainer.average[name], before[f"average/{name}"])
     row = json.loads((tmp_path / "broken" / "line" / "log.jsonl").read_text())
     assert row["loss"] is row["gradient_norm"] is None
     assert "Step 20 is skipped: the norm of its gradient is nan" in caplog.text
@@ -178,18 +180,24 @@ def test_too_many_broken_steps_end_the_stage_with_a_sound_checkpoint(tmp_path: P
     assert all(value.isfinite().all() for value in tensors.values())
 
 
-def test_learning_rate_rises_then_falls() -> None:
-    stage = stage_of(100)
-    assert learning_rate(stage, 0, 0.0) == pytest.approx(0.05 / 5)
-    assert learning_rate(stage, 4, 0.0) == pytest.approx(0.05)
-    assert learning_rate(stage, 50, 0.5) == pytest.approx(0.05 * (0.02 + 0.98 * 0.5))
-    assert learning_rate(stage, 99, 1.0) == pytest.approx(0.05 * 0.02)
+def test_the_learning_rate_rises_and_stays_or_falls() -> None:
+    def rates(shape: str, warmup: int, floor: float = 0.0) -> list[float]:
+        schedule = Schedule(2.0, warmup, shape, floor)  # type: ignore[arg-type]
+        return [schedule.rate(step, 100) for step in (0, 4, 50, 75, 100)]
+
+    assert rates("constant", 5) == pytest.approx([0.4, 2, 2, 2, 2])
+    assert rates("cosine", 0) == pytest.approx([2, 1.992, 1, 1 - 0.5**0.5, 0], abs=1e-3)
+    assert rates("cosine", 5, 0.02)[2:] == pytest.approx(
+        [0.04 + 1.96 / 2, 0.04 + 0.98 * (1 - 0.5**0.5), 0.04]
+    )
+    assert rates("linear", 25) == pytest.approx([0.08, 0.4, 2 * 2 / 3, 2 / 3, 0])
+    assert Schedule(2.0, 5, "cosine").rate(0, float("inf")) == pytest.approx(0.4)
 
 
 def test_the_average_forgets_its_start() -> None:
-    stage = stage_of(100)
-    assert ema_decay(stage, 0) == pytest.approx(0.1)
-    assert ema_decay(stage, 10**6) == stage.ema
+    settings = Settings("line", Schedule(1.0), ema=0.999)
+    assert settings.ema_decay(0) == pytest.approx(0.1)
+    assert settings.ema_decay(10**6) == 0.999
 
 
 def test_step_seeds_differ_by_seed_stage_and_step() -> None:
