@@ -25,11 +25,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read by torch at import, here and in the 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jedi_diffusion.cli.synthesis_models import build
 from jedi_diffusion.cli.synthesize import pick_engine
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.synthesis.adapters.templates import TemplatePromptWriter
 from jedi_diffusion.synthesis.estimate import PROMPTS_A_REQUEST
+from jedi_diffusion.synthesis.models_config import build
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import OutputFolder, total_counts
 from jedi_diffusion.synthesis.protocols import Models

@@ -22,7 +22,6 @@ from experiments.paper_tables.training import ENCODER, FACTS, Sources, Trainings
 from jedi_diffusion import models
 from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.cli import synthesize, synthesize_report
-from jedi_diffusion.cli.finetuning import finetuned
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
@@ -30,6 +29,7 @@ from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMe
 from jedi_diffusion.evaluation.scoring import Scorer
 from jedi_diffusion.methods.conditioned import Conditioned
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.methods.opening import finetuned
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline

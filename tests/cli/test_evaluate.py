@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 from small_benchmarks import make_clone
 from small_blip_diffusion import save_blip_diffusion
 
-from jedi_diffusion.cli import evaluate, finetuning
+from jedi_diffusion import models
 from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
+from jedi_diffusion.methods.opening import tuning_of
 from jedi_diffusion.recipes import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     assert len(pictures) == 4 * 4
     assert (out / "report.html").stat().st_size > 10_000
 
-    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)  # everything is there
+    monkeypatch.setattr(models, "load_model", pytest.fail)  # everything is there
     again = jedi(*words)
     assert again.status == 0, again.err
     assert json.loads((out / "scores.json").read_text()) == record
@@ -125,7 +126,7 @@ def test_methods_of_diffusers_run_with_the_users_weights(jedi, recipe, tmp_path)
 )
 def test_finetuning_methods_by_kind(method, tuning, own) -> None:
     section = TypeAdapter(Method).validate_python({"name": "x", **method})
-    assert finetuning.tuning_of(section) == (tuning, own)
+    assert tuning_of(section) == (tuning, own)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_finetuning_methods_by_kind(method, tuning, own) -> None:
 def test_recipes_with_faults_are_refused_before_the_work(
     jedi, recipe, tmp_path, monkeypatch, change, message
 ) -> None:
-    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)
+    monkeypatch.setattr(models, "load_model", pytest.fail)
     words = ["evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu", "--set", change]
     done = jedi(*words)
     assert done.status in (1, 2)
@@ -157,7 +158,7 @@ def test_recipes_with_faults_are_refused_before_the_work(
 
 
 def test_prompts_that_the_encoders_cannot_judge_are_named_first(jedi, recipe, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(evaluate.models, "load_model", pytest.fail)
+    monkeypatch.setattr(models, "load_model", pytest.fail)
     clone = make_clone(tmp_path / "data")
     change = f"set={{kind: dreambench, data: {clone}}}"
     done = jedi("evaluate", recipe, "--out", tmp_path / "out", "--device", "cpu", "--set", change)

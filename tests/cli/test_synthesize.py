@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("skimage")
 
 from jedi_diffusion.cli import main
-from jedi_diffusion.cli.synthesis_models import check_choices
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.synthesis.adapters.filters import FILTERS
 from jedi_diffusion.synthesis.estimate import estimate
+from jedi_diffusion.synthesis.models_config import check_models
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.recipe import load_recipe, objects_of, plan_shards
 
@@ -147,7 +147,7 @@ def test_the_papers_recipe_is_the_papers() -> None:
     items = objects_of(recipe, SYNTHESIZE / "paper.yaml")
     assert 1.5e6 < estimate(recipe, len(items)).sets < 1.7e6
     assert len(plan_shards(recipe, items)) < 100_000
-    check_choices(recipe.models.plain())
+    check_models(recipe.models.plain())
 
 
 def test_estimates_follow_from_the_assumptions() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion import devices, models
+from jedi_diffusion import devices
 from jedi_diffusion.cli.evaluate_score import print_scores
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
@@ -18,15 +18,12 @@ from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
-    from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method, Sampling
-    from jedi_diffusion.evaluation.scoring import Scorer
-    from jedi_diffusion.personalizer import Personalizer
+    from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 
+MEGABYTE = 10**6
 MOVED = (
     "The paper's tables have left the package; in a checkout of the repository, "
     "`python -m experiments.paper_tables {}` makes them."
@@ -61,6 +58,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.evaluation.layout import find_pictures
     from jedi_diffusion.evaluation.outputs import write_results
     from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+    from jedi_diffusion.methods.opening import check_methods
     from jedi_diffusion.train.config import checked, for_device, read_yaml
 
     device = devices.pick_device(given.device)
@@ -73,14 +71,14 @@ def run(arguments: list[str]) -> None:
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
-    check(recipe)
+    check_methods(recipe.methods)
     if given.dry_run:
         return
     out = make_folder(given.out)
     write_file(out / "recipe.json", resolved.encode())
-    wanted = open_set(recipe, out, str(device))
+    wanted = judging.open_recipe_set(recipe, out, str(device))
     print(f"{len(wanted.cases)} pictures for each of {len(recipe.methods)} methods")
-    scorer = open_scorer(recipe, wanted, out, str(device))
+    scorer = judging.open_scorer(recipe, wanted, out, str(device))
     for method in recipe.methods:
         generate_with(method, recipe, wanted, out, device)
     found = {method.name: find_pictures(pictures_of(method, out), wanted) for method in recipe.methods}
@@ -90,53 +88,20 @@ def run(arguments: list[str]) -> None:
     print(f"Report: {files[-1]}")
 
 
-def check(recipe: EvaluationRecipe) -> None:
-    """What can be judged before anything is rendered or loaded. Raises UsageError, ModelError."""
-    from jedi_diffusion.cli import finetuning
-    from jedi_diffusion.evaluation.recipe import CopyMethod, FinetunedMethod, IPAdapterMethod, OracleMethod
-    from jedi_diffusion.methods.ip_adapter import check_adapter
-
-    for method in recipe.methods:
-        if not isinstance(method, CopyMethod | OracleMethod):
-            models.check_model_name(method.model)
-        if isinstance(method, FinetunedMethod):
-            finetuning.tuning_of(method)
-        if isinstance(method, IPAdapterMethod):
-            check_adapter(method.weights)
-
-
-def open_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
-    """The evaluation set; the toybox's is rendered into OUT/data first."""
-    part = recipe.set
-    if part.kind == "toybox":
-        from jedi_diffusion.evaluation.own_subjects import open_own_subjects
-        from jedi_toybox.evaluation_data import write_evaluation_data
-
-        name = f"{part.classes}-{part.subjects}-{part.prompts}-{part.size}-{part.seed}"
-        data = write_evaluation_data(
-            out / "data" / name, part.subjects, part.prompts, part.size, part.classes, part.seed, device
-        )
-        return open_own_subjects(data, part.references, part.inputs, part.samples, "toybox", part.seed)
-    subjects = part.subjects if part.kind == "dreambench" else ()
-    return judging.open_set(
-        part.kind, part.data, part.references, part.inputs, part.samples, subjects, part.seed
-    )
-
-
 def generate_with(
     method: Method, recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: torch.device
 ) -> None:
     """The method's pictures that are missing; its model is loaded only where there are any."""
-    from jedi_diffusion.cli import finetuning
     from jedi_diffusion.evaluation.generate import generate, open_method_folder, pending
     from jedi_diffusion.evaluation.recipe import FinetunedMethod
+    from jedi_diffusion.methods.opening import open_method
 
     record = {"method": method.model_dump(mode="json"), "set": wanted.settings}
     folder = open_method_folder(pictures_of(method, out), record)
     if pending(wanted, folder):
-        generate(wanted, personalizer(method, wanted, device, out), folder, recipe.batch)
+        generate(wanted, open_method(method, wanted, device, fits_of(method, out)), folder, recipe.batch)
     if isinstance(method, FinetunedMethod):
-        print(finetuning.describe(method.name, fits_of(method, out)))
+        print(describe_fits(method.name, fits_of(method, out)))
 
 
 def pictures_of(method: Method, out: Path) -> Path:
@@ -147,125 +112,13 @@ def fits_of(method: Method, out: Path) -> Path:
     return out / "fits" / method.name
 
 
-def personalizer(method: Method, wanted: EvaluationSet, device: torch.device, out: Path) -> Personalizer:
-    """The method, ready to make pictures; what it fits goes to OUT/fits. Raises ModelError, UsageError."""
-    match method.kind:
-        case "copy":
-            from jedi_diffusion.methods.copy_input import CopyInput
+def describe_fits(name: str, store: Path) -> str:
+    """The fits of a method that are stored, their mean time and size, in a line. Raises ModelError."""
+    from jedi_diffusion.methods.finetuned import read_reports
 
-            return CopyInput()
-        case "oracle":
-            return _oracle(wanted)
-        case "text_only":
-            from jedi_diffusion.methods.text_only import TextOnly
-
-            return TextOnly(*_loaded(method, device))
-        case "training_free":
-            from jedi_diffusion.methods.training_free import TrainingFreeJoint
-
-            pipe, settings = _loaded(method, device)
-            return TrainingFreeJoint(pipe, settings | {"null_set": method.null_set})
-        case "ip_adapter":
-            from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
-
-            pipe = _through_diffusers(
-                lambda dtype: load_ip_adapter(
-                    method.model, method.weights, method.image_encoder, method.scale, dtype
-                ),
-                method,
-                device,
-            )
-            return IPAdapter(pipe, _call(method, method.size))
-        case "blip_diffusion":
-            from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion
-
-            pipe = _through_diffusers(
-                lambda dtype: load_blip_diffusion(method.model, method.vocabulary, dtype), method, device
-            )
-            return BlipDiffusion(pipe, _call(method, method.size))
-        case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
-            from jedi_diffusion.cli import finetuning
-
-            return finetuning.finetuned(method, *_loaded(method, device), fits_of(method, out))
-        case "model":
-            from jedi_diffusion.methods.joint import Joint
-
-            pipe, settings = _loaded(method, device)
-            settings |= {
-                "guidance_mode": method.guidance_mode,
-                "image_guidance_scale": method.image_guidance,
-                "coupling": method.coupling,
-                "null_set": method.null_set,
-            }
-            return Joint(pipe, settings)
-
-
-def _loaded(method: Sampling, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """The pipeline of a method, and the settings that all such methods have."""
-    from jedi_diffusion.evaluation.recipe import FinetunedMethod
-
-    dtype = "float32" if isinstance(method, FinetunedMethod) else method.dtype
-    pipe = models.load_model(method.model, device, devices.pick_dtype(dtype, device))
-    return pipe, _call(method, method.size or models.own_size(pipe))
-
-
-def _through_diffusers(load: Callable[[torch.dtype], Any], method: Sampling, device: torch.device) -> Any:
-    """A pipeline that is not a joint one, in the method's number format on its device."""
-    models.quiet_libraries()
-    pipe = load(devices.pick_dtype(method.dtype, device)).to(device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _call(method: Sampling, size: int) -> dict[str, Any]:
-    """Arguments that every pipeline's call takes."""
-    return {
-        "num_inference_steps": method.steps,
-        "guidance_scale": method.guidance,
-        "height": size,
-        "width": size,
-    }
-
-
-def _oracle(wanted: EvaluationSet) -> Personalizer:
-    from jedi_diffusion.evaluation.generate import open_references
-    from jedi_diffusion.methods.oracle import Oracle, oracle_key
-    from jedi_diffusion.pictures import open_picture
-
-    if not all(subject.truths for subject in wanted.subjects):
-        raise UsageError(
-            "The method oracle needs a true picture for every prompt; the oracle of photos stands in every "
-            "report without it."
-        )
-    truths = {}
-    for group in wanted.groups():
-        references = open_references(group[0])
-        for case in group:
-            picture = open_picture(case.subject.truths[case.prompt].path)
-            truths[oracle_key(references, case.text)] = [picture]
-    return Oracle(truths)
-
-
-def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: str) -> Scorer:
-    """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
-    encoders shows before hours of work, not after.
-    """
-    from jedi_diffusion.evaluation.recipe import LiteSection, PretrainedSection
-    from jedi_diffusion.evaluation.scoring import Scorer
-
-    kinds = [each.kind for each in recipe.encoders]
-    sources = next(
-        (each for each in recipe.encoders if isinstance(each, PretrainedSection)),
-        PretrainedSection(kind="pretrained"),
-    )
-    places = next((each.places for each in recipe.encoders if isinstance(each, LiteSection)), None)
-    scorer = Scorer(
-        wanted,
-        judging.load_encoders(kinds, sources.clip, sources.dino, device, places),
-        out / "features",
-        recipe.average,
-        recipe.masks,
-        judging.load_finder(recipe.masks, kinds, device, sources.detector, sources.segmenter),
-    )
-    scorer.read_set()
-    return scorer
+    reports = read_reports(store)
+    if not reports:
+        return f"{name}: no fits"
+    seconds = sum(each.seconds for each in reports) / len(reports)
+    stored = sum(each.stored_bytes for each in reports) / len(reports)
+    return f"{name}: fitted {len(reports)} times, {seconds:.1f} s and {stored / MEGABYTE:.3f} MB on average"

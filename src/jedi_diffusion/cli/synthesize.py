@@ -48,14 +48,14 @@ def run(arguments: list[str]) -> None:
     """Make what is missing; print the counts of every stage to stderr. Raises JeDiError."""
     options = tyro.cli(SynthesizeOptions, args=arguments, prog="jedi synthesize")
     check_options(options, {"workers": (1, MAX_WORKERS)})
-    from jedi_diffusion.cli.synthesis_models import build, check_choices
     from jedi_diffusion.synthesis.estimate import describe
+    from jedi_diffusion.synthesis.models_config import build, check_models
     from jedi_diffusion.synthesis.recipe import load_recipe, objects_of, plan_shards
 
     path = find_recipe(options.recipe, "synthesize")
     recipe = load_recipe(path, options.set)
     items = objects_of(recipe, path)
-    check_choices(recipe.models.plain())
+    check_models(recipe.models.plain())
     if options.dry_run:
         print(json.dumps(recipe.model_dump(mode="json"), indent=2))
         print(describe(recipe, len(items), plan_shards(recipe, items)))

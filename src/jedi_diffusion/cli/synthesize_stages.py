@@ -45,9 +45,9 @@ def run(arguments: list[str]) -> None:
     if len(given.object) > MAX_OBJECTS:
         raise UsageError(f"--object is given {len(given.object)} times, but {MAX_OBJECTS} are the most.")
     show_notices()
-    from jedi_diffusion.cli.synthesis_models import build, check_choices
     from jedi_diffusion.cli.synthesize import pick_devices
     from jedi_diffusion.files import make_folder, write_file
+    from jedi_diffusion.synthesis.models_config import build, check_models
     from jedi_diffusion.synthesis.recipe import load_recipe, objects_of
     from jedi_diffusion.synthesis.report.walk import walk, walk_page
     from jedi_diffusion.train.interrupts import stop_requests
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> None:
             raise UsageError(
                 f"The recipe {path} has no object {name!r}; give another, or change its objects."
             )
-    check_choices(recipe.models.plain())
+    check_models(recipe.models.plain())
     make_folder(out.parent)  # before the models are loaded
     models = build(recipe.models.plain(), pick_devices(given.device)[0])
     chosen = [items[name] for name in given.object or list(items)[:1]]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
     from jedi_diffusion.evaluation.encoders import Encoder
+    from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+    from jedi_diffusion.evaluation.scoring import Scorer
     from jedi_diffusion.vision.detection import SubjectFinder
 
 ProtocolName = Literal["dreambench", "folder"]
@@ -43,6 +45,22 @@ def open_set(
     if subjects:
         raise UsageError("--subject chooses among the subjects of DreamBench; a folder is scored whole.")
     return open_own_subjects(data, references, inputs, samples, seed=seed)
+
+
+def open_recipe_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
+    """The evaluation set of a recipe; the toybox's is rendered into OUT/data first."""
+    part = recipe.set
+    if part.kind == "toybox":
+        from jedi_diffusion.evaluation.own_subjects import open_own_subjects
+        from jedi_toybox.evaluation_data import write_evaluation_data
+
+        name = f"{part.classes}-{part.subjects}-{part.prompts}-{part.size}-{part.seed}"
+        data = write_evaluation_data(
+            out / "data" / name, part.subjects, part.prompts, part.size, part.classes, part.seed, device
+        )
+        return open_own_subjects(data, part.references, part.inputs, part.samples, "toybox", part.seed)
+    subjects = part.subjects if part.kind == "dreambench" else ()
+    return open_set(part.kind, part.data, part.references, part.inputs, part.samples, subjects, part.seed)
 
 
 def load_encoders(
@@ -119,3 +137,28 @@ def load_finder(
         GroundingDinoDetector(GroundingDinoSettings.model_validate({"model": detector}), device),
         SamSegmenter(SamSettings.model_validate({"model": segmenter}), device),
     )
+
+
+def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: str) -> Scorer:
+    """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
+    encoders shows before hours of work, not after.
+    """
+    from jedi_diffusion.evaluation.recipe import LiteSection, PretrainedSection
+    from jedi_diffusion.evaluation.scoring import Scorer
+
+    kinds = [each.kind for each in recipe.encoders]
+    sources = next(
+        (each for each in recipe.encoders if isinstance(each, PretrainedSection)),
+        PretrainedSection(kind="pretrained"),
+    )
+    places = next((each.places for each in recipe.encoders if isinstance(each, LiteSection)), None)
+    scorer = Scorer(
+        wanted,
+        load_encoders(kinds, sources.clip, sources.dino, device, places),
+        out / "features",
+        recipe.average,
+        recipe.masks,
+        load_finder(recipe.masks, kinds, device, sources.detector, sources.segmenter),
+    )
+    scorer.read_set()
+    return scorer

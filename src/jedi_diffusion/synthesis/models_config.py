@@ -1,18 +1,19 @@
 """Which model does which part: the `models` section of a recipe, checked without loading anything.
 
 Every part has a `kind`, which names an adapter, and the adapter's settings. To add a kind, add a line to
-`KINDS`, or give a table of one's own: the command line adds the toybox's.
+`KINDS`, or give a table of one's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from jedi_diffusion.errors import RecipeError
+from jedi_diffusion.models import quiet_libraries
 from jedi_diffusion.synthesis.adapters.endpoint import EndpointSettings
 from jedi_diffusion.synthesis.adapters.settings import (
     InpaintingSettings,
@@ -23,8 +24,14 @@ from jedi_diffusion.synthesis.adapters.settings import (
     TextToImageSettings,
 )
 from jedi_diffusion.synthesis.protocols import Models
-from jedi_diffusion.synthesis.recipe import PARTS
-from jedi_diffusion.vision.settings import Blip2Settings, ClipSettings, GroundingDinoSettings, SamSettings
+from jedi_diffusion.synthesis.recipe import PARTS, Choices
+from jedi_diffusion.vision.settings import (
+    Blip2Settings,
+    ClipSettings,
+    GroundingDinoSettings,
+    LocalSettings,
+    SamSettings,
+)
 
 
 class Kind(NamedTuple):
@@ -38,6 +45,32 @@ class Kind(NamedTuple):
 
 Kinds = Mapping[tuple[str, str], Kind]
 """By part and kind."""
+
+
+class RaySettings(PlainSettings):
+    """rays: of a pixel, a side; more is smoother and takes longer with its square."""
+
+    rays: Annotated[int, Field(ge=1, le=8)] = 2
+
+
+def _toybox_writer(settings: PlainSettings, device: str) -> Any:
+    from jedi_diffusion.synthesis.adapters.templates import TemplatePromptWriter
+    from jedi_toybox.scenes import SCENES
+
+    return TemplatePromptWriter(SCENES)
+
+
+def _stand_in(name: str) -> Callable[[PlainSettings, str], Any]:
+    """Return what makes one of the toybox's models, which know their answers."""
+
+    def make(settings: PlainSettings, device: str) -> Any:
+        from jedi_toybox import stand_ins
+
+        return getattr(stand_ins, name)(**settings.model_dump(exclude={"kind"}))
+
+    return make
+
+
 ADAPTERS, VISION = "jedi_diffusion.synthesis.adapters", "jedi_diffusion.vision"
 KINDS: Final[Kinds] = {
     ("writer", "instruct"): Kind(InstructSettings, f"{ADAPTERS}.instruct:InstructPromptWriter"),
@@ -57,6 +90,11 @@ KINDS: Final[Kinds] = {
     ),
     ("stylizer", "filters"): Kind(PlainSettings, f"{ADAPTERS}.filters:make_stylizer"),
     ("captioner", "blip-2"): Kind(Blip2Settings, f"{VISION}.blip2:Blip2Captioner"),
+    ("writer", "toybox"): Kind(PlainSettings, _toybox_writer),
+    ("generator", "toybox"): Kind(RaySettings, _stand_in("ToyboxGenerator")),
+    ("embedder", "toybox"): Kind(PlainSettings, _stand_in("ToyboxEmbedder")),
+    ("inpainter", "toybox"): Kind(RaySettings, _stand_in("ToyboxInpainter")),
+    ("captioner", "toybox"): Kind(PlainSettings, _stand_in("ToyboxCaptioner")),
 }
 
 
@@ -109,3 +147,14 @@ def build_models(
     for part in parts:
         made[part] = build_model(part, checked[part], device, kinds)
     return Models(**made)
+
+
+def build(choices: Choices, device: str, parts: Collection[str] = PARTS) -> Models:
+    """The models of some parts on a device ("cpu", "cuda:1"), None for the others.
+
+    Raises RecipeError, ModelError and UsageError.
+    """
+    checked = check_models(choices)
+    if any(isinstance(checked[part], LocalSettings) for part in parts):
+        quiet_libraries()
+    return build_models(checked, device, parts=parts)
