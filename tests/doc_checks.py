@@ -10,6 +10,7 @@ import tyro
 
 from jedi_diffusion.cli import find_command
 from jedi_diffusion.cli.commands import COMMANDS
+from jedi_diffusion.options import Settings
 from jedi_diffusion.recipes import Command, find_recipe
 
 
@@ -54,9 +55,12 @@ def check_call(words: list[str]) -> None:
     others = ("evaluate score", "evaluate places", "synthesize report")
     if takes in get_args(Command) and command not in others:
         assert not rest or rest[0].isupper() or find_recipe(rest[0], takes)
-    module = "options" if command == "generate" else COMMANDS[command].module
-    source = inspect.getsource(importlib.import_module(f"jedi_diffusion.cli.{module}"))
+    name = "options" if command == "generate" else COMMANDS[command].module
+    module = importlib.import_module(f"jedi_diffusion.cli.{name}")
+    models = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Settings)]
+    fields = {field for each in models for field in each.model_fields}
     for word in rest:
         if word.startswith("--"):
             field = {"--from": "from_"}.get(word, word[2:].replace("-", "_"))
-            assert re.search(rf"^    {field}: ", source, re.MULTILINE), f"jedi {command} has no {word}"
+            is_written = re.search(rf"^    {field}: ", inspect.getsource(module), re.MULTILINE)
+            assert field in fields or is_written, f"jedi {command} has no {word}"

@@ -9,8 +9,9 @@ from PIL import Image
 from small_pipelines import save_joint
 
 from jedi_diffusion import JeDiPipeline, costs
-from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.options import SizedSampling
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_memory_is_told_for_sizes_and_sets_that_were_not_measured(slope, pipe, m
     figures = costs.measure(pipe, 32)
     cases = [(160, 3, 2, "joint"), (192, 2, 3, "cached"), (256, 1, 1, "joint")]
     for side, references, targets, coupling in cases:
-        how = Sampling(side, side, steps=1, coupling=coupling)
+        how = SizedSampling(height=side, width=side, steps=1, coupling=coupling)
         photo = Image.new("RGB", (side, side), "gray")
         with costs._memory_counter(pipe) as memory:
             call = Call(["a robot"] * targets, range(targets), [photo] * references, ["a"], how)
@@ -42,15 +43,15 @@ def test_memory_is_told_for_sizes_and_sets_that_were_not_measured(slope, pipe, m
 def test_costs_grow_with_pictures_and_with_the_square_of_attention() -> None:
     figures = costs.Costs(costs.Growth(1, 0), costs.Growth(1, 1), costs.Growth(0, 0), "cached")
     joint, cached, alone = (
-        figures.work(Sampling(8, 8, coupling=coupling), 2, references)
+        figures.work(SizedSampling(height=8, width=8, coupling=coupling), 2, references)
         for coupling, references in (("joint", 3), (None, 3), ("joint", 0))
     )
     assert joint == (16, 64, 16, 64)  # two branches of two sets of four
     assert cached == (6, 16, 9, 64)  # as the model's own; a pass over the references beside
     assert alone == (4, 4, 1, 64)
-    assert figures.work(Sampling(8, 8, joint_targets=True), 4, 2) == (12, 72, 36, 64)
+    assert figures.work(SizedSampling(height=8, width=8), 4, 2, joint_targets=True) == (12, 72, 36, 64)
     assert figures.step_seconds(alone) == 4 * 64 + 4 * 64**2
-    assert figures.work(Sampling(8, 8, guidance=1.0), 1, 0).pairs == 1
+    assert figures.work(SizedSampling(height=8, width=8, guidance=1.0), 1, 0).pairs == 1
 
 
 def test_growth_through_two_points_is_never_negative() -> None:
@@ -86,7 +87,7 @@ def test_memory_that_runs_out_is_a_sentence(error, pipe, monkeypatch) -> None:
 
     monkeypatch.setattr(JeDiPipeline, "__call__", fail)
     with pytest.raises(JeDiError, match="not enough memory for 2 pictures of 16x8 pixels"):
-        run_call(pipe, Call(["a", "b"], [0, 1], [], [], Sampling(8, 16)), lambda *_: None)
+        run_call(pipe, Call(["a", "b"], [0, 1], [], [], SizedSampling(height=8, width=16)), lambda *_: None)
 
 
 def test_other_errors_of_torch_are_not_called_memory(pipe, monkeypatch) -> None:
@@ -95,4 +96,4 @@ def test_other_errors_of_torch_are_not_called_memory(pipe, monkeypatch) -> None:
 
     monkeypatch.setattr(JeDiPipeline, "__call__", fail)
     with pytest.raises(RuntimeError, match="sizes"):
-        run_call(pipe, Call(["a"], [0], [], [], Sampling(8, 8)), lambda *_: None)
+        run_call(pipe, Call(["a"], [0], [], [], SizedSampling(height=8, width=8)), lambda *_: None)

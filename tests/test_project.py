@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 CHAIN = (
     # what any part may use
-    *("errors", "devices", "estimates", "files", "limits", "personalizer", "randomness"),
+    *("errors", "devices", "estimates", "files", "options", "personalizer", "randomness"),
     *("pictures", "recipes", "sets", "copies", "credentials", "conditioning", "page"),
     # the method, and a pipeline of it
     *("networks", "weights", "loading", "joint", "attention_figure", "backbones", "adapters", "request"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import Section
 from jedi_diffusion.train.config import JointStage, Recipe, Stage
 
 RECIPES = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.yaml"))}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.options import SizedSampling
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says of devices without memory, in small letters."""
@@ -20,33 +21,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How pictures are computed; `JeDiPipeline.__call__` says what each setting means. Sides in pixels."""
-
-    height: int
-    width: int
-    steps: int = 25
-    guidance: float = 3.0
-    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
-    image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] | None = None
-    null_set: Literal["joint", "single"] = "joint"
-    joint_targets: bool = False
-    temperature: float | None = None
-
-
-@dataclass(frozen=True)
 class Call:
     """One prompt and one seed a picture; references with one caption for all, one each, or none.
 
-    previews: whether somebody looks at the pictures while they are made; changes nothing about them.
+    joint_targets: whether all prompts make one set. previews: whether somebody looks at the pictures while
+    they are made; changes nothing about them.
     """
 
     prompts: Sequence[str]
     seeds: Sequence[int]
     references: Sequence[Image.Image]
     captions: Sequence[str]
-    sampling: Sampling
+    sampling: SizedSampling
+    joint_targets: bool = False
     previews: bool = False
 
 
@@ -67,8 +54,6 @@ def run_call(
 
     from jedi_diffusion.randomness import seeded_generator
 
-    how = call.sampling
-
     def callback(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         after_step(step, tensors["clean_latents"])
         return {}
@@ -79,16 +64,8 @@ def run_call(
             prompt=list(call.prompts),
             references=list(call.references),
             reference_prompts=captions[0] if len(captions) == 1 else captions or None,
-            num_inference_steps=how.steps,
-            guidance_scale=how.guidance,
-            guidance_mode=how.guidance_mode,
-            image_guidance_scale=how.image_guidance,
-            coupling=how.coupling,
-            null_set=how.null_set,
-            joint_targets=how.joint_targets,
-            temperature=how.temperature,
-            height=how.height,
-            width=how.width,
+            **call.sampling.arguments(),
+            joint_targets=call.joint_targets,
             generator=[seeded_generator(seed) for seed in call.seeds],
             callback_on_step_end=callback,
             attention_record=attention_record,
@@ -123,7 +100,7 @@ def _memory_said(call: Call) -> Iterator[None]:
         ) from error
 
 
-def pictures_said(count: int, how: Sampling) -> str:
+def pictures_said(count: int, how: SizedSampling) -> str:
     """A call in words: "2 pictures of 512x512 pixels"."""
     return f"{count} picture{'s' * (count > 1)} of {how.width}x{how.height} pixels"
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.limits import MAX_PROMPT
+from jedi_diffusion.options import MAX_PROMPT
 from jedi_diffusion.pictures import to_rgb
 
 logger = logging.getLogger(__name__)

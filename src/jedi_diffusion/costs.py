@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.calls import Call, run_call
+from jedi_diffusion.options import SizedSampling
 
 LEAST_SIDE = 384
 """Pixels of a side below which attention does not show yet how it grows."""
@@ -72,7 +73,9 @@ class Costs:
         """Time that a call takes with nothing else on the machine."""
         return steps * self.step_seconds(work) + self.rest.at(work.rows, work.pairs, work.pixels)
 
-    def work(self, sampling: Sampling, targets: int, references: int) -> Work:
+    def work(
+        self, sampling: SizedSampling, targets: int, references: int, joint_targets: bool = False
+    ) -> Work:
         """The work of a call with so many pictures, if captions are not empty.
 
         Raises UsageError for guidance that makes no sense.
@@ -80,10 +83,10 @@ class Costs:
         from jedi_diffusion.joint.guidance import plan_guidance
 
         scales = sampling.guidance, sampling.image_guidance
-        sets_differ = references > 0 or sampling.joint_targets
+        sets_differ = references > 0 or joint_targets
         plan = plan_guidance(sampling.guidance_mode, *scales, pictures_matter=sets_differ)
-        coupling = "joint" if sampling.joint_targets else sampling.coupling or self.coupling
-        if sampling.joint_targets:
+        coupling = "joint" if joint_targets else sampling.coupling or self.coupling
+        if joint_targets:
             sets, size, seen = 1, references + targets, references + targets
         elif coupling == "cached":
             sets, size, seen = targets, 1, references + 1
@@ -139,7 +142,7 @@ def _trial(pipe: Any, side: int) -> tuple[float, float, float]:
         marks.append(time.perf_counter())
 
     hooks = [pipe.unet.register_forward_pre_hook(mark), pipe.unet.register_forward_hook(mark)]
-    sampling = Sampling(side, side, steps=1, guidance=1.0, coupling="joint")
+    sampling = SizedSampling(height=side, width=side, steps=1, guidance=1.0, coupling="joint")
     call = Call(["a"], [0], [Image.new("RGB", (side, side), "gray")], ["a"], sampling)
     start = time.perf_counter()
     try:

@@ -5,22 +5,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.files import read_text
+from jedi_diffusion.options import faults
 
 Command = Literal["train", "evaluate", "synthesize"]
 CONFIGS = Path(__file__).with_name("configs")
 """The recipes that come with the package: a folder for each command, a YAML file for each recipe."""
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A part of a recipe; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def shipped(command: Command) -> dict[str, Path]:
@@ -93,5 +88,4 @@ def checked(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"The recipe {path} does not fit: {faults}.") from error
+        raise RecipeError(f"The recipe {path} does not fit: {'; '.join(faults(error))}.") from error

@@ -9,8 +9,9 @@ from PIL import Image
 
 from jedi_diffusion.app.jobs import Ask, Job
 from jedi_diffusion.app.runner import ModelCard
-from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.options import SizedSampling
 
 SIDE = 16
 CARD = ModelCard("toybox", "f" * 64, "DDIMScheduler", SIDE, 8, about="It knows robots.")
@@ -56,7 +57,11 @@ class FakeRunner:
 def ask(*prompts: str, seed: int = 0, references: tuple[Image.Image, ...] = (), steps: int = 4) -> Ask:
     seeds = tuple(range(seed, seed + len(prompts)))
     return Ask(
-        tuple(prompts), seeds, references, ("a",) * bool(references), Sampling(SIDE, SIDE, steps=steps)
+        tuple(prompts),
+        seeds,
+        references,
+        ("a",) * bool(references),
+        SizedSampling(height=SIDE, width=SIDE, steps=steps),
     )
 
 

@@ -16,11 +16,12 @@ from jedi_diffusion.app import runner as app_runner
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
-from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.calls import Call
 from jedi_diffusion.conditioning import PromptReader
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.options import SizedSampling
 
-SAMPLING = Sampling(32, 32, steps=3)
+SAMPLING = SizedSampling(height=32, width=32, steps=3)
 
 
 def photo(seed: int) -> Image.Image:
@@ -163,7 +164,7 @@ class Timed:
 
 def test_as_many_steps_as_the_schedule_has_are_a_user_error(runner) -> None:
     """DDIM with Stable Diffusion's offset would begin one timestep beyond its last."""
-    call = Call(["a robot"], [0], [], [], Sampling(32, 32, steps=1000))
+    call = Call(["a robot"], [0], [], [], SizedSampling(height=32, width=32, steps=1000))
     with pytest.raises(UsageError, match="1000 steps"):
         runner.run(call, lambda *_: None)
 

@@ -6,8 +6,8 @@ from PIL import Image
 
 from jedi_diffusion.app.budget import Budget, TooMuchError
 from jedi_diffusion.app.engine import Engine
-from jedi_diffusion.calls import Sampling
 from jedi_diffusion.costs import Costs, Growth
+from jedi_diffusion.options import SizedSampling
 
 COSTS = Costs(Growth(1.0, 0.0), Growth(0.001, 0.0), Growth(0.0, 0.0), "cached")
 """1.2 bytes and a millisecond a pixel and branch."""
@@ -38,7 +38,7 @@ def test_the_api_refuses_what_costs_too_much(limits, fields, said, serve) -> Non
 
 def test_calls_hold_no_more_pictures_than_memory_does() -> None:
     runner = FakeRunner()
-    one = COSTS.bytes(COSTS.work(Sampling(SIDE, SIDE), 1, 0))
+    one = COSTS.bytes(COSTS.work(SizedSampling(height=SIDE, width=SIDE), 1, 0))
     engine = Engine([runner], batch=8, budget=Budget(COSTS, memory=3 * one + 3))
     try:
         wait(engine.submit(ask("a", "b", "c", "d", "e")))
@@ -50,7 +50,7 @@ def test_calls_hold_no_more_pictures_than_memory_does() -> None:
 
 
 def test_the_estimate_learns_from_calls() -> None:
-    how = Sampling(10, 10, steps=10)
+    how = SizedSampling(height=10, width=10, steps=10)
     budget = Budget(COSTS, max_seconds=2.5)
     assert budget.seconds(how, 0, 10) == pytest.approx(2)
     budget.check(how, 1, 0)
@@ -61,4 +61,4 @@ def test_the_estimate_learns_from_calls() -> None:
     counted = Budget()
     assert not counted.is_known
     counted.note(how, 0, 10, 5.0)
-    assert counted.seconds(Sampling(99, 99, steps=4), 3, 4) == 2
+    assert counted.seconds(SizedSampling(height=99, width=99, steps=4), 3, 4) == 2

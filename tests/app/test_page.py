@@ -276,7 +276,7 @@ def test_settings_of_earlier_pictures_by_keyboard_and_dropped(visit, photos, tmp
     there.wait_for_text("#prompts", "a dog")
     there.wait_for_text("#seed", "8")
     assert tab.is_checked("#locked input")
-    assert tab.is_visible("#more >> text=Scale of the photos")  # what counts now is in sight
+    assert tab.is_visible("#more >> text=Image guidance")  # what counts now is in sight
     assert there.width() <= 390
     again = there.generate()
     assert (again.prompts, again.seeds, again.sampling) == (before.prompts, before.seeds, before.sampling)

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,11 +38,12 @@ WANTED = Controls(
     count=3,
     seed=5,
     by_hand=True,
-    mode="image_first",
+    guidance_mode="image_first",
     guidance=4.0,
     image_guidance=1.5,
     steps=7,
     coupling="cached",
+    temperature=1.0,
 )
 PHOTOS = "The file does not hold its 2 photos: add them yourself."
 
@@ -85,14 +85,16 @@ def test_a_picture_of_the_command_line_has_its_own_prompt_and_seed(tmp_path) -> 
     path = tmp_path / "a.png"
     save_png(path, Image.new("RGB", (16, 16)), parameters_of(Item("a dog", 9, "a.png"), settings_of()))
     taken = take_settings(path, CARD)
-    assert taken.controls == replace(WANTED, prompts="a dog", count=1, seed=9)
+    assert taken.controls == WANTED.model_copy(update={"prompts": "a dog", "count": 1, "seed": 9})
     assert taken.remarks == (PHOTOS,)
 
 
 def test_pictures_of_the_page_and_its_archive_are_asked_for_again(tmp_path) -> None:
     session = Session([Photo(Image.new("RGB", (16, 16)), "a")])
     engine = Engine([FakeRunner()])
-    ask = ask_of(session, Controls("an owl", "one\ntwo", balance=1.0, quality="fast", seed=3), CARD)
+    ask = ask_of(
+        session, Controls(what="an owl", prompts="one\ntwo", balance=1.0, quality="fast", seed=3), CARD
+    )
     job = wait(engine.submit(ask))
     engine.close(grace=0)
     keep(session, job, Controls(), CARD, tmp_path)
@@ -109,20 +111,18 @@ def test_pictures_of_the_page_and_its_archive_are_asked_for_again(tmp_path) -> N
 
 
 def test_what_the_page_or_the_model_does_not_have_is_named(tmp_path) -> None:
-    other = replace(
-        RUN,
-        prompt=tuple(f"a {number}" for number in range(20)),
-        reference_prompt=("a robot", "a red robot"),
-        images_per_prompt=9,
-        null_set="single",
-        joint_targets=True,
-        temperature=0.5,
-        size=64,
-        seed=2**60,
-        fit="pad",
-        enlarge=4,
-        attention_map="0.5,0.5",
-    )
+    changes = {
+        "prompt": tuple(f"a {number}" for number in range(20)),
+        "reference_prompt": ("a robot", "a red robot"),
+        "images_per_prompt": 9,
+        "joint_targets": True,
+        "size": 64,
+        "seed": 2**60,
+        "fit": "pad",
+        "enlarge": 4,
+        "attention_map": "0.5,0.5",
+    }
+    other = RUN.model_copy(update=changes)
     settings = settings_of(other, sharpness=3) | {
         "model": {"name": "mine\x00\ud800", "fingerprint": "0", "scheduler": "EulerDiscreteScheduler"}
     }
@@ -136,9 +136,8 @@ def test_what_the_page_or_the_model_does_not_have_is_named(tmp_path) -> None:
         "9 pictures",
         "another description",
         f"seed {2**60}",
-        "null_set single",
     ]
-    named += ["joint_targets", "temperature 0.5", "EulerDiscreteScheduler", "fit pad", "enlarge 4"]
+    named += ["joint_targets", "EulerDiscreteScheduler", "fit pad", "enlarge 4"]
     named += ["attention_map 0.5,0.5", "sharpness"]
     for words in named:
         assert words in left_out, words
@@ -157,12 +156,12 @@ def test_what_the_page_or_the_model_does_not_have_is_named(tmp_path) -> None:
         (b"[" * 10**5, "neither"),
         (b"[]", "top level"),
         (b"3", "top level"),
-        (b"{}", "options is missing or wrong"),
-        (json.dumps(settings_of(steps="many")).encode(), "steps is missing or wrong"),
-        (json.dumps(settings_of(steps=10**6)).encode(), "Steps is 1000000"),
+        (b"{}", "options is missing"),
+        (json.dumps(settings_of(steps="many")).encode(), "steps is 'many', but must be"),
+        (json.dumps(settings_of(steps=10**6)).encode(), "steps is 1000000, but must lie between 1 and 1000"),
         (json.dumps(settings_of(seed=-1)).encode(), "seed is -1"),
         (json.dumps(settings_of(seed=10**400)).encode(), "seed is 1000"),
-        (json.dumps(settings_of(guidance=float("nan"))).encode(), "scale is nan"),
+        (json.dumps(settings_of(guidance=float("nan"))).encode(), "guidance is nan"),
         (json.dumps(settings_of(prompt=["a\ud800"])).encode(), "Unicode"),
         (b" " * (MAX_PARAMETERS + 1), "bytes that settings may have"),
         (b"\x89PNG\r\n\x1a\nnothing", r"dropped\.png"),

@@ -15,10 +15,11 @@ from PIL import Image
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import CancelledJobError, FaultError
 from jedi_diffusion.app.replica import ATTEMPTS, CallDone, Event, Replica, ReplicaRunner, StepDone
-from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError, ModelError
+from jedi_diffusion.options import SizedSampling
 
-CALL = Call(["a", "b"], [1, 2], [], [], Sampling(SIDE, SIDE, steps=6))
+CALL = Call(["a", "b"], [1, 2], [], [], SizedSampling(height=SIDE, width=SIDE, steps=6))
 
 
 class LostError(Exception):
@@ -141,7 +142,7 @@ def test_a_cancelled_stream_leaves_the_replica_free() -> None:
     runner = FakeRunner()
     runner.gate.clear()
     replica = Replica(lambda: (runner, CARD))
-    call = replace(CALL, sampling=Sampling(SIDE, SIDE, steps=1000))
+    call = replace(CALL, sampling=SizedSampling(height=SIDE, width=SIDE, steps=1000))
 
     async def scene() -> None:
         async def use() -> None:
@@ -171,7 +172,9 @@ def test_a_call_waits_for_a_cancelled_one_to_leave_the_model() -> None:
         return [event async for event in replica.run(call, CARD.fingerprint)]
 
     async def scene() -> list[Event]:
-        given_up = asyncio.create_task(use(replace(CALL, sampling=Sampling(SIDE, SIDE, steps=1000))))
+        given_up = asyncio.create_task(
+            use(replace(CALL, sampling=SizedSampling(height=SIDE, width=SIDE, steps=1000)))
+        )
         await asyncio.to_thread(runner.at_gate.wait, 10)
         while not given_up.done():
             given_up.cancel()

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from jedi_diffusion.app.session import (
     Session,
     ask_of,
     forget,
-    guidance_of,
     keep,
     marked,
     prompts_of,
+    read_controls,
     read_photo,
+    sampling_of,
     status_of,
     write_zip,
 )
@@ -49,16 +51,22 @@ def test_a_crop_moves_with_its_place() -> None:
 
 
 def test_the_balance_becomes_a_mode_and_two_scales() -> None:
-    assert guidance_of(Controls(balance=0.0)) == ("joint", 3.0, 3.0)
-    assert guidance_of(Controls(balance=-1.0)) == ("text_first", 1.5, 4.5)
-    assert guidance_of(Controls(balance=1.0)) == ("image_first", 4.5, 1.5)
-    by_hand = Controls(balance=1.0, by_hand=True, mode="text_only", guidance=2.0, image_guidance=1.0)
-    assert guidance_of(by_hand) == ("text_only", 2.0, 1.0)
+    def guidance(**values: Any) -> tuple[Any, ...]:
+        how = sampling_of(Controls(**values))
+        return how.guidance_mode, how.guidance, how.image_guidance
+
+    assert guidance(balance=0.0) == ("joint", 3.0, 3.0)
+    assert guidance(balance=-1.0) == ("text_first", 1.5, 4.5)
+    assert guidance(balance=1.0) == ("image_first", 4.5, 1.5)
+    by_hand = {"guidance_mode": "text_only", "guidance": 2.0, "image_guidance": 1.0}
+    assert guidance(balance=1.0, by_hand=True, **by_hand) == ("text_only", 2.0, 1.0)
 
 
 def test_what_the_engine_is_asked() -> None:
     session = Session([Photo(stripes(64, 32), "a", across=1.0)])
-    controls = Controls(" a robot ", "a robot on the beach\n\n a dog ", count=2, quality="fast", seed=7)
+    controls = Controls(
+        what=" a robot ", prompts="a robot on the beach\n\n a dog ", count=2, quality="fast", seed=7
+    )
     ask = ask_of(session, controls, CARD)
     assert ask.prompts == ("a robot on the beach", "a robot on the beach", "a dog", "a dog")
     assert ask.seeds == (7, 8, 7, 8)
@@ -72,20 +80,24 @@ def test_what_the_engine_is_asked() -> None:
 @pytest.mark.parametrize(
     ("controls", "said"),
     [
-        (Controls(prompts=" \n "), "one prompt a line"),
-        (Controls(prompts="a\0"), "control character"),
-        (Controls(prompts="a\n" * 5, count=4), "20 pictures"),
-        (Controls(prompts="a", count=0), "between 1"),
-        (Controls(prompts="a", seed=-1), "seed"),
-        (Controls(prompts="a", by_hand=True, guidance=float("nan")), "scale"),
-        (Controls(prompts="a", by_hand=True, steps=10**6), "Steps"),
+        ({"prompts": " \n "}, "one prompt a line"),
+        ({"prompts": "a\0"}, "control character"),
+        ({"prompts": "a\n" * 5, "count": 4}, "20 pictures"),
+        ({"count": 0}, "Count is 0, but must lie between 1 and 16"),
+        ({"seed": -1}, "Seed is -1"),
+        ({"image_guidance": float("nan")}, "Image guidance is nan, but must lie between 0 and 100"),
+        ({"steps": 10**6}, "Steps is 1000000"),
+        ({"quality": "good"}, "Quality is 'good', but must be 'fast', 'balanced' or 'best'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(controls, said) -> None:
     with pytest.raises(UsageError, match=said):
-        ask_of(Session([Photo(stripes(16, 16), "a")]), controls, CARD)
+        ask_of(Session([Photo(stripes(16, 16), "a")]), read_controls(controls), CARD)
+
+
+def test_without_a_photo_nothing_is_asked() -> None:
     with pytest.raises(UsageError, match="photo"):
-        ask_of(Session(), controls, CARD)
+        ask_of(Session(), Controls(prompts="a"), CARD)
 
 
 def test_photos_are_read_small_and_counted(tmp_path) -> None:

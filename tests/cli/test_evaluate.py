@@ -132,7 +132,7 @@ def test_finetuning_methods_by_kind(method, tuning, own) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("set.colour=red", "set.toybox.colour: Extra inputs"),
+        ("set.colour=red", "set.toybox.colour is not known"),
         ("set.references=4", "the toybox renders 3"),
         ("methods.1.name=joint", "two methods have the same name"),
         ("methods.0.name=../joint", "methods.0.model.name"),
@@ -143,7 +143,7 @@ def test_finetuning_methods_by_kind(method, tuning, own) -> None:
         ),
         ("methods.0={kind: svdiff, name: a, dtype: float16}", "methods.0.svdiff.dtype"),
         ("methods.0={kind: dreambooth, name: a, model: nowhere/at/all}", "no model 'nowhere/at/all'"),
-        ("methods.0.steps=0", "greater than or equal to 1"),
+        ("methods.0.steps=0", "methods.0.model.steps is 0, but must lie between 1 and 1000"),
         ("encoders={kind: pretrained, clip: nowhere/at/all}", "nowhere/at/all"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from jedi_diffusion import __version__
 from jedi_diffusion.cli import commands, find_command
 from jedi_diffusion.errors import OutputError, UsageError
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 
 def test_help_lists_every_command(jedi) -> None:

@@ -78,10 +78,11 @@ def test_pictures_are_those_of_the_local_engine(joint_model, tmp_path) -> None:
 def local_picture(model, seed: int) -> bytes:
     import torch
 
-    from jedi_diffusion.calls import Call, Sampling
+    from jedi_diffusion.calls import Call
     from jedi_diffusion.cli.serve import load
+    from jedi_diffusion.options import SizedSampling
 
     torch.set_num_threads(1)  # as a replica has
     runner, _ = load(str(model), "cpu", "auto")
-    call = Call(["a robot"], [seed], [], [], Sampling(32, 32, steps=3))
+    call = Call(["a robot"], [seed], [], [], SizedSampling(height=32, width=32, steps=3))
     return runner.run(call, lambda *_: None)[0].tobytes()

@@ -61,9 +61,9 @@ def test_the_documented_section_names_every_part_and_is_accepted() -> None:
             {"kind": "oracle"},
             r"models\.writer\.kind: there is no 'oracle'; the kinds are instruct, ",
         ),
-        ("writer", {"kind": "endpoint"}, r"models\.writer\.model: Field required"),
+        ("writer", {"kind": "endpoint"}, r"models\.writer\.model is missing"),
         ("segmenter", {"kind": "sam2"}, r"models\.segmenter\.kind: there is no 'sam2'; the kinds are sam, "),
-        ("segmenter", {"batchsize": 3}, r"models\.segmenter\.batchsize: Extra inputs"),
+        ("segmenter", {"batchsize": 3}, r"models\.segmenter\.batchsize is not known"),
         ("detector", {"dtype": "float16"}, r"models\.detector\.dtype"),
         ("detector", {"box_threshold": 1.5}, r"models\.detector\.box_threshold"),
         ("generator", {"steps": 0}, r"models\.generator\.steps"),
@@ -101,7 +101,7 @@ def test_a_table_of_ones_own_adds_kinds() -> None:
     made = build_models(checked, "cuda:7", kinds, parts=["writer"])
     assert made.writer == (3, "cuda:7")
     assert made.captioner is None
-    with pytest.raises(RecipeError, match=r"models\.writer\.depth: Input should be a valid integer"):
+    with pytest.raises(RecipeError, match=r"models\.writer\.depth is .*, but must be a valid integer"):
         check_models({**section, "writer": {"kind": "oracle", "depth": "deep"}}, kinds)
     with pytest.raises(RecipeError, match="there is no 'oracle'"):
         check_models(section)

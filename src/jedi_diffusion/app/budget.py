@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jedi_diffusion.calls import Sampling, pictures_said, references_said
+from jedi_diffusion.calls import pictures_said, references_said
 from jedi_diffusion.costs import Costs
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.options import SizedSampling
 
 SHARE = 0.75
 """Of the memory that is free at the start, for one call; the rest is for decoding, answers and the page."""
@@ -40,7 +41,7 @@ class Budget:
         """Whether times can be told."""
         return self.costs is not None or self.pace is not None
 
-    def check(self, sampling: Sampling, pictures: int, references: int) -> None:
+    def check(self, sampling: SizedSampling, pictures: int, references: int) -> None:
         """Raises TooMuchError for what goes beyond a limit."""
         pixels = sampling.width * sampling.height
         if self.max_pixels is not None and pixels > self.max_pixels:
@@ -65,7 +66,7 @@ class Budget:
                 "steps, fewer pictures or a smaller size."
             )
 
-    def at_once(self, sampling: Sampling, references: int, most: int) -> int:
+    def at_once(self, sampling: SizedSampling, references: int, most: int) -> int:
         """How many pictures, 1 to `most`, one call makes within the memory."""
         if self.costs is None or self.memory is None:
             return most
@@ -75,17 +76,17 @@ class Budget:
         )
         return next(fitting, 1)
 
-    def seconds(self, sampling: Sampling, references: int, steps: int) -> float:
+    def seconds(self, sampling: SizedSampling, references: int, steps: int) -> float:
         """About how long one picture takes for so many steps; 0 while nothing is known."""
         pace = float(self.costs is not None) if self.pace is None else self.pace
         return steps * self._estimated_step(sampling, references) * pace
 
-    def note(self, sampling: Sampling, references: int, steps: int, seconds: float) -> None:
+    def note(self, sampling: SizedSampling, references: int, steps: int, seconds: float) -> None:
         """Learn from a call: so many steps of all its pictures together took `seconds`."""
         pace = seconds / (steps * self._estimated_step(sampling, references))
         self.pace = pace if self.pace is None else self.pace + SMOOTHING * (pace - self.pace)
 
-    def _estimated_step(self, sampling: Sampling, references: int) -> float:
+    def _estimated_step(self, sampling: SizedSampling, references: int) -> float:
         """Of one picture, encoding and decoding included; 1 without costs."""
         if self.costs is None:
             return 1.0

@@ -7,26 +7,28 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from PIL import Image, ImageOps
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from jedi_diffusion.app.jobs import Ask
 from jedi_diffusion.app.runner import ModelCard
-from jedi_diffusion.calls import Sampling
 from jedi_diffusion.errors import JeDiError, UsageError
-from jedi_diffusion.limits import (
-    MAX_GUIDANCE,
+from jedi_diffusion.options import (
+    ARGUMENTS,
     MAX_PROMPT,
     MAX_REFERENCES,
-    MAX_SEED,
-    MAX_STEPS,
-    check_side,
+    Between,
+    Sampling,
+    Seed,
+    Settings,
+    SquareSampling,
     check_text,
+    fault,
+    read,
 )
 
 MAX_PICTURES = 16
 """Pictures of one request."""
 MAX_DEADLINE = 3600.0
-Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 
 
@@ -46,50 +48,42 @@ class UnknownModelError(JeDiError):
     """The request names a model that this server does not have."""
 
 
-class Fields(BaseModel):
-    """What a request may say; OpenAI's fields first, then our own. Unknown fields are refused."""
+class OpenAIFields(Settings):
+    """The fields of OpenAI's API, and which pictures are made."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT, description="What to show.")]
-    model: Annotated[str | None, Field(description="The name in /v1/models, or nothing.")] = None
-    n: Annotated[int, Field(ge=1, le=MAX_PICTURES, description="Pictures, with seeds seed, seed + 1 ...")] = 1
-    size: Annotated[
-        str,
-        Field(
-            pattern=r"^(auto|\d{2,4}x\d{2,4})$", description="WIDTHxHEIGHT in pixels; auto: the model's own."
-        ),
-    ] = "auto"
-    response_format: Annotated[
-        Literal["b64_json", "url"],
-        Field(description="The PNG itself, or an address on this server that holds it for some minutes."),
-    ] = "b64_json"
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    """What to show."""
+    model: str | None = None
+    """The name in /v1/models, or nothing."""
+    n: Annotated[int, Between(1, MAX_PICTURES)] = 1
+    """Pictures, with seeds seed, seed + 1 ..."""
+    size: Annotated[str, Field(pattern=r"^(auto|\d{2,4}x\d{2,4})$")] = "auto"
+    """WIDTHxHEIGHT in pixels; auto: the model's own."""
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    """The PNG itself, or an address on this server that holds it for some minutes."""
     output_format: Literal["png"] = "png"
     background: Literal["auto", "opaque"] = "auto"
-    user: Annotated[str | None, Field(max_length=256, description="Taken and not used.")] = None
-
-    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="By default a random one.")] = None
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Denoising steps.")] = 25
-    guidance_scale: Annotated[Scale, Field(description="Eq. 3's scale; in eq. 4 the text's.")] = 3.0
-    image_guidance_scale: Annotated[Scale | None, Field(description="In eq. 4 the references' scale.")] = None
-    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
-    coupling: Annotated[
-        Literal["joint", "cached"] | None, Field(description="The model's own if not given.")
-    ] = None
-    null_set: Literal["joint", "single"] = "joint"
-    temperature: Annotated[
-        float | None,
-        Field(ge=0, le=1, description="How much noise a picture starts from; the model's own if not given."),
-    ] = None
+    user: Annotated[str | None, Field(max_length=256)] = None
+    """Taken and not used."""
+    seed: Seed | None = None
+    """By default a random one."""
     reference_prompt: Annotated[
-        list[Text],
-        BeforeValidator(_listed),
-        Field(max_length=MAX_REFERENCES, description="What the references show: one for all, or one each."),
-    ] = Field(default_factory=list)
-    deadline: Annotated[
-        float | None,
-        Field(gt=0, le=MAX_DEADLINE, allow_inf_nan=False, description="Seconds until it gives up."),
-    ] = None
+        list[Text], BeforeValidator(_listed), Field(max_length=MAX_REFERENCES, default_factory=list)
+    ]
+    """What the references show: one for all, or one each."""
+    deadline: Annotated[float | None, Field(gt=0, le=MAX_DEADLINE, allow_inf_nan=False)] = None
+    """Seconds until it gives up."""
+
+
+def _called(name: str) -> str:
+    """The field of a setting: diffusers' name for it, but for the steps."""
+    return name if name == "steps" else ARGUMENTS.get(name, name)
+
+
+class Fields(Sampling, OpenAIFields):
+    """What a request may say; OpenAI's fields first, then our own. Unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=_called)
 
 
 def read_fields(values: dict[str, Any]) -> Fields:
@@ -100,13 +94,8 @@ def read_fields(values: dict[str, Any]) -> Fields:
     try:
         return Fields.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"]))[:100] or None
-        if first["type"] == "extra_forbidden":
-            raise FieldError(f"The field {name} is not supported here.", name) from None
-        if first["type"] == "missing":
-            raise FieldError(f"The field {name} is missing.", name) from None
-        raise FieldError(f"The field {name} is wrong: {first['msg']}.", name) from None
+        name = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))[:100]
+        raise FieldError(f"{fault(error)}.", name or None) from None
 
 
 def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int, int]:
@@ -133,7 +122,7 @@ def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int,
         return card.size, card.size
     width, height = map(int, fields.size.split("x"))
     for side in (width, height):
-        _explained("size", check_side, "size", side)
+        _explained("size", read, SquareSampling, {"size": side})
         if side % card.factor:
             raise FieldError(f"size is {fields.size}, but sides must be multiples of {card.factor}.", "size")
     return width, height
@@ -165,20 +154,5 @@ def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height
         seeds=tuple(range(seed, seed + fields.n)),
         references=tuple(references),
         captions=tuple(fields.reference_prompt) if references else (),
-        sampling=sampling_of(fields, width, height),
-    )
-
-
-def sampling_of(fields: Fields, width: int, height: int) -> Sampling:
-    """How the pictures of a request are computed."""
-    return Sampling(
-        height=height,
-        width=width,
-        steps=fields.steps,
-        guidance=fields.guidance_scale,
-        guidance_mode=fields.guidance_mode,
-        image_guidance=fields.image_guidance_scale,
-        coupling=fields.coupling,
-        null_set=fields.null_set,
-        temperature=fields.temperature,
+        sampling=fields.at(height, width),
     )

@@ -12,8 +12,9 @@ from typing import Literal, Protocol
 from PIL import Image
 
 from jedi_diffusion.app.kept import Kept
-from jedi_diffusion.calls import Call, Sampling
+from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.options import SizedSampling
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Preview = Callable[[], Sequence[Image.Image]]
@@ -72,7 +73,7 @@ class Ask:
     seeds: tuple[int, ...]
     references: tuple[Image.Image, ...]
     captions: tuple[str, ...]
-    sampling: Sampling
+    sampling: SizedSampling
     digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

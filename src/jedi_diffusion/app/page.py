@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, fields, replace
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -38,8 +37,10 @@ from jedi_diffusion.app.session import (
     ask_of,
     forget,
     keep,
+    label,
     marked,
     prompts_of,
+    read_controls,
     read_photo,
     status_of,
     take_over,
@@ -48,6 +49,7 @@ from jedi_diffusion.app.session import (
 from jedi_diffusion.app.uploads import DECODERS, MAX_PHOTO
 from jedi_diffusion.app.visitors import Visitors
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.options import Sampling
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -72,7 +74,9 @@ const name = () => {
 };
 new MutationObserver(name).observe(document, {childList: true, subtree: true, characterData: true});
 """
-COUPLINGS = [("as the model was trained", "own"), ("joint", "joint"), ("cached", "cached")]
+SCHEMA = Controls.model_json_schema()["properties"]
+NOT_GIVEN = ("not given", "")
+"""Choice of a setting that need not be given; the components of gradio have no None for it."""
 
 
 class Page:
@@ -251,13 +255,7 @@ class Page:
         taken = gr.Markdown(elem_id="taken", **WRITTEN)
         with gr.Accordion("More", open=False, elem_id="more") as more:
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
-            mode = gr.Dropdown(
-                ["joint", "text_first", "image_first", "text_only"], value="joint", label="Guidance"
-            )
-            text = gr.Number(3.0, label="Scale of the text", minimum=0, maximum=100)
-            image = gr.Number(3.0, label="Scale of the photos", minimum=0, maximum=100)
-            steps = gr.Number(25, label="Steps", precision=0, minimum=1, maximum=1000)
-            coupling = gr.Dropdown(COUPLINGS, value="own", label="Coupling")
+            chosen = [component(name) for name in Sampling.model_fields]
         self._locked = locked
         gr.on(  # one listener for both, so that an answer never overtakes a newer one
             [prompts.change, what.change],
@@ -268,7 +266,7 @@ class Page:
             show_progress="hidden",
             api_visibility="private",
         )
-        controls = [what, prompts, count, balance, quality, seed, by_hand, mode, text, image, steps, coupling]
+        controls = [what, prompts, count, balance, quality, seed, by_hand, *chosen]
         recorded.upload(
             self.take_settings,
             recorded,
@@ -337,15 +335,15 @@ class Page:
         """Values for the field of the file, which is empty again, what is said of it, "More", which opens
         because what it holds now counts, and the controls with their lock."""
         if handle is None:
-            return [gr.skip()] * (4 + len(fields(Controls)))
+            return [gr.skip()] * (4 + len(Controls.model_fields))
         try:
             with self.received.taken(handle) as path:
                 name, taken = path.name, take_settings(path, self.service.card)
         except JeDiError as error:
-            return [None, alarmed(str(error)), *[gr.skip()] * (2 + len(fields(Controls)))]
+            return [None, alarmed(str(error)), *[gr.skip()] * (2 + len(Controls.model_fields))]
         text = " ".join([f"The settings of {name} are taken.", *taken.remarks])
         controls = taken.controls
-        return [None, said(text), gr.Accordion(open=True), controls.seed is not None, *astuple(controls)]
+        return [None, said(text), gr.Accordion(open=True), controls.seed is not None, *values_of(controls)]
 
     def mark(self, prompts: str, what: str) -> str:
         asked = [*prompts_of(prompts)[:50], what.strip()]
@@ -357,16 +355,16 @@ class Page:
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Values for the components of `_results`, again and again until the pictures are done."""
         engine, card = self.service.engine, self.service.card
-        controls = controls_of(values)
-        if not locked:
-            controls = replace(controls, seed=None)
         with told():
+            controls = controls_of(values)
+            if not locked:
+                controls = controls.model_copy(update={"seed": None})
             if session.job is not None and not session.job.is_over:
                 raise JeDiError("Pictures are being made already; cancel them first.")
             ask = await asyncio.to_thread(ask_of, session, controls, card)
             job = engine.submit(ask, f"page-{request.session_hash}", previews=True)
         self.visitors.note(session, request.state.client)
-        controls, same = replace(controls, seed=ask.seeds[0]), (gr.skip(),) * 3
+        controls, same = controls.model_copy(update={"seed": ask.seeds[0]}), (gr.skip(),) * 3
         session.job, session.asked, session.is_kept = job, controls, False
         try:
             async for status in self._follow(job):
@@ -415,9 +413,9 @@ class Page:
             take_over(session, old, self.folder)
         key = key or secrets.token_urlsafe(24)
         self._visits[key] = session
-        asked = (gr.skip(),) * (1 + len(fields(Controls)))
+        asked = (gr.skip(),) * (1 + len(Controls.model_fields))
         if session.asked is not None:
-            asked = (False, *astuple(session.asked))
+            asked = (False, *values_of(session.asked))
         return key, *self._photos_shown(session, request), *self._made_shown(session), *asked
 
     async def _follow(self, job: Job) -> AsyncIterator[str]:
@@ -444,8 +442,9 @@ class Page:
         """The controls as they were, with the seed of the selected picture, locked."""
         made = session.picture
         if made is None:
-            return [gr.skip()] * (1 + len(fields(Controls)))
-        return [True, *astuple(replace(made.controls, prompts=made.prompt, count=1, seed=made.seed))]
+            return [gr.skip()] * (1 + len(Controls.model_fields))
+        again = {"prompts": made.prompt, "count": 1, "seed": made.seed}
+        return [True, *values_of(made.controls.model_copy(update=again))]
 
     def use_as_reference(self, request: gr.Request, session: Session) -> tuple[Any, ...]:
         with told():
@@ -488,10 +487,32 @@ async def script() -> Response:
     return Response(SCRIPT, media_type="text/javascript")
 
 
+def component(name: str) -> Any:
+    """What a setting is set with, from its type, range, default and docstring."""
+    schema = SCHEMA[name]
+    kind, *others = schema.get("anyOf", [schema])
+    shown: dict[str, Any] = {"label": label(name), "info": schema["description"]}
+    if "enum" in kind:
+        choices = [*([NOT_GIVEN] if others else []), *kind["enum"]]
+        return gr.Dropdown(choices, value=schema["default"] or "", **shown)
+    if kind["type"] == "boolean":
+        return gr.Checkbox(schema["default"], **shown)
+    precision = 0 if kind["type"] == "integer" else None
+    bounds = {"minimum": kind["minimum"], "maximum": kind["maximum"]}
+    return gr.Number(schema["default"], precision=precision, **bounds, **shown)
+
+
+def values_of(controls: Controls) -> list[Any]:
+    """The values of the components, in the order of `Controls`."""
+    values = [(getattr(controls, name), SCHEMA[name]) for name in Controls.model_fields]
+    return ["" if value is None and "enum" in str(schema) else value for value, schema in values]
+
+
 def controls_of(values: tuple[Any, ...]) -> Controls:
-    """Components' values in the order of `Controls`. Empty numbers become the defaults."""
-    given = zip(fields(Controls), values, strict=True)
-    return Controls(**{field.name: value for field, value in given if value is not None})
+    """Components' values in the order of `Controls`; those that are empty have the defaults. Raises
+    UsageError."""
+    given = zip(Controls.model_fields, values, strict=True)
+    return read_controls({name: value for name, value in given if value not in (None, "")})
 
 
 def in_the_making(job: Job) -> Any:

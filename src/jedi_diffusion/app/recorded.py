@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jedi_diffusion.app.fields import MAX_PICTURES
 from jedi_diffusion.app.runner import ModelCard
-from jedi_diffusion.app.session import COUNTS, Controls, check_controls
-from jedi_diffusion.calls import Sampling
+from jedi_diffusion.app.session import COUNTS, Controls, check_texts
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import decode_text, lines_of
+from jedi_diffusion.options import MAX_PICTURES as MOST_PICTURES
+from jedi_diffusion.options import Between, Seed, SizedSampling, fault
 from jedi_diffusion.pictures import MAX_PARAMETERS, PNG_START, read_parameters
 
 EXACT = 2**53
@@ -28,13 +29,16 @@ NOT_ASKED = {"model", "scheduler", "size", "reference", "out", "batch", "device"
 """Options that stand elsewhere in the settings too, or that decide nothing that is seen."""
 
 
-class Options(BaseModel):
-    """What settings hold beside the fields of `Sampling`; defaults are those of `jedi generate`."""
+class Options(SizedSampling):
+    """The options in settings that count here; defaults are those of `jedi generate`."""
 
-    prompt: list[str] = []
-    reference_prompt: list[str] = []
-    images_per_prompt: int = 1
-    seed: int | None = None
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: tuple[str, ...] = ()
+    reference_prompt: tuple[str, ...] = ()
+    images_per_prompt: Annotated[int, Between(1, MOST_PICTURES)] = 1
+    seed: Seed | None = None
+    joint_targets: bool = False
     fit: str = "crop"
     enlarge: int | None = None
     attention_map: str | None = None
@@ -75,20 +79,16 @@ def take_settings(path: Path, card: ModelCard) -> Taken:
         values = dict(recorded.options)
         if recorded.prompt is not None:  # of one picture
             values |= {"prompt": [recorded.prompt], "seed": recorded.seed, "images_per_prompt": 1}
-        options = Options.model_validate(values)
         side = values.get("size") or card.size
-        sampling = TypeAdapter(Sampling).validate_python({"height": side, "width": side, **values})
+        options = Options.model_validate({"height": side, "width": side, **values})
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"])) or "its top level"
         raise UsageError(
-            f"{path.name} does not hold settings of pictures made here: {_shown(place)} is missing or wrong."
+            f"{path.name} does not hold settings of pictures made here: {_shown(fault(error))}."
         ) from error
-    controls = _controls(options, sampling)
-    check_controls(controls)
-    if (controls.seed or 0) >= EXACT:
-        controls = replace(controls, seed=None)
+    controls = _controls(options)
+    check_texts(controls)
     remarks = [f"Of its {len(rows)} pictures the first counts."] if len(rows) > 1 else []
-    left_out = [*_not_of_the_page(options, sampling, recorded, card), *_unknown(values)]
+    left_out = [*_not_of_the_page(options, recorded, card), *_unknown(values)]
     if left_out:
         remarks.append(f"What this page does not have is left out: {'; '.join(left_out)}.")
     return Taken(controls, (*remarks, *_to_do(recorded, card)))
@@ -111,27 +111,21 @@ def _read(path: Path) -> Any:
         raise UsageError(f"{path.name} is neither a settings.json nor a PNG with settings.") from error
 
 
-def _controls(options: Options, sampling: Sampling) -> Controls:
+def _controls(options: Options) -> Controls:
     return Controls(
         what=" ".join(lines_of(next(iter(options.reference_prompt), ""))),
         prompts="\n".join(" ".join(lines_of(prompt)) for prompt in options.prompt[:MAX_PICTURES]),
         count=min(options.images_per_prompt, COUNTS[-1]),
-        seed=options.seed,
+        seed=None if (options.seed or 0) >= EXACT else options.seed,
         by_hand=True,
-        mode=sampling.guidance_mode,
-        guidance=sampling.guidance,
-        image_guidance=sampling.guidance if sampling.image_guidance is None else sampling.image_guidance,
-        steps=sampling.steps,
-        coupling=sampling.coupling or "own",
+        **options.sampling(),
     )
 
 
-def _not_of_the_page(
-    options: Options, sampling: Sampling, recorded: Recorded, card: ModelCard
-) -> Iterator[str]:
+def _not_of_the_page(options: Options, recorded: Recorded, card: ModelCard) -> Iterator[str]:
     """What decides how the pictures look and has no control here, each in a few words."""
-    if (sampling.width, sampling.height) != (card.size, card.size):
-        yield f"the size {sampling.width}x{sampling.height} (here {card.size}x{card.size})"
+    if (options.width, options.height) != (card.size, card.size):
+        yield f"the size {options.width}x{options.height} (here {card.size}x{card.size})"
     if len(options.prompt) > MAX_PICTURES:
         yield f"all but the first {MAX_PICTURES} of {len(options.prompt)} prompts"
     if options.images_per_prompt > COUNTS[-1]:
@@ -140,12 +134,8 @@ def _not_of_the_page(
         yield "another description for each photo (here the first for all)"
     if options.seed is not None and options.seed >= EXACT:
         yield f"the seed {options.seed}, which browsers cannot hold"
-    if sampling.null_set != "joint":
-        yield f"null_set {sampling.null_set}"
-    if sampling.joint_targets:
+    if options.joint_targets:
         yield "joint_targets"
-    if sampling.temperature not in (None, card.temperature):
-        yield f"temperature {sampling.temperature:g}"
     if recorded.model.scheduler != card.scheduler:
         yield f"the sampler {_shown(recorded.model.scheduler)} (here {card.scheduler})"
     for name, value, usual in (
@@ -159,7 +149,7 @@ def _not_of_the_page(
 
 def _unknown(values: dict[str, Any]) -> list[str]:
     """Names of options that nobody here knows, a few of them."""
-    known = {*Options.model_fields, *(field.name for field in fields(Sampling)), *NOT_ASKED}
+    known = {*Options.model_fields, *NOT_ASKED}
     return [_shown(name) for name in sorted(values.keys() - known)[:8]]
 
 
@@ -178,4 +168,4 @@ def _to_do(recorded: Recorded, card: ModelCard) -> Iterator[str]:
 
 def _shown(text: str) -> str:
     """A text of the file as it may stand in a sentence."""
-    return "".join(letter for letter in text if letter.isprintable())[:80]
+    return "".join(letter for letter in text if letter.isprintable())[:160]

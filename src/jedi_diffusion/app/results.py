@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from jedi_diffusion import __version__, credentials
@@ -26,7 +25,7 @@ def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
         "program": f"jedi-diffusion {__version__}",
         "made_with": made_with(card),
         "model": {"name": card.name, "fingerprint": card.fingerprint, "scheduler": card.scheduler},
-        "options": asdict(ask.sampling) | {"reference_prompt": list(ask.captions)},
+        "options": ask.sampling.model_dump() | {"reference_prompt": list(ask.captions)},
         "references": [{} for _ in ask.digests],
         "prompt": ask.prompts[number],
         "seed": ask.seeds[number],

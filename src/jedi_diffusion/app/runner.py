@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from jedi_diffusion.app.jobs import Preview, Runner
-from jedi_diffusion.calls import Call, Sampling, run_call
+from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.costs import Costs
+from jedi_diffusion.options import SizedSampling
 
 GAIN = 1.1
 """Speed-up of larger calls from which they are worth it; below it each picture is a call of its own, which
@@ -99,7 +100,7 @@ def measured_batch(
 
 def _seconds_a_picture(runner: Runner, size: int, count: int, clock: Callable[[], float]) -> float:
     """The better of two trials, after one that warms up."""
-    sampling = Sampling(size, size, steps=TRIAL_STEPS)
+    sampling = SizedSampling(height=size, width=size, steps=TRIAL_STEPS)
     reference = Image.new("RGB", (size, size), "gray")
     call = Call(["a"] * count, list(range(count)), [reference], ["a"], sampling)
     times = []

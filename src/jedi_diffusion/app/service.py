@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from jedi_diffusion.app.engine import Engine
-from jedi_diffusion.app.fields import check_fields, check_model, read_fields, sampling_of, to_ask
+from jedi_diffusion.app.fields import check_fields, check_model, read_fields, to_ask
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.metrics import Metrics, Replicas
 from jedi_diffusion.app.room import Room
@@ -65,7 +65,7 @@ class Service:
         """The job of a request, and its `response_format`. Raises JeDiError."""
         fields = read_fields(values)
         width, height = check_fields(fields, len(photos), self.card)
-        self.engine.budget.check(sampling_of(fields, width, height), fields.n, len(photos))
+        self.engine.budget.check(fields.at(height, width), fields.n, len(photos))
         self.engine.check_room()
         references = await self.photos.read(photos, width, height)
         ask = to_ask(fields, references, width, height)

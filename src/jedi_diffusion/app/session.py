@@ -9,10 +9,10 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from PIL import Image, ImageOps
 
@@ -20,14 +20,11 @@ from jedi_diffusion.app.fields import MAX_PICTURES
 from jedi_diffusion.app.jobs import Ask, Job, size_of
 from jedi_diffusion.app.results import parameters_of, png_of
 from jedi_diffusion.app.runner import ModelCard
-from jedi_diffusion.calls import Sampling
 from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import lines_of
-from jedi_diffusion.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_range, check_text
+from jedi_diffusion.options import Between, Sampling, Seed, Settings, check_text, read
 from jedi_diffusion.pictures import open_picture
-
-Mode = Literal["joint", "text_first", "image_first", "text_only"]
 
 MAX_PHOTOS = 8
 MAX_MADE = 100
@@ -36,7 +33,7 @@ PHOTO_SIDE = 1024
 """Photos are kept no larger than this, in pixels of the longer side."""
 SEEDS = 10**6
 """Seeds are drawn below this: people can read them out."""
-SCALE = 3.0
+SCALE = Sampling().guidance
 """Guidance in the middle between photos and prompt."""
 COUNTS = (1, 2, 3, 4)
 """Pictures of each prompt."""
@@ -76,22 +73,20 @@ class Examples(Protocol):
     def surprise(self, seed: int) -> Example: ...
 
 
-@dataclass(frozen=True)
-class Controls:
-    """What a visitor has set; balance -1 is all for the photos, +1 all for the prompt."""
+class Plain(Settings):
+    """What every visitor sets; balance -1 is all for the photos, +1 all for the prompt."""
 
     what: str = ""
     prompts: str = ""
-    count: int = 1
-    balance: float = 0.0
-    quality: str = "balanced"
-    seed: int | None = None
+    count: Annotated[int, Between(1, MAX_PICTURES)] = 1
+    balance: Annotated[float, Between(-1, 1)] = 0.0
+    quality: Literal["fast", "balanced", "best"] = "balanced"
+    seed: Seed | None = None
     by_hand: bool = False
-    mode: Mode = "joint"
-    guidance: float = SCALE
-    image_guidance: float = SCALE
-    steps: int = 25
-    coupling: Literal["own", "joint", "cached"] = "own"
+
+
+class Controls(Sampling, Plain):
+    """What a visitor has set; balance and quality decide how pictures are sampled unless `by_hand`."""
 
 
 @dataclass(frozen=True)
@@ -148,35 +143,39 @@ def read_photo(path: str | Path, name: str) -> Photo:
     return Photo(picture, name)
 
 
-def guidance_of(controls: Controls) -> tuple[Mode, float, float]:
-    """Mode, text's scale and references' scale.
+def read_controls(values: Mapping[str, Any]) -> Controls:
+    """The controls with these values. Raises UsageError, in words for the page."""
+    return read(Controls, values, label)
+
+
+def label(name: str) -> str:
+    """What a setting is called on the page: "Image guidance"."""
+    return name.replace("_", " ").capitalize()
+
+
+def sampling_of(controls: Controls) -> Sampling:
+    """How the pictures are sampled.
 
     The paper finds more identity with the text first, and more prompt with the references first (Table 6).
     Beside that the favoured side's scale grows by up to half, and the other's shrinks as much.
     """
     if controls.by_hand:
-        return controls.mode, controls.guidance, controls.image_guidance
-    if abs(controls.balance) < 0.05:
-        return "joint", SCALE, SCALE
-    text, photos = SCALE * (1 + controls.balance / 2), SCALE * (1 - controls.balance / 2)
-    return ("image_first" if controls.balance > 0 else "text_first"), round(text, 2), round(photos, 2)
+        return controls
+    steps, balance = QUALITIES[controls.quality], controls.balance
+    if abs(balance) < 0.05:
+        return Sampling(steps=steps, image_guidance=SCALE)
+    return Sampling(
+        steps=steps,
+        guidance_mode="image_first" if balance > 0 else "text_first",
+        guidance=round(SCALE * (1 + balance / 2), 2),
+        image_guidance=round(SCALE * (1 - balance / 2), 2),
+    )
 
 
-def steps_of(controls: Controls) -> int:
-    """Denoising steps."""
-    return controls.steps if controls.by_hand else QUALITIES.get(controls.quality, QUALITIES["balanced"])
-
-
-def check_controls(controls: Controls) -> None:
-    """Raises UsageError, in words for the page, for texts and numbers with which no picture can be made."""
+def check_texts(controls: Controls) -> None:
+    """Raises UsageError, in words for the page, for texts with which no picture can be made."""
     for words in (*prompts_of(controls.prompts), controls.what):
         check_text(words)
-    check_range("Pictures of each prompt", controls.count, 1, MAX_PICTURES)
-    check_range("The seed", controls.seed or 0, 0, MAX_SEED)
-    check_range("Steps", steps_of(controls), 1, MAX_STEPS)
-    _, text, photos = guidance_of(controls)
-    for name, scale in (("The text's scale", text), ("The photos' scale", photos)):
-        check_range(name, scale, 0.0, MAX_GUIDANCE)
 
 
 def prompts_of(text: str) -> list[str]:
@@ -193,20 +192,18 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         raise UsageError("Add a photo of your subject first, or pick one of the examples.")
     if not prompts:
         raise UsageError("Write what to show, one prompt a line.")
-    check_controls(controls)
+    check_texts(controls)
     pictures = [prompt for prompt in prompts for _ in range(controls.count)]
     if len(pictures) > MAX_PICTURES:
         raise UsageError(f"{len(pictures)} pictures are asked for; up to {MAX_PICTURES} are made at once.")
     seed = secrets.randbelow(SEEDS) if controls.seed is None else controls.seed
-    mode, text, photos = guidance_of(controls)
-    coupling = controls.coupling if controls.by_hand and controls.coupling != "own" else None
     return Ask(
         prompts=tuple(pictures),
         # As in `jedi generate`: picture k of every prompt has seed + k.
         seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
         references=tuple(photo.crop(card.size, card.size) for photo in session.photos),
         captions=(controls.what.strip(),) if controls.what.strip() else (),
-        sampling=Sampling(card.size, card.size, steps_of(controls), text, mode, photos, coupling),
+        sampling=sampling_of(controls).at(card.size, card.size),
     )
 
 

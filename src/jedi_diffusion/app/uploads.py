@@ -19,7 +19,7 @@ from starlette.requests import Request
 from jedi_diffusion.app.fetch import Fetcher
 from jedi_diffusion.app.fields import FieldError, Fields, fitted
 from jedi_diffusion.errors import JeDiError, PictureError
-from jedi_diffusion.limits import MAX_REFERENCES
+from jedi_diffusion.options import MAX_REFERENCES
 from jedi_diffusion.pictures import open_picture
 
 MAX_PHOTO = 25 * 2**20

@@ -7,35 +7,28 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from jedi_diffusion import models
 from jedi_diffusion.cli import generate, options
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import CertificateAndKey, GenerateOptions
+from jedi_diffusion.cli.options import GenerateOptions, RunOptions, Wanted
+from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
 from jedi_diffusion.files import json_bytes, lines_of, make_folder, read_text, write_file
+from jedi_diffusion.options import fault, without_defaults
 from jedi_diffusion.pictures import read_parameters
 
 REPORT = "report.json"
 NAME = re.compile(r"[\w-][\w.-]{0,99}")
-DEFAULTS = GenerateOptions()
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
-@dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(RunOptions):
     """Makes the pictures of many jobs, one a line of a JSON Lines file.
 
     A line holds options of `jedi generate`: {"reference": ["a.jpg"], "prompt": ["a robot"], "steps": 25}, and
@@ -47,44 +40,13 @@ class BatchOptions:
     """The file with the jobs."""
     out: str
     """Folder for the results; each job gets a folder of its own in it."""
-    model: str = "toybox"
-    """"toybox" (bundled), a folder, or a Hub id."""
-    scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
-    """Sampler; that of the model if not given."""
-    batch: int = 4
-    """Pictures computed at once: more is faster and takes more memory."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format; float32, on CUDA bfloat16, if not given."""
-    overwrite: bool = False
-    """Replace pictures that an earlier run made with other settings."""
-    content_credentials: CertificateAndKey = None
-    """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
 
 
-class JobLine(BaseModel):
+class JobLine(Wanted):
     """What a line may say: `GenerateOptions` without what holds for the whole run."""
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str | None = None
-    reference: Texts = ()
-    prompt: Texts = ()
-    reference_prompt: Texts = ()
-    images_per_prompt: int = DEFAULTS.images_per_prompt
-    steps: int = DEFAULTS.steps
-    guidance: float = DEFAULTS.guidance
-    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = DEFAULTS.guidance_mode
-    image_guidance: float | None = None
-    coupling: Literal["joint", "cached"] | None = DEFAULTS.coupling
-    null_set: Literal["joint", "single"] = DEFAULTS.null_set
-    joint_targets: bool = False
-    temperature: float | None = None
-    size: int | None = None
-    enlarge: Literal[4] | None = None
-    fit: Literal["crop", "pad"] = DEFAULTS.fit
-    seed: int = 0
+    """Of the folder for its pictures; its line number if not given."""
 
 
 @dataclass
@@ -100,7 +62,7 @@ class Line:
 
 def run(arguments: list[str]) -> None:
     """Read and check all lines, load the model, make what is missing. Raises JeDiError if a line failed."""
-    given = tyro.cli(BatchOptions, args=arguments, prog="jedi batch")
+    given = parsed(BatchOptions, arguments, "jedi batch")
     show_notices()
     models.check_model_name(given.model)
     seal = seal_of(given.content_credentials, generate.public_name(given.model))
@@ -112,7 +74,7 @@ def run(arguments: list[str]) -> None:
     if not good:
         raise UsageError(f"{given.jobs} has no line that can be done ({len(lines)} have been read).")
     out = make_folder(given.out)
-    pipe = generate.load_pipe(shared(given))
+    pipe = generate.load_pipe(given)
     fingerprint = models.fingerprint(pipe)
     try:
         with generate.progress(sum(map(steps_of, good))) as bar:
@@ -126,12 +88,6 @@ def run(arguments: list[str]) -> None:
         rows = [{"line": e.number, "made": e.made, "kept": e.kept, "error": e.error} for e in lines]
         write_file(out / REPORT, json_bytes(rows, indent=2))
     conclude(lines, out)
-
-
-def shared(given: BatchOptions) -> GenerateOptions:
-    """The options that hold for all lines."""
-    names = ("model", "scheduler", "batch", "device", "dtype", "overwrite")
-    return replace(DEFAULTS, **{name: getattr(given, name) for name in names})
 
 
 def read_lines(given: BatchOptions) -> list[Line]:
@@ -157,18 +113,16 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
     try:
         job = JobLine.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{place}: {first['msg']}." if place else f"{first['msg']}.") from error
+        raise UsageError(f"{fault(error)}.") from error
     name = job.name if job.name is not None else f"{number:05d}"
     if not NAME.fullmatch(name):
         raise UsageError(f"The name {name!r} must be letters, digits, -, _ and dots.")
     if name.lower() == REPORT:
         raise UsageError(f"The name {name!r} is that of the report; take another one.")
     beside = Path(given.jobs).resolve().parent
-    values = {field: getattr(job, field) for field in JobLine.model_fields if field != "name"}
-    values["reference"] = tuple(str(beside / path) for path in job.reference)
-    line = replace(shared(given), **values, out=str(Path(given.out) / name))
+    shared = {field: getattr(given, field) for field in RunOptions.model_fields}
+    line = GenerateOptions(**shared, **job.model_dump(exclude={"name"}), out=str(Path(given.out) / name))
+    line = line.model_copy(update={"reference": tuple(str(beside / path) for path in job.reference)})
     options.check(line)
     return line
 
@@ -185,7 +139,8 @@ def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
     start, job = bar.n, None
     try:
         # Names are never taken by others here: each job has a folder of its own.
-        job = generate.plan(replace(given, overwrite=True), generate.read_references(given.reference))
+        planned = given.model_copy(update={"overwrite": True})
+        job = generate.plan(planned, generate.read_references(given.reference))
         job = replace(job, options=generate.resolved(given, pipe), seal=seal)
         generate.check_memory(pipe, job.options, len(job.items))
         settings = generate.describe(job, pipe, fingerprint)
@@ -258,7 +213,7 @@ def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
     of references, which pictures need not hold."""
     dropped = ("program", "versions", "references")
     kept = {name: value for name, value in parameters.items() if name not in dropped}
-    given = kept.get("options", {})
+    given = without_defaults(kept.get("options", {}))
     return kept | {"options": {name: value for name, value in given.items() if name != "batch"}}
 
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from jedi_diffusion.devices import pick_device
 from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.limits import check_options
 from jedi_diffusion.models import check_model_name, open_base, quiet_libraries
+from jedi_diffusion.options import check_options
 
 
 @dataclass(frozen=True)

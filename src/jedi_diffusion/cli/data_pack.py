@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jedi_diffusion.cli.data_options import Kind, kind_of, open_place, tell_layout
 from jedi_diffusion.errors import DataError, PictureError, UsageError
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.collection import SetCollection

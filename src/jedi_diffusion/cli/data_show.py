@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tyro
 
 from jedi_diffusion.cli.data_options import Kind, open_place
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tqdm import tqdm
 
 from jedi_diffusion import devices, models
@@ -15,9 +14,10 @@ from jedi_diffusion.cli import demo_photos, naming
 from jedi_diffusion.cli.demo_photos import PhotoRow
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_options, check_text
+from jedi_diffusion.options import Between, Compute, Sampling, check_text
 from jedi_diffusion.pictures import contact_sheet, save_png
 from jedi_diffusion.vision.enlarge import enlarger_of
 
@@ -30,8 +30,7 @@ SHEET = "demo.png"
 CELL = 256  # side of a picture on the sheet
 
 
-@dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(Sampling, Compute):
     """The bundled model on subjects it has never seen: reference pictures beside what the prompts ask for.
 
     With --photos, on your own. Every row of demo.png is one subject. Existing files are kept: a run whose
@@ -44,28 +43,18 @@ class DemoOptions:
     """Folder of photos, or of subfolders, of which the first picture each is taken: all of them are rows."""
     prompt: Repeated = ()
     """What to show of photos, in words: "a toy in the snow". May be given several times."""
-    subjects: int = 4
+    subjects: Annotated[int, Between(1, 100)] = 4
     """Toybox subjects, each a row."""
-    references: int = 1
+    references: Annotated[int, Between(1, 8)] = 1
     """Reference pictures of each toybox subject."""
-    prompts: int = 3
+    prompts: Annotated[int, Between(1, 20)] = 3
     """New pictures of each subject; of photos at most 6, if no --prompt is given."""
-    steps: int = 25
-    """Denoising steps."""
-    guidance: float = 3.0
-    """Scale of eq. 3."""
-    coupling: Literal["joint", "cached"] | None = None
-    """The paper's form, or references computed once and reused; the model's own if not given."""
     enlarge: Literal[4] | None = None
     """4: new pictures with sides four times as long, by Real-ESRGAN. Needs the extra `enlarge`."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**31)] = 0
     """Other seeds show other subjects."""
     model: str = "toybox"
     """"toybox" (bundled), or the folder of another model trained on the toybox."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format; float32, on CUDA bfloat16, if not given."""
     overwrite: bool = False
     """Replace files of earlier runs."""
 
@@ -94,7 +83,7 @@ class Row:
 
 def run(arguments: list[str]) -> None:
     """Render references, make pictures, write them and the sheet. Raises JeDiError."""
-    given = tyro.cli(DemoOptions, args=arguments, prog="jedi demo")
+    given = parsed(DemoOptions, arguments, "jedi demo")
     check(given)
     show_notices()
     models.check_model_name(given.model)
@@ -132,15 +121,6 @@ def check(given: DemoOptions) -> None:
         )
     for prompt in given.prompt:
         check_text(prompt)
-    limits = {
-        "subjects": (1, 100),
-        "references": (1, 8),
-        "prompts": (1, 20),
-        "steps": (1, 1000),
-        "guidance": (0.0, 100.0),
-        "seed": (0, 2**31),
-    }
-    check_options(given, limits)
 
 
 def subject_row(given: DemoOptions, number: int) -> Row:
@@ -169,14 +149,10 @@ def rows_of(given: DemoOptions) -> Sequence[Row] | Sequence[PhotoRow]:
 
 def make(given: DemoOptions, pipe: Any, row: Row | PhotoRow, number: int) -> list[Image.Image]:
     """The references, then the model's pictures for the prompts of row `number`."""
-    settings = {
-        "num_inference_steps": given.steps,
-        "guidance_scale": given.guidance,
-        "coupling": given.coupling,
-    }
     size, seed = models.own_size(pipe), given.seed + number
+    settings = given.at(size, size).arguments()
     if isinstance(row, PhotoRow):
-        return demo_photos.make(pipe, row, size, seed, {**settings, "height": size, "width": size})
+        return demo_photos.make(pipe, row, size, seed, settings)
     return make_subject(pipe, row, size, seed, settings)
 
 

@@ -12,7 +12,7 @@ from jedi_diffusion import devices
 from jedi_diffusion.cli.data_options import open_place
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.evaluation.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName
 from jedi_diffusion.files import json_bytes, make_folder, write_file
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.vision.settings import GROUNDING_DINO, SAM
 
 if TYPE_CHECKING:

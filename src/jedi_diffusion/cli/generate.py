@@ -16,13 +16,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from jedi_diffusion import __version__, devices, models
-from jedi_diffusion.calls import LESS_MEMORY, Call, Sampling, pictures_said, references_said, run_call
+from jedi_diffusion.calls import LESS_MEMORY, Call, pictures_said, references_said, run_call
 from jedi_diffusion.cli import attention_map, naming, options
 from jedi_diffusion.cli.notices import show_notices
-from jedi_diffusion.cli.options import GenerateOptions, Settings
+from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.options import SizedSampling
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -127,7 +128,7 @@ def read_references(paths: Sequence[str]) -> list[Reference]:
     return references
 
 
-def check_same_references(recorded: Settings, references: Sequence[Reference]) -> None:
+def check_same_references(recorded: Recorded, references: Sequence[Reference]) -> None:
     """Raises PictureError when a photo of a repeated run is no longer the one that it used."""
     before = {row.path: row for row in recorded.references}
     for reference in references:
@@ -136,7 +137,7 @@ def check_same_references(recorded: Settings, references: Sequence[Reference]) -
             raise PictureError(f"{reference.path} has changed since the run that is to be repeated.")
 
 
-def check_same_model(recorded: Settings, settings: dict[str, Any]) -> None:
+def check_same_model(recorded: Recorded, settings: dict[str, Any]) -> None:
     """Raises ModelError when a repeated run would use other weights; says so when libraries have changed."""
     before, now = recorded.model, settings["model"]
     if before.name == now["name"] and before.fingerprint != now["fingerprint"]:
@@ -163,7 +164,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     return Run(given, folder, items, references, suffix, enlarge=enlarge)
 
 
-def load(job: Run, recorded: Settings | None) -> tuple[Any, Run]:
+def load(job: Run, recorded: Recorded | None) -> tuple[Any, Run]:
     """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
     pipe = load_pipe(job.options)
     if recorded:
@@ -188,7 +189,7 @@ def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
     if how.width * how.height * (at_once + len(given.reference)) <= UNCHECKED * own**2:
         return
     figures = costs.measure(pipe, own)
-    need = figures.bytes(figures.work(how, at_once, len(given.reference)))
+    need = figures.bytes(figures.work(how, at_once, len(given.reference), given.joint_targets))
     free = costs.free_memory(pipe.device)
     if need > free:
         raise UsageError(
@@ -197,7 +198,7 @@ def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
         )
 
 
-def load_pipe(given: GenerateOptions) -> Any:
+def load_pipe(given: RunOptions) -> Any:
     """The pipeline that the options name. Raises ModelError, UsageError."""
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
@@ -207,15 +208,15 @@ def load_pipe(given: GenerateOptions) -> Any:
 
 def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
     """The options, with the pipeline's own for what they leave open."""
-    names: dict[str, Any] = {"device": pipe.device.type, "dtype": str(pipe.dtype).removeprefix("torch.")}
-    return replace(
-        given,
-        **names,
-        size=given.size or models.own_size(pipe),
-        coupling=given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
-        temperature=pipe.config.temperature if given.temperature is None else given.temperature,
-        image_guidance=given.guidance if given.image_guidance is None else given.image_guidance,
-    )
+    own = {
+        "device": pipe.device.type,
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "size": given.size or models.own_size(pipe),
+        "coupling": given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
+        "temperature": pipe.config.temperature if given.temperature is None else given.temperature,
+        "image_guidance": given.guidance if given.image_guidance is None else given.image_guidance,
+    }
+    return given.model_copy(update=own)
 
 
 def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
@@ -304,24 +305,14 @@ def sample(
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
     prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
-    call = Call(prompts, seeds, references, given.reference_prompt, sampling_of(given))
+    captions, how = given.reference_prompt, sampling_of(given)
+    call = Call(prompts, seeds, references, captions, how, joint_targets=given.joint_targets)
     return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record)
 
 
-def sampling_of(given: GenerateOptions) -> Sampling:
+def sampling_of(given: GenerateOptions) -> SizedSampling:
     """How the pictures are computed; the size is resolved."""
-    return Sampling(
-        height=given.size or 0,
-        width=given.size or 0,
-        steps=given.steps,
-        guidance=given.guidance,
-        guidance_mode=given.guidance_mode,
-        image_guidance=given.image_guidance,
-        coupling=given.coupling,
-        null_set=given.null_set,
-        joint_targets=given.joint_targets,
-        temperature=given.temperature,
-    )
+    return given.at(given.size or 0, given.size or 0)
 
 
 def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from jedi_diffusion import devices, models
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
+from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import Between, Compute, SquareSampling
 from jedi_diffusion.pictures import save_png
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ ENCODER: Literal["lite2"] = "lite2"
 SHEET = "sheet.png"
 
 
-@dataclass(frozen=True)
-class PhotosOptions:
+class PhotosOptions(SquareSampling, Compute):
     """Score a model on photographed subjects: one photo of each, to be shown in a few places.
 
     identity: likeness to the subject's other photos by EfficientNet-Lite2; 0 is another subject of its class
@@ -43,28 +42,13 @@ class PhotosOptions:
     """What judges the place: a file of `jedi evaluate places`. Without one the place is not scored."""
     called: str | None = None
     """What every subject is called in prompts, such as toy; its own class if not given."""
-    steps: int = 25
-    """Denoising steps."""
-    guidance: float = 3.0
-    """Scale of eq. 3."""
-    coupling: Literal["joint", "cached"] | None = None
-    """The paper's form, or references computed once and reused; the model's own if not given."""
-    temperature: float | None = None
-    """0 to 1: how much noise a picture starts from; the model's own if not given."""
-    size: int | None = None
-    """Side of the pictures in pixels, to which photos are brought too; the model's own if not given."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**31)] = 0
     """Draws the photo that is given, where the data fix none."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format; float32, on CUDA bfloat16, if not given."""
 
 
 def run(arguments: list[str]) -> None:
     """Check the folder, make the pictures that are missing, score, write. Raises JeDiError."""
-    given = tyro.cli(PhotosOptions, args=arguments, prog="jedi photos score")
-    check(given)
+    given = parsed(PhotosOptions, arguments, "jedi photos score")
     show_notices()
     models.check_model_name(given.model)
     from jedi_diffusion.evaluation import photo_score
@@ -91,14 +75,7 @@ def run(arguments: list[str]) -> None:
     judges: list[Encoder] = [encoder, ClassJudge(encoder)]
     if classifier is not None:
         judges.append(PlaceJudge(classifier, encoder))
-    settings = {
-        "num_inference_steps": given.steps,
-        "guidance_scale": given.guidance,
-        "coupling": given.coupling,
-        "temperature": given.temperature,
-        "height": size,
-        "width": size,
-    }
+    settings = given.at(size, size).arguments()
     record = {"model": models.fingerprint(pipe), "settings": settings, "set": wanted.settings}
     out = make_folder(given.out)
     folder = open_method_folder(out / "pictures", record)
@@ -108,7 +85,7 @@ def run(arguments: list[str]) -> None:
     results = scorer.score({photo_score.MODEL: made, **photo_score.swapped(made, wanted)})
     psnr = photo_score.psnr_of(pipe, wanted, size)
     described = {
-        **asdict(given),
+        **given.model_dump(mode="json"),
         "size": size,
         "fingerprint": record["model"],
         "place_classifier": None if classifier is None else classifier.record,
@@ -119,15 +96,3 @@ def run(arguments: list[str]) -> None:
     print(photo_score.table(results, ENCODER))
     print(f"The autoencoder's PSNR on the photos: {psnr:.1f} dB on average")
     print(f"Pictures:  {out / SHEET}\nReport:    {files[-1]}")
-
-
-def check(given: PhotosOptions) -> None:
-    """Raises UsageError for numbers out of range."""
-    limits = {
-        "steps": (1, 1000),
-        "guidance": (0.0, 100.0),
-        "temperature": (0.0, 1.0),
-        "seed": (0, 2**31),
-        "size": (16, 1024),
-    }
-    check_options(given, limits)

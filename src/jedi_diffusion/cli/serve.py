@@ -10,21 +10,19 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 from jedi_diffusion import devices, models
 from jedi_diffusion.cli.generate import public_name
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, Repeated
+from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.files import lines_of, read_text
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import Between, Compute
 
 if TYPE_CHECKING:
     from jedi_diffusion.app.cluster import Cluster
@@ -42,8 +40,7 @@ ABOUT = {
 }
 
 
-@dataclass(frozen=True)
-class ServeOptions:
+class ServeOptions(Compute):
     """A page for people and an OpenAI-compatible API for programs, from one process. Ctrl-C ends it.
 
     Tokens, if clients shall need one, stand in a file (--token-file) or in the variable JEDI_TOKENS.
@@ -65,49 +62,45 @@ class ServeOptions:
     """Path under which a proxy in front shows the server, such as /jedi; the proxy takes it off."""
     allow_urls: bool = False
     """Fetch references that are given as addresses, from public machines only."""
-    queue: int = 64
+    queue: Annotated[int, Between(16, 10_000)] = 64
     """Pictures that may wait; beyond them clients are told to come back later."""
-    deadline: float = 600.0
+    deadline: Annotated[float, Between(1, 86_400)] = 600.0
     """Seconds after which a request is given up."""
-    keep_seconds: float = 600.0
+    keep_seconds: Annotated[float, Between(1, 7 * 86_400)] = 600.0
     """Seconds for which finished pictures can be fetched."""
-    keep_mb: int = 1024
+    keep_mb: Annotated[int, Between(1, 2**20)] = 1024
     """Megabytes of disk for finished pictures; the oldest go first."""
-    max_pixels: int | None = None
+    max_pixels: Annotated[int, Between(256, 2**22)] | None = None
     """Pixels of a picture (1048576 is 1024x1024); by default as many as the machine's memory holds."""
-    max_seconds: float | None = None
+    max_seconds: Annotated[float, Between(1, 86_400)] | None = None
     """Seconds that a request may take by the server's own estimate; by default as many as --deadline."""
     content_credentials: CertificateAndKey = None
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
-    grace: float = 30.0
+    grace: Annotated[float, Between(0, 3600)] = 30.0
     """Seconds that work in hand gets when the server is stopped."""
-    max_connections: int = 512
+    max_connections: Annotated[int, Between(8, 100_000)] = 512
     """Connections that may be open; fewer where the system allows fewer open files."""
-    max_client_connections: int = 64
+    max_client_connections: Annotated[int, Between(1, 100_000)] = 64
     """Connections of one address, other than this machine's own, where a proxy may be."""
-    header_seconds: float = 15.0
+    header_seconds: Annotated[float, Between(1, 3600)] = 15.0
     """Seconds for the head of a request, and for the next bytes of its body."""
-    body_seconds: float = 300.0
+    body_seconds: Annotated[float, Between(1, 86_400)] = 300.0
     """Seconds for the whole body of a request."""
-    max_upload_mb: int = 1024
+    max_upload_mb: Annotated[int, Between(64, 2**20)] = 1024
     """Megabytes of uploads on their way or waiting on disk; one client gets half of them at most."""
-    max_photo_mb: int = 1024
+    max_photo_mb: Annotated[int, Between(32, 2**20)] = 1024
     """Megabytes of memory for the photos of the page's visitors; beyond them the oldest give way."""
-    max_shown_mb: int = 1024
+    max_shown_mb: Annotated[int, Between(64, 2**20)] = 1024
     """Megabytes on disk for crops, previews and pictures that the page shows; the oldest go first."""
-    max_visitors: int = 500
+    max_visitors: Annotated[int, Between(1, 100_000)] = 500
     """Visitors of the page that are remembered."""
-    log_lines: int = 600
+    log_lines: Annotated[int, Between(10, 10**6)] = 600
     """Lines that may go to the log in a minute."""
-    batch: int = 0
+    batch: Annotated[int, Between(0, 256)] = 0
     """Pictures computed at once; 0 measures at the start whether more than one is faster."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format; float32, on CUDA bfloat16, if not given."""
     engine: Literal["local", "ray"] = "local"
     """One worker in this process, or replicas of the model with Ray Serve, on this machine or a cluster."""
-    replicas: int = 0
+    replicas: Annotated[int, Between(0, 1000)] = 0
     """Replicas with --engine ray; one a graphics card, or one a core where there is none, if not given."""
     ray_address: str | None = None
     """A cluster that runs already: HOST:6379, or "auto" for that of this machine. Or set RAY_ADDRESS."""
@@ -115,7 +108,7 @@ class ServeOptions:
 
 def run(arguments: list[str]) -> None:
     """Check, listen, load the model, serve until a signal comes. Raises JeDiError."""
-    given = tyro.cli(ServeOptions, args=arguments, prog="jedi serve")
+    given = parsed(ServeOptions, arguments, "jedi serve")
     check(given)
     tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
     show_notices()
@@ -181,28 +174,7 @@ def bounded_log(lines: int) -> Iterator[None]:
 
 
 def check(given: ServeOptions) -> None:
-    """Raises UsageError for numbers out of range."""
-    limits = {
-        "queue": (16, 10_000),
-        "deadline": (1, 86_400),
-        "keep_seconds": (1, 7 * 86_400),
-        "keep_mb": (1, 2**20),
-        "max_pixels": (256, 2**22),
-        "max_seconds": (1, 86_400),
-        "grace": (0, 3600),
-        "max_connections": (8, 100_000),
-        "max_client_connections": (1, 100_000),
-        "header_seconds": (1, 3600),
-        "body_seconds": (1, 86_400),
-        "max_upload_mb": (64, 2**20),
-        "max_photo_mb": (32, 2**20),
-        "max_shown_mb": (64, 2**20),
-        "max_visitors": (1, 100_000),
-        "log_lines": (10, 10**6),
-        "batch": (0, 256),
-        "replicas": (0, 1000),
-    }
-    check_options(given, limits)
+    """Raises UsageError for options that do not go together."""
     if given.root_path and not ROOT_PATH.fullmatch(given.root_path):
         raise UsageError(
             f"--root-path is {given.root_path}, but must look like /jedi, without a / at its end."

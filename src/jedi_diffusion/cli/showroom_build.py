@@ -12,7 +12,7 @@ import tyro
 from tqdm import tqdm
 
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 if TYPE_CHECKING:
     from jedi_showroom.subjects import Subject

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion.files import make_folder, replaced_folder, write_file
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.recipes import find_recipe
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import tyro
 
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.evaluation import judging
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 if TYPE_CHECKING:
     from jedi_diffusion.evaluation.judging import EncodersName

@@ -10,7 +10,7 @@ import tyro
 
 from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.recipes import find_recipe
 
 MAX_OBJECTS, MAX_COLLAGES = 20, 20

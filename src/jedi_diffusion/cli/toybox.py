@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jedi_diffusion.cli import naming
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
 if TYPE_CHECKING:

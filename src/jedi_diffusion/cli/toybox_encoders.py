@@ -10,7 +10,7 @@ import tyro
 
 from jedi_diffusion import devices
 from jedi_diffusion.files import make_folder
-from jedi_diffusion.limits import check_options
+from jedi_diffusion.options import check_options
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jedi_diffusion import __version__, devices, models
 from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.limits import check_options
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.options import Between, Compute, SquareSampling
 from jedi_diffusion.page.tables import plain
 from jedi_diffusion.pictures import save_png
 
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from jedi_toybox.score import Benchmark, OverReferences, Scores
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
+class ScoreOptions(SquareSampling, Compute):
     """Score a model on toybox subjects that it has never seen, each with one prompt, with 95% intervals.
 
     identity: 0 another subject of the same class, 1 another true picture of the subject. prompt: 0 a wrong
@@ -42,29 +39,13 @@ class ScoreOptions:
     """Reference pictures of each subject; the first is the same for all three."""
     over_references: bool = False
     """Also score 1, 2 and 3 references of different views, and 2 and 3 of one view, on the same pairs."""
-    seeds: int = 2
+    seeds: Annotated[int, Between(1, 100)] = 2
     """Pictures of each pair, for diversity; the other scores are those of the first."""
-    pairs: int = 200
+    pairs: Annotated[int, Between(2, 100_000)] = 200
     """Subjects, each with one prompt."""
     classes: Literal["known", "held_out"] = "known"
     """Unseen subjects of the classes trained on, or of classes never seen."""
-    steps: int = 25
-    """Denoising steps."""
-    guidance: float = 3.0
-    """Scale of eq. 3, and of the text in the staged modes (eq. 4)."""
-    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
-    """Eq. 3 (joint), or eq. 4 in one of its orders."""
-    image_guidance: float | None = None
-    """Scale of the references in the staged modes; that of --guidance if not given."""
-    coupling: Literal["joint", "cached"] | None = None
-    """The paper's form, or references computed once and reused; the model's own if not given."""
-    null_set: Literal["joint", "single"] = "joint"
-    """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
-    temperature: float | None = None
-    """0 to 1: how much noise a picture starts from; the model's own if not given."""
-    size: int | None = None
-    """Side of the pictures in pixels; the model's own if not given."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**31)] = 0
     """Other seeds draw other subjects, prompts and noise."""
     out: str | None = None
     """File for the scores and every setting, as JSON."""
@@ -72,16 +53,11 @@ class ScoreOptions:
     """File for a PNG: references beside outputs beside true renders."""
     encoders: str | None = None
     """Folder of other encoders (`jedi toybox encoders`)."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format; float32, on CUDA bfloat16, if not given."""
 
 
 def run(arguments: list[str]) -> None:
     """Render the pairs, run the model on them, print and write its scores. Raises JeDiError."""
-    given = tyro.cli(ScoreOptions, args=arguments, prog="jedi toybox score")
-    check(given)
+    given = parsed(ScoreOptions, arguments, "jedi toybox score")
     show_notices()
     models.check_model_name(given.model)
     out, sheet = _prepared(given.out), _prepared(given.sheet)
@@ -96,7 +72,7 @@ def run(arguments: list[str]) -> None:
     size = given.size or models.own_size(pipe)
     pairs = [draw_pair(number, given.references, given.seed, given.classes) for number in range(given.pairs)]
     benchmark = Benchmark.render(pairs, encoders, size, str(device))
-    personalizer = Joint(pipe, call_settings(given, size))
+    personalizer = Joint(pipe, given.at(size, size).arguments())
     outputs = benchmark.run(personalizer, given.seed)
     others = benchmark.run_again(personalizer, given.seeds, given.seed) if given.seeds > 1 else None
     scores, baselines = benchmark.score(outputs, others), benchmark.baselines()
@@ -135,41 +111,10 @@ def rendered_references(given: ScoreOptions, size: int, device: str, alike: bool
     return drawn.unflatten(0, (len(pairs), MAX_REFERENCES))
 
 
-def check(given: ScoreOptions) -> None:
-    """Raises UsageError for numbers out of range."""
-    limits = {
-        "pairs": (2, 100_000),
-        "seeds": (1, 100),
-        "steps": (1, 1000),
-        "guidance": (0.0, 100.0),
-        "image_guidance": (0.0, 100.0),
-        "temperature": (0.0, 1.0),
-        "size": (16, 1024),
-        "seed": (0, 2**31),
-    }
-    check_options(given, limits)
-
-
-def call_settings(given: ScoreOptions, size: int) -> dict[str, Any]:
-    """Arguments of the pipeline's call."""
-    return {
-        "num_inference_steps": given.steps,
-        "guidance_scale": given.guidance,
-        "guidance_mode": given.guidance_mode,
-        "image_guidance_scale": given.image_guidance,
-        "coupling": given.coupling,
-        "null_set": given.null_set,
-        "temperature": given.temperature,
-        "height": size,
-        "width": size,
-    }
-
-
 def describe(
     given: ScoreOptions, benchmark: Benchmark, scores: Scores, baselines: dict[str, Scores]
 ) -> dict[str, Any]:
     """The JSON file: scores, what they are measured against, and every setting."""
-    settings = {name: value for name, value in asdict(given).items() if name not in ("out", "sheet")}
     return {
         **scores.record(),
         "baselines": {name: each.record() for name, each in baselines.items()},
@@ -178,7 +123,7 @@ def describe(
         "references": given.references,
         "size": benchmark.size,
         "encoders": benchmark.encoders.record,
-        "settings": settings,
+        "settings": given.model_dump(mode="json", exclude={"out", "sheet"}),
         "program": f"jedi-diffusion {__version__}",
     }
 

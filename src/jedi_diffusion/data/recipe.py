@@ -15,7 +15,7 @@ from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.data.video import VideoFrames
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import Section
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from jedi_diffusion.errors import ModelError, OutputError, RecipeError
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet
 from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.options import without_defaults
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import open_picture, save_png
 
@@ -37,7 +38,7 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
         found = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from error
-    wanted = json.loads(json.dumps(record))
+    found, wanted = _compared(found), _compared(json.loads(json.dumps(record)))
     if found != wanted:
         names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         raise RecipeError(
@@ -45,6 +46,11 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
             "folder, or another name for the method."
         )
     return home
+
+
+def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the sampling settings that have their defaults."""
+    return {name: without_defaults(each) if isinstance(each, dict) else each for name, each in record.items()}
 
 
 def pending(wanted: EvaluationSet, folder: Path) -> list[list[Case]]:

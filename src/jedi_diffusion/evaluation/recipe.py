@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import Denoising, DType, Sampling, Section, Side
 from jedi_diffusion.vision.settings import GROUNDING_DINO, SAM, SCORING_CLIP, SCORING_DINO
 
 
@@ -89,40 +89,34 @@ class MethodSection(Section):
     name: Annotated[str, Field(pattern=r"^[\w(][\w ().,+-]*$", max_length=80)]
 
 
-class Sampling(MethodSection):
+class SampledMethod(MethodSection, Denoising):
     """A model, and how it is sampled; `model` is "toybox" (bundled), a folder, or a Hub id."""
 
     model: str = "toybox"
-    steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    guidance: Annotated[float, Field(ge=0, le=100)] = 3.0
-    size: Annotated[int | None, Field(ge=16, le=2048, multiple_of=8)] = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    size: Side | None = None
+    dtype: DType = "auto"
 
 
-class ModelMethod(Sampling):
+class ModelMethod(SampledMethod, Sampling):
     """A joint model; a single-image one runs untrained (the training-free variant)."""
 
     kind: Literal["model"]
-    guidance_mode: Literal["joint", "text_first", "image_first", "text_only"] = "joint"
-    image_guidance: Annotated[float | None, Field(ge=0, le=100)] = None
-    coupling: Literal["joint", "cached"] | None = None
-    null_set: Literal["joint", "single"] = "joint"
 
 
-class TextOnlyMethod(Sampling):
+class TextOnlyMethod(SampledMethod, Sampling):
     """The same model without the references."""
 
     kind: Literal["text_only"]
 
 
-class TrainingFreeMethod(Sampling):
+class TrainingFreeMethod(SampledMethod, Sampling):
     """Coupled attention and replacement on any model, untrained, its input withheld."""
 
     kind: Literal["training_free"]
-    null_set: Literal["joint", "single"] = "joint"
+    coupling: Literal["joint"] | None = None
 
 
-class FinetunedMethod(Sampling):
+class FinetunedMethod(SampledMethod):
     """What finetuning methods share: how each subject is fitted. What is not given is the method's own."""
 
     fit_steps: Annotated[int | None, Field(ge=0, description="0: nothing is fitted")] = None
@@ -166,7 +160,7 @@ class DiffuseKronAMethod(FinetunedMethod):
     factor: Annotated[int | None, Field(ge=1, le=1024)] = None
 
 
-class IPAdapterMethod(Sampling):
+class IPAdapterMethod(SampledMethod):
     """IP-Adapter on a single-image model. `weights`: a safetensors file; `image_encoder`: a CLIP folder."""
 
     kind: Literal["ip_adapter"]
@@ -174,16 +168,16 @@ class IPAdapterMethod(Sampling):
     weights: str
     image_encoder: str
     scale: Annotated[float, Field(ge=0, le=10)] = 1.0
-    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
+    size: Side = 512
 
 
-class BlipDiffusionMethod(Sampling):
+class BlipDiffusionMethod(SampledMethod):
     """BLIP-Diffusion. `model`: its diffusers folder; `vocabulary`: the tokenizer of BERT, uncased."""
 
     kind: Literal["blip_diffusion"]
     model: str
     vocabulary: str = "google-bert/bert-base-uncased"
-    size: Annotated[int, Field(ge=16, le=2048, multiple_of=8)] = 512
+    size: Side = 512
 
 
 class CopyMethod(MethodSection):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
-
-Coupling = Literal["joint", "cached"]
 
 
 class Denoiser(Protocol):

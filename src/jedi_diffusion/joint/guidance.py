@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.options import GuidanceMode
 
-GuidanceMode = Literal["joint", "text_first", "image_first", "text_only"]
 MODES: tuple[str, ...] = get_args(GuidanceMode)
 
 

@@ -17,9 +17,8 @@ from torch import Tensor
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import Condition, Guidance
 from jedi_diffusion.joint.process import level_of_step
+from jedi_diffusion.options import NullSet
 from jedi_diffusion.sets import SetBatch
-
-NullSet = Literal["joint", "single"]
 
 
 @dataclass(frozen=True)

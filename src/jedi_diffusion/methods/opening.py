@@ -54,8 +54,7 @@ def open_method(
         case "text_only":
             return TextOnly(*_loaded(method, device))
         case "training_free":
-            pipe, settings = _loaded(method, device)
-            return TrainingFreeJoint(pipe, settings | {"null_set": method.null_set})
+            return TrainingFreeJoint(*_loaded(method, device))
         case "ip_adapter":
             pipe = _through_diffusers(
                 lambda dtype: load_ip_adapter(
@@ -75,25 +74,18 @@ def open_method(
         case "dreambooth" | "textual_inversion" | "custom_diffusion" | "svdiff" | "diffusekrona":
             return finetuned(method, *_loaded(method, device), fits)
         case "model":
-            pipe, settings = _loaded(method, device)
-            settings |= {
-                "guidance_mode": method.guidance_mode,
-                "image_guidance_scale": method.image_guidance,
-                "coupling": method.coupling,
-                "null_set": method.null_set,
-            }
-            return Joint(pipe, settings)
+            return Joint(*_loaded(method, device))
 
 
-def _loaded(method: recipe.Sampling, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """The pipeline of a method, and the settings that all such methods have."""
+def _loaded(method: recipe.SampledMethod, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """The pipeline of a method, and the arguments of its call."""
     dtype = "float32" if isinstance(method, recipe.FinetunedMethod) else method.dtype
     pipe = models.load_model(method.model, device, pick_dtype(dtype, device))
     return pipe, _call(method, method.size or models.own_size(pipe))
 
 
 def _through_diffusers(
-    load: Callable[[torch.dtype], Any], method: recipe.Sampling, device: torch.device
+    load: Callable[[torch.dtype], Any], method: recipe.SampledMethod, device: torch.device
 ) -> Any:
     """A pipeline that is not a joint one, in the method's number format on its device."""
     models.quiet_libraries()
@@ -102,14 +94,9 @@ def _through_diffusers(
     return pipe
 
 
-def _call(method: recipe.Sampling, size: int) -> dict[str, Any]:
-    """Arguments that every pipeline's call takes."""
-    return {
-        "num_inference_steps": method.steps,
-        "guidance_scale": method.guidance,
-        "height": size,
-        "width": size,
-    }
+def _call(method: recipe.SampledMethod, size: int) -> dict[str, Any]:
+    """Arguments of the pipeline's call."""
+    return {**method.arguments(), "height": size, "width": size}
 
 
 def _oracle(wanted: EvaluationSet) -> Personalizer:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
+from jedi_diffusion import options
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.models import quiet_libraries
 from jedi_diffusion.synthesis.adapters.endpoint import EndpointSettings
@@ -117,8 +118,7 @@ def check_models(choices: Mapping[str, Any], kinds: Kinds = KINDS) -> dict[str, 
             try:
                 checked[part] = kinds[part, kind].settings.model_validate(dict(choices[part]))
             except ValidationError as error:
-                found = [(".".join(map(str, (part, *each["loc"]))), each["msg"]) for each in error.errors()]
-                faults += [f"models.{place}: {message}" for place, message in found]
+                faults += options.faults(error, f"models.{part}.{{}}".format)
     if faults:
         raise RecipeError(f"The models of the recipe do not fit: {'; '.join(faults)}.")
     return checked

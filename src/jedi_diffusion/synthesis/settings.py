@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import Section
 from jedi_diffusion.synthesis.seams import SEAM
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jedi_diffusion.devices import Precision
-from jedi_diffusion.recipes import Section, checked, read_yaml
+from jedi_diffusion.options import Section
+from jedi_diffusion.recipes import checked, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DEVICE_KINDS = ("cpu", "cuda")

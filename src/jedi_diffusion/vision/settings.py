@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import DType, Section
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Threshold = Annotated[float, Field(ge=0, lt=1)]
 PLACE = {"kind", "model", "revision", "variant", "device", "dtype", "offload", "batch_size"}

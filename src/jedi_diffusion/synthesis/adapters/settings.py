@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from jedi_diffusion.recipes import Section
+from jedi_diffusion.options import Section
 from jedi_diffusion.vision.settings import LocalSettings, Name
 
 Scale = Annotated[float, Field(ge=0, le=100)]

@@ -1,0 +1,211 @@
+"""The settings of a call, each with its type, range, default and meaning, declared once.
+
+The command line, batch lines, the API, the page, recipes and recorded settings inherit these models and are
+built from their fields: a setting that is added here is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from jedi_diffusion.errors import UsageError
+
+GuidanceMode = Literal["joint", "text_first", "image_first", "text_only"]
+Coupling = Literal["joint", "cached"]
+NullSet = Literal["joint", "single"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+
+MAX_REFERENCES = 16
+MAX_PICTURES = 10_000
+MAX_PROMPT = 10_000
+"""Characters; text encoders read some 77 words, so longer prompts are mistakes."""
+MAX_SEED = 2**62
+MAX_SET = 32
+"""Pictures in one set with `--joint-targets`: attention grows with their square."""
+
+ARGUMENTS = {
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "image_guidance": "image_guidance_scale",
+}
+"""diffusers' names of settings that have shorter ones here."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise UsageError unless the value lies between low and high; NaN does not."""
+    if not low <= value <= high:
+        raise UsageError(f"{name} {_outside(value, low, high)}.")
+
+
+def _outside(value: float, low: float, high: float) -> str:
+    return f"is {value}, but must lie between {low} and {high}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, both inclusive, as metadata of a field; NaN lies outside."""
+
+    low: float
+    high: float
+
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "minimum": self.low, "maximum": self.high}
+
+    def _checked(self, value: float) -> float:
+        if not self.low <= value <= self.high:
+            raise PydanticCustomError("range", _outside(value, self.low, self.high))
+        return value
+
+
+Scale = Annotated[float, Between(0, 100)]
+Seed = Annotated[int, Between(0, MAX_SEED)]
+Side = Annotated[int, Field(multiple_of=8), Between(16, 2048)]
+"""Pixels."""
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(Section):
+    """Settings whose docstrings are what help texts and schemas say of them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Denoising(Settings):
+    """What any diffusion pipeline can be told."""
+
+    steps: Annotated[int, Between(1, 1000)] = 25
+    """Denoising steps."""
+    guidance: Scale = 3.0
+    """Scale of eq. 3, and of the text in the staged modes (eq. 4)."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings as arguments of a pipeline's call, by diffusers' names."""
+        names = [name for name in SizedSampling.model_fields if name in type(self).model_fields]
+        return {ARGUMENTS.get(name, name): getattr(self, name) for name in names}
+
+
+class Sampling(Denoising):
+    """How pictures are sampled, of whatever size. `JeDiPipeline.__call__` takes the same."""
+
+    guidance_mode: GuidanceMode = "joint"
+    """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
+    image_guidance: Scale | None = None
+    """Scale of the references in the staged modes; that of the text if not given."""
+    coupling: Coupling | None = None
+    """The paper's form, or references computed once and reused; the model's own if not given."""
+    null_set: NullSet = "joint"
+    """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
+    temperature: Annotated[float, Between(0, 1)] | None = None
+    """0 to 1: how much noise a picture starts from; less is calmer. The model's own if not given."""
+
+    def at(self, height: int, width: int) -> SizedSampling:
+        """These settings for pictures of this size in pixels."""
+        return SizedSampling(height=height, width=width, **self.sampling())
+
+    def sampling(self) -> dict[str, Any]:
+        """These settings alone, by name, without what a subclass adds."""
+        return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
+class SizedSampling(Sampling):
+    """How the pictures of one call are computed; sides in pixels."""
+
+    height: int
+    width: int
+
+
+class SquareSampling(Sampling):
+    """How square pictures are sampled."""
+
+    size: Side | None = None
+    """Side of the pictures in pixels; the model's own if not given."""
+
+
+class Compute(Settings):
+    """Where and in which numbers a model runs."""
+
+    device: Device = "auto"
+    """Where to compute."""
+    dtype: DType = "auto"
+    """Number format; float32, on CUDA bfloat16, if not given."""
+
+
+def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop sampling settings that have their defaults, which records of versions without them lack."""
+    usual = Sampling().model_dump() | Sampling().arguments()
+    return {name: each for name, each in record.items() if name not in usual or usual[name] != each}
+
+
+def read(kind: type[Model], values: object, called: Callable[[str], str] = str) -> Model:
+    """The model of these values. Raise UsageError that says the first fault; `called` names its field."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{fault(error, called)}.") from error
+
+
+def fault(error: ValidationError, called: Callable[[str], str] = str) -> str:
+    """The first fault in words, without a full stop: "steps is 0, but must lie between 1 and 1000"."""
+    return faults(error, called)[0]
+
+
+def faults(error: ValidationError, called: Callable[[str], str] = str) -> list[str]:
+    """Every fault in words: the field as `called` names it, its value, and what it must be."""
+    return [_said(each, called) for each in error.errors(include_url=False)]
+
+
+def _said(details: Mapping[str, Any], called: Callable[[str], str]) -> str:
+    place, message = ".".join(map(str, details["loc"]))[:100], details["msg"]
+    name = called(place) if place else "the top level"
+    if details["type"] in ("missing", "extra_forbidden"):
+        return f"{name} is {'missing' if details['type'] == 'missing' else 'not known'}"
+    if details["type"] == "range":
+        return f"{name} {message}"
+    value, expected = repr(details["input"]), message.removeprefix("Input should be ")
+    if expected != message:
+        return f"{name} is {value if len(value) <= 60 else value[:60] + '...'}, but must be {expected}"
+    message = message.removeprefix("Value error, ")
+    return f"{name}: {message}" if place else message
+
+
+def as_option(name: str) -> str:
+    """A field as it is typed on a command line: "--image-guidance"."""
+    return "--" + name.removesuffix("_").replace("_", "-")
+
+
+def check_options(given: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UsageError for an option of a command, a field of `given`, that is not within its limits. None
+    is an option that is not given."""
+    for name, (low, high) in limits.items():
+        value = getattr(given, name)
+        if value is not None:
+            check_range(as_option(name), value, low, high)
+
+
+def check_text(prompt: str) -> None:
+    """Raise UsageError for a prompt that is too long, holds control characters, or is no valid Unicode."""
+    if len(prompt) > MAX_PROMPT:
+        raise UsageError(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are accepted.")
+    odd = next((letter for letter in prompt if ord(letter) < 32 and letter not in "\t\n\r"), None)
+    if odd is not None:
+        raise UsageError(f"A prompt holds the control character U+{ord(odd):04X}; take it out.")
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
+        raise UsageError("A prompt is not valid Unicode text.")
