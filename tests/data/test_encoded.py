@@ -17,7 +17,7 @@ from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedSet, EncodedS
 from jedi_diffusion.data.encoded_writer import EncodedWriter
 from jedi_diffusion.data.recipe import Source, open_source
 from jedi_diffusion.data.shard_index import load_index
-from jedi_diffusion.data.stored import StoredSets
+from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, UsageError
 
 COUNTS = (3, 0, 1, 4)
@@ -173,6 +173,32 @@ def test_it_draws_what_the_pictures_would_be(tmp_path: Path) -> None:
         read = sets.read(1, 3, np.random.default_rng(seed))
         found = sets.latents(1, 3, np.random.default_rng(seed)).latents.flatten().tolist()
         assert [f"subject 1, picture {int(number)}" for number in found] == list(read.captions)
+
+
+def test_latents_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tar,) = write_shards(tmp_path, (1, 1), per_shard=9)
+    index = load_index(str(tar)).header.checksum
+
+    def write(rows: int, **changes: str) -> str:
+        facts = about(index=index).model_copy(update=changes)
+        with EncodedWriter(encoded_name(str(tar), "n"), facts) as writer:
+            writer.add_captions([""], torch.zeros(1, 1, 1), None)
+            for _ in range(rows):
+                writer.add_set(torch.zeros(1, 1, 1, 1), [""])
+        return encoded_name(str(tar), "n")
+
+    sets, single = StoredSets(str(tmp_path)), SinglePictures(str(tmp_path))
+    url = write(2)
+    assert len(EncodedSets(sets, "n")) == 2
+    with pytest.raises(DataError, match=f"{url} was encoded as sets, not as single: .* --kind single"):
+        EncodedSets(single, "n")
+    write(2, kind="single")
+    assert len(EncodedSets(single, "n")) == 2
+    stale = f"{url} is stale: {tar} has changed since; encode it by `jedi data encode` again"
+    for rows, changes in ((1, {}), (2, {"index": "another"})):
+        write(rows, **changes)
+        with pytest.raises(DataError, match=stale):
+            EncodedSets(sets, "n")
 
 
 def test_recipes_say_what_can_be_encoded(tmp_path: Path) -> None:

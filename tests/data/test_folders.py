@@ -78,12 +78,15 @@ def test_large_jpegs_come_at_a_reduced_scale(tmp_path: Path) -> None:
     assert SubjectFolders(tmp_path, decode_size=70).pictures(0, [0]).pictures[0].size == (100, 75)
 
 
-def test_what_a_place_is(tmp_path: Path) -> None:
+def test_what_a_place_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_subject(tmp_path / "photos" / "a", subject_set(1, 1))
     assert holds_subjects(str(tmp_path / "photos"))
     assert holds_subjects(str(tmp_path / "photos" / "a"))
     assert not holds_subjects(str(tmp_path))
-    assert not holds_subjects("s3://bucket/x")
+    write_subject(tmp_path / "s3:" / "bucket" / "x" / "a", subject_set(1, 1))
+    monkeypatch.chdir(tmp_path)
+    assert holds_subjects("s3:/bucket/x")
+    assert not holds_subjects("s3://bucket/x")  # an address, whatever lies here
     picture(0).save(tmp_path / "photos" / "sheet.png")  # as `jedi toybox` puts one beside its sets
     assert holds_subjects(str(tmp_path / "photos"))
     (tmp_path / "photos" / "sheet.txt").write_text("one<|split|>two")
@@ -92,7 +95,14 @@ def test_what_a_place_is(tmp_path: Path) -> None:
     assert holds_subjects(str(tmp_path / "photos"))
     (tmp_path / "photos" / "sheet.json").write_bytes(stored_set(1, 1).members()["json"])
     assert not holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "sheet.json").write_text('{"source": "", "subject": "", "masks": null}')
+    assert not holds_subjects(str(tmp_path / "photos"))
     (tmp_path / "photos" / "sheet.json").write_text('{"width": 8}')  # of another program
+    assert holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "old.JPEG").write_bytes(encoded(picture(0), "JPEG"))
+    (tmp_path / "photos" / "old.txt").write_text("one<|split|>two")
+    assert not holds_subjects(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "old.txt").unlink()
     assert holds_subjects(str(tmp_path / "photos"))
     (tmp_path / "photos" / "0.tar").touch()
     assert not holds_subjects(str(tmp_path / "photos"))
@@ -119,8 +129,14 @@ def test_faults_are_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "0.txt").unlink()
     for record in ("{", "{}", "[]", '{"captions": ["one"]}', '{"captions": "ab"}'):
         (tmp_path / "a" / "set.json").write_text(record)
-        with pytest.raises(UnusableFileError, match=r"set\.json does not list"):
+        with pytest.raises(UnusableFileError, match=r"set\.json does not list") as fault:
             SubjectFolders(tmp_path).pictures(0, [0])
+        assert fault.value.file == tmp_path / "a" / "set.json"
+    for captions, reason in (("café".encode("latin-1"), "is not UTF-8"), (b"a<|split|>b", r"holds <\|split")):
+        (tmp_path / "a" / "set.json").write_bytes(b'{"captions": ["' + captions + b'", "two"]}')
+        with pytest.raises(UnusableFileError, match=rf"set\.json {reason}") as fault:
+            SubjectFolders(tmp_path).pictures(0, [0])
+        assert fault.value.file == tmp_path / "a" / "set.json"
 
 
 def test_one_bad_file_does_not_cost_a_training_its_subject(tmp_path: Path) -> None:
@@ -132,7 +148,9 @@ def test_one_bad_file_does_not_cost_a_training_its_subject(tmp_path: Path) -> No
         order = np.random.default_rng(seed).permutation(4).tolist()
         read = found.read(0, 3, np.random.default_rng(seed))
         assert read.captions == tuple(f"subject 1, picture {number}" for number in order if number != 1)
-    assert list(quarantine.reasons()) == [(str(tmp_path), str(tmp_path / "dog" / "1.txt"))]
+    ((item, reason),) = quarantine.reasons().items()
+    assert item == (str(tmp_path), str(tmp_path / "dog" / "1.txt"))
+    assert reason.startswith(f"{tmp_path}/dog/1.txt is not UTF-8")
     with pytest.raises(
         DataError, match=r"3 of 4 pictures can be used, fewer than the 4 .*1\.txt is not UTF-8"
     ):
@@ -151,9 +169,11 @@ def test_hidden_files_are_no_pictures_and_hidden_folders_no_subjects(tmp_path: P
 
 def test_what_lies_where_it_is_not_read_is_named(tmp_path: Path) -> None:
     write_subject(tmp_path / "dog", subject_set(1, 2))
-    write_subject(tmp_path / "dog" / "more", subject_set(2, 1))
+    for place in ("more", "more/deep", "more/.thumbnails"):
+        write_subject(tmp_path / "dog" / place, subject_set(2, 1))
     (tmp_path / "raw").mkdir()
-    for name in ("top.jpg", "dog/9.txt", "dog/8.caption", "dog/9.mask.png", "dog/7.dng", "raw/1.CR2"):
+    loose = ("top.jpg", "dog/9.txt", "dog/8.caption", "dog/9.mask.png", "dog/7.dng", "raw/1.CR2")
+    for name in (*loose, "dog/more/2.png", "dog/more/10.DNG"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "README.txt").write_text("none of ours")
     told = {str(each.file.relative_to(tmp_path)): each.reason for each in SubjectFolders(tmp_path).left_out()}
@@ -164,10 +184,18 @@ def test_what_lies_where_it_is_not_read_is_named(tmp_path: Path) -> None:
         "dog/9.txt",
         "dog/9.mask.png",
         "dog/more/0.png",
+        "dog/more/2.png",
+        "dog/more/10.DNG",
+        "dog/more/deep/0.png",
         "raw/1.CR2",
     ]
     assert list(told) == names
     assert all(str(tmp_path / name) in reason for name, reason in told.items())
+    (tmp_path / "dog" / "more").rename(tmp_path / "more")
+    flat = [
+        str(each.file.relative_to(tmp_path / "dog")) for each in SubjectFolders(tmp_path / "dog").left_out()
+    ]
+    assert flat == ["7.dng", "8.caption", "9.txt", "9.mask.png"]
 
 
 @pytest.mark.parametrize("ending", [".txt", ".TXT", ".caption"])
@@ -218,5 +246,6 @@ def test_names_that_are_not_utf8_are_no_captions(tmp_path: Path) -> None:
     (read,) = (found.pictures(0, [1]),)
     assert read.captions == ("a cow",)
     assert read.info == {"folder": r"caf\xe9", "files": [r"k\xfch.png"]}
-    with pytest.raises(UnusableFileError, match="is not UTF-8, so it cannot be a caption"):
+    with pytest.raises(UnusableFileError, match="is not UTF-8, so it cannot be a caption") as fault:
         found.pictures(0, [0])
+    assert os.fsencode(fault.value.file) == folder

@@ -8,7 +8,10 @@ from PIL import Image
 from small_sets import picture
 
 from jedi_diffusion.data.multiview import MultiviewAssets
-from jedi_diffusion.errors import DataError
+from jedi_diffusion.errors import DataError, PictureError
+
+WITH_PHOTO = 2
+"""A seed of which the first of one view gets a photographed background."""
 
 
 def views(folder: Path, caption_beside: bool = False) -> Path:
@@ -64,6 +67,35 @@ def test_photographs_are_grounds_too(tmp_path: Path) -> None:
     assert len(lefts) > 5  # another part of the photo each time
 
 
+def test_a_photograph_is_drawn_and_cut_by_the_generator(tmp_path: Path) -> None:
+    """The draws written out: the view, whether there is a photo, a colour, which photo, and its part."""
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (3, 30, 50, 3), dtype=np.uint8)
+    photos = [Image.fromarray(each) for each in noise]
+    for number, photo in enumerate(photos):
+        photo.save(tmp_path / "photos" / f"{number}.png")
+    assets = MultiviewAssets(str(views(tmp_path)), backgrounds=str(tmp_path / "photos"))
+    seen = set()
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        generator.permutation(1)
+        is_photo = generator.random() < 0.5
+        color = generator.integers(0, 256, 3)
+        which, left, _ = generator.random(3)
+        read = assets.read(0, 1, np.random.default_rng(seed))
+        found = np.asarray(read.pictures[0])
+        assert read.source == str(tmp_path / "assets")
+        if not is_photo:
+            assert (found[0, 0] == color).all()
+            continue
+        seen.add(number := int(3 * which))
+        side = 30  # of the largest square in the photo, which lies `left` of the way to the right
+        box = ((50 - side) * left, 0.0, (50 - side) * left + side, side)
+        expected = np.asarray(photos[number].resize((16, 16), Image.Resampling.LANCZOS, box))
+        assert np.abs(found[0].astype(int) - expected[0]).max() <= 1
+    assert seen == {0, 1, 2}
+
+
 def test_half_transparent_edges_are_mixed(tmp_path: Path) -> None:
     home = tmp_path / "a"
     home.mkdir()
@@ -96,6 +128,14 @@ def test_faults_are_named(tmp_path: Path) -> None:
     for item, message in enumerate(("not UTF-8", "asset1 has 0 text files", "asset2 has 2 text files")):
         with pytest.raises(DataError, match=message):
             assets.read(item, 1, np.random.default_rng(0))
+    (home / "asset0" / "caption.txt").write_text("a thing")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sky.png").write_bytes(b"x")
+    with pytest.raises(PictureError, match=r"broken/sky\.png"):
+        MultiviewAssets(str(home), str(tmp_path / "broken")).read(0, 1, np.random.default_rng(WITH_PHOTO))
+    (home / "asset0" / "000.png").write_bytes(b"x")
+    with pytest.raises(PictureError, match=r"asset0/000\.png"):
+        assets.read(0, 1, np.random.default_rng(0))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no folders of pictures"):
         MultiviewAssets(str(tmp_path / "empty"))

@@ -65,6 +65,7 @@ def test_single_pictures_are_sets_of_one(tmp_path: Path) -> None:
     assert first.captions == ("a wide field <|split|> of colours",)
     assert first.info == {"url": "https://x/1.jpg", "key": "000000001"}
     assert first.pictures[0].size == (96, 64)
+    assert first.source == str(tmp_path / "00000.tar")
     assert found.read(3, 1, generator).pictures[0].size == (96, 64)  # decoded at half its scale
     with pytest.raises(PictureError, match="000000001 of"):
         found.read(1, 1, generator)
@@ -96,6 +97,11 @@ def test_a_folder_in_the_papers_format_is_a_source_too(tmp_path: Path) -> None:
         assert same(decoded, subject_set(item, count, masks=item == 1))
     with pytest.raises(DataError, match=r"lost\.png has no captions"):
         sets.read(2, 1, np.random.default_rng(0))
+    for ending, data in stored_set(2, 2).members().items():  # the picture's ending is what tells its format
+        (tmp_path / f"v1.0 sheet.{ending.replace('png', 'JPEG')}").write_bytes(data)
+    sets = StoredSets(str(tmp_path))
+    assert [sets.stored(item).key for item in (0, 3)] == ["00000", "v1.0 sheet"]
+    assert [sets.size(item) for item in (0, 3)] == [2, 2]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no pictures"):
         StoredSets(str(tmp_path / "empty"))

@@ -29,3 +29,12 @@ def test_without_masks_there_are_none() -> None:
     made = square_set(given, 16)
     assert made.masks is None
     assert [each.size for each in made.pictures] == [(16, 16)] * 2
+
+
+def test_a_mask_is_halved_by_a_triangle() -> None:
+    """Bilinear with antialiasing: a column is seen by the pixels within two of its own, by a triangle."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 3] = 240
+    given = SubjectSet((Image.new("RGB", (8, 8)),), ("a",), masks=(Image.fromarray(mask),))
+    (made,) = square_set(given, 4).masks
+    assert (np.asarray(made) == [0, 240 * 3 / 8, 240 / 8, 0]).all()
