@@ -11,7 +11,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from jedi_diffusion.backbones.unet import install_coupling
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.sets import Conditions, SetBatch
 
 TEXT_TOKENS = 7
 TEXT_WIDTH = 24
@@ -121,6 +121,11 @@ def tiny_sdxl_unet(seed: int = 0, **changes: object) -> UNet2DConditionModel:
     return random_unet(SMALL_SDXL_CONFIG | TWO_LEVELS | own | changes, seed)
 
 
+def sdxl_conditions(images: int, random: torch.Generator) -> Conditions:
+    pooled = torch.randn(images, POOLED_WIDTH, generator=random)
+    return {"pooled_text": pooled, "time_ids": torch.tensor([[512.0, 512, 0, 0, 512, 512]]).repeat(images, 1)}
+
+
 def random_batch(
     unet: UNet2DConditionModel,
     set_sizes: Sequence[int],
@@ -137,10 +142,11 @@ def random_batch(
     return SetBatch(
         latents=torch.randn(pictures, config.out_channels, size, size, generator=random),
         mask=mask,
-        text=torch.randn(pictures, TEXT_TOKENS, config.cross_attention_dim, generator=random),
+        conditions={
+            "text": torch.randn(pictures, TEXT_TOKENS, config.cross_attention_dim, generator=random),
+            **(sdxl_conditions(pictures, random) if sdxl else {}),
+        },
         set_sizes=tuple(set_sizes),
-        pooled_text=torch.randn(pictures, POOLED_WIDTH, generator=random) if sdxl else None,
-        time_ids=torch.tensor([[512.0, 512, 0, 0, 512, 512]]).repeat(pictures, 1) if sdxl else None,
     )
 
 

@@ -15,7 +15,6 @@ from jedi_diffusion.conditioning import (
     encode_text,
     known_text,
     read_prompt,
-    sizes_of_pictures,
     to_pixels,
 )
 from jedi_diffusion.errors import UsageError
@@ -38,8 +37,8 @@ def encoder(tokenizer):
 def test_one_encoder_gives_its_last_states(tokenizer, encoder):
     prompts = ["a robot", "", "a robot", "a dog on the beach"]
     text = encode_text(prompts, [tokenizer], [encoder], CPU)
-    assert text.pooled is None
-    for row, prompt in zip(text.embeddings, prompts, strict=True):
+    assert "pooled_text" not in text
+    for row, prompt in zip(text["text"], prompts, strict=True):
         ids = tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt").input_ids
         torch.testing.assert_close(row, encoder(ids).last_hidden_state[0])
 
@@ -50,11 +49,11 @@ def test_two_encoders_give_joined_penultimate_states_and_the_second_ones_pooled(
     text = encode_text(["a dog"], [tokenizer, tokenizer], [encoder, second], CPU)
     ids = tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
     outputs = [each(ids, output_hidden_states=True) for each in (encoder, second)]
-    torch.testing.assert_close(text.embeddings, torch.cat([out.hidden_states[-2] for out in outputs], -1))
-    torch.testing.assert_close(text.pooled, outputs[1].text_embeds)
+    torch.testing.assert_close(text["text"], torch.cat([out.hidden_states[-2] for out in outputs], -1))
+    torch.testing.assert_close(text["pooled_text"], outputs[1].text_embeds)
     zeros = encode_text(["", "a dog"], [tokenizer, tokenizer], [encoder, second], CPU, zero_if_empty=True)
-    assert zeros.embeddings[0].abs().max() == zeros.pooled[0].abs().max() == 0
-    torch.testing.assert_close(zeros.embeddings[1:], text.embeddings)
+    assert zeros["text"][0].abs().max() == zeros["pooled_text"][0].abs().max() == 0
+    torch.testing.assert_close(zeros["text"][1:], text["text"])
 
 
 @torch.no_grad()
@@ -67,7 +66,7 @@ def test_what_is_too_long_is_dropped_and_quoted(tokenizer, encoder, caplog):
         long = encode_text([f"{fits} on the beach"], [tokenizer], [encoder], CPU)
     assert "'on the beach'" in caplog.text
     assert "16 tokens" in caplog.text
-    torch.testing.assert_close(long.embeddings, short.embeddings)
+    torch.testing.assert_close(long["text"], short["text"])
 
 
 @torch.no_grad()
@@ -173,7 +172,3 @@ def test_other_modes_become_rgb():
 def test_what_is_no_picture_is_refused_by_number(bad):
     with pytest.raises(UsageError, match="Reference 2"):
         to_pixels([Image.new("RGB", (8, 8)), bad], 8, 8)
-
-
-def test_sizes_of_pictures():
-    assert sizes_of_pictures(2, 64, 96).tolist() == [[64, 96, 0, 0, 64, 96]] * 2

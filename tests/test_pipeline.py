@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
-from jedi_diffusion.backbones.unet import JointDenoiser, coupled_slope, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope, make_joint
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.pipeline import JeDiPipeline
@@ -113,13 +113,13 @@ def test_cached_equals_the_masked_form_without_a_cache(pipe, photos):
         return noisy * 0
 
     seen = latents_of_first_step(pipe, photos, keep)
-    scheduler, denoiser = pipe.scheduler, JointDenoiser(pipe.unet)
+    scheduler, denoiser = pipe.scheduler, UNetBackbone(pipe.unet)
     scheduler.set_timesteps(3)
     x = noise[-1:]
-    null = pipe.encode_captions([""]).embeddings
-    full = replace(seen, text=torch.cat([pipe.encode_captions(["a robot"] * 2 + ["a dog"]).embeddings]))
+    null = pipe.encode_captions([""])
+    full = replace(seen, conditions=pipe.encode_captions(["a robot"] * 2 + ["a dog"]))
     alone = full.select([2], (1,))
-    alone = replace(alone, text=null, mask=torch.ones(1, 1, 1, 1))
+    alone = replace(alone, conditions=null, mask=torch.ones(1, 1, 1, 1))
     with torch.no_grad():
         for t in scheduler.timesteps:
             sets = torch.cat([full.latents[:2], x])
@@ -133,19 +133,11 @@ def latents_of_first_step(pipe, photos, denoiser):
     """Three steps of DDIM by hand, every branch with its references beside it, as training runs it."""
     seen = []
 
-    class Recorder:
-        def __init__(self, unet):
-            pass
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
+        seen.append(batch)
+        return denoiser(noisy)
 
-        def __call__(self, noisy, timestep, batch, coupling="joint", reference_cache=None):
-            seen.append(batch)
-            return denoiser(noisy)
-
-    pipe.make_denoiser = Recorder
-    try:
-        latents(pipe, "a dog", photos[:2], guidance_scale=1.0, num_inference_steps=1)
-    finally:
-        del pipe.make_denoiser  # the class's own again
+    latents(pipe, "a dog", photos[:2], guidance_scale=1.0, num_inference_steps=1, denoiser=record)
     return seen[0]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import tyro
 
-from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import LatentPool
@@ -55,7 +54,7 @@ def main() -> None:
     )
     pool = LatentPool.build(source, 0, stage, pipe.vae, pipe.tokenizer, "cpu")
     rows = prediction_errors(
-        JointDenoiser(pipe.unet),
+        pipe.backbone,
         pipe.text_encoder,
         pool,
         pipe.scheduler.alphas_cumprod,

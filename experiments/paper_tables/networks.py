@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from experiments.paper_tables.plan import Design
 from experiments.paper_tables.recipe import PaperRecipe
-from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.methods.conditioned import ConcatenationBaseline, JointWithTokens, TokenBaseline
 from jedi_diffusion.methods.contrastive import ContrastiveEncoder
 from jedi_diffusion.methods.image_tokens import LearnedTokens, PictureTokens
@@ -59,7 +58,7 @@ def open_network(
     tokens = pipe.tokenizer.model_max_length
     match design:
         case "joint" | "cached":
-            denoiser: Any = JointDenoiser(pipe.unet)
+            denoiser: Any = pipe.backbone
         case "concatenation":
             denoiser = ConcatenationBaseline(pipe.unet)
         case "learned":

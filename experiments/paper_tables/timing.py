@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from experiments.paper_tables import numbers
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.methods.conditioned import TokenBaseline
 from jedi_diffusion.methods.image_tokens import LearnedTokens, PictureTokens, remove_image_layers
 from jedi_diffusion.sets import SetBatch
@@ -60,7 +60,7 @@ def step_seconds(unet: Any, text_tokens: int, repetitions: int) -> dict[str, lis
     load on the machine falls on all of them. What reads the references once, before the first step, is not
     counted: encoders of the token methods, and the references' own pass with coupling "cached".
     """
-    joint = JointDenoiser(unet)
+    joint = UNetBackbone(unet)
     found: dict[str, list[float]] = {}
     plain = [Form(PLAIN, 0, joint), Form(numbers.JEDI, 1, joint), Form(numbers.JEDI_3, 3, joint)]
     plain.append(Form(JEDI_CACHED, 1, joint, cached=True))
@@ -129,7 +129,7 @@ def _batch(unet: Any, text_tokens: int, references: int, single_null: bool) -> S
     return SetBatch(
         latents=torch.randn(len(mask), *shape, device=device),
         mask=mask,
-        text=torch.randn(len(mask), text_tokens, config.cross_attention_dim, device=device),
+        conditions={"text": torch.randn(len(mask), text_tokens, config.cross_attention_dim, device=device)},
         set_sizes=(null, references + 1),
     )
 

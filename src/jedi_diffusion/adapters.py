@@ -13,8 +13,8 @@ from torch import Tensor
 
 from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.loading import PathOrId, load_errors
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.weights import PICKLED
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from torch import Tensor
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import MAX_PROMPT
 from jedi_diffusion.pictures import to_rgb
+from jedi_diffusion.sets import Conditions, select_rows
 
 logger = logging.getLogger(__name__)
 
@@ -31,33 +32,6 @@ WORD = re.compile(r"[^\W_]+")
 """What a model with a closed vocabulary takes for a word."""
 
 Picture = Image.Image | np.ndarray | Tensor
-
-
-@dataclass(frozen=True)
-class Text:
-    """Captions as the UNet reads them: embeddings (B, K, D) and, for SDXL, pooled (B, P)."""
-
-    embeddings: Tensor
-    pooled: Tensor | None = None
-
-    def select(self, rows: Sequence[int]) -> Text:
-        """The captions with these numbers, in this order, repeats allowed."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.embeddings.device)
-        return Text(self.embeddings[index], None if self.pooled is None else self.pooled[index])
-
-    def split(self, sizes: Sequence[int]) -> list[Text]:
-        """The captions in groups of these sizes, in order."""
-        embeddings = self.embeddings.split(list(sizes))
-        if self.pooled is None:
-            return [Text(each) for each in embeddings]
-        return [Text(*both) for both in zip(embeddings, self.pooled.split(list(sizes)), strict=True)]
-
-    @staticmethod
-    def concatenate(texts: Sequence[Text]) -> Text:
-        """All captions in order; all of them have pooled features, or none has."""
-        pooled = [each.pooled for each in texts if each.pooled is not None]
-        embeddings = torch.cat([each.embeddings for each in texts])
-        return Text(embeddings, torch.cat(pooled) if pooled else None)
 
 
 @contextmanager
@@ -92,10 +66,11 @@ def encode_text(
     encoders: Sequence[Any],
     device: torch.device,
     zero_if_empty: bool = False,
-) -> Text:
-    """Captions through one text encoder (SD 1.x, 2.x: last hidden states) or two (SDXL: penultimate, joined).
+) -> Conditions:
+    """Return captions as `text` (B, K, D) and, for SDXL, `pooled_text` (B, P).
 
-    Each distinct caption runs once. What exceeds a tokenizer's length is dropped, and a warning quotes it.
+    One encoder (SD 1.x, 2.x) gives its last hidden states, two (SDXL) their penultimate ones, joined. Each
+    distinct caption runs once. What exceeds a tokenizer's length is dropped, and a warning quotes it.
     zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained. Raises UsageError for what
     `check_prompt` refuses.
     """
@@ -111,14 +86,13 @@ def encode_text(
         else:
             states.append(output.hidden_states[-2])
             pooled = getattr(output, "text_embeds", pooled)
-    text = Text(torch.cat(states, dim=-1), pooled)
+    made = {"text": torch.cat(states, dim=-1)}
+    if pooled is not None:
+        made["pooled_text"] = pooled
     if zero_if_empty:
         keep = torch.tensor([bool(prompt) for prompt in distinct], device=device)
-        text = Text(
-            text.embeddings * keep[:, None, None],
-            None if text.pooled is None else text.pooled * keep[:, None],
-        )
-    return text.select([distinct.index(prompt) for prompt in prompts])
+        made = {name: value * keep.view(-1, *[1] * (value.ndim - 1)) for name, value in made.items()}
+    return select_rows(made, [distinct.index(prompt) for prompt in prompts])
 
 
 def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
@@ -259,8 +233,3 @@ def _fit_tensor(picture: Tensor, number: int, height: int, width: int) -> Tensor
     if crop.shape[2:] != (height, width):
         crop = F.interpolate(crop, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
     return crop[0]
-
-
-def sizes_of_pictures(count: int, height: int, width: int) -> Tensor:
-    """SDXL's time_ids (count, 6): original size, crop's corner, target size, for uncropped pictures."""
-    return torch.tensor([[height, width, 0, 0, height, width]] * count, dtype=torch.float32)

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,24 +22,24 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from jedi_diffusion.adapters import RecordedAdapters
-from jedi_diffusion.backbones.unet import JointDenoiser, coupled_slope, install_coupling, is_joint, make_joint
+from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.conditioning import (
     Picture,
-    Text,
     check_prompt,
     encode_text,
     read_prompt,
-    sizes_of_pictures,
     to_pixels,
     without_overflow,
 )
-from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.denoiser import Coupling
-from jedi_diffusion.joint.guidance import GuidanceMode, plan_guidance
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.record import AttentionRecord
-from jedi_diffusion.joint.sampler import CachedReferences, NullSet, SamplingPlan, Step, draw_noise, sample
+from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.options import Coupling, GuidanceMode, NullSet
 from jedi_diffusion.request import (
     Request,
     check_choice,
@@ -53,12 +53,11 @@ from jedi_diffusion.request import (
     one_generator_each,
     picture_size,
 )
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)
 
 UNET_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
-COUPLINGS = ("joint", "cached")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -94,9 +93,6 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     tokenizer_2: Any
     text_encoder_2: Any
 
-    make_denoiser: Any = JointDenoiser
-    """What turns the UNet into a `diffusion.Denoiser`; methods that condition it in other ways put theirs."""
-
     model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
     _callback_tensor_inputs = ["latents", "clean_latents"]  # noqa: RUF012
@@ -117,14 +113,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         targets_show: str = "zeros",
     ) -> None:
         super().__init__()
-        config: Any = unet.config
-        channels, latent = config.in_channels, config.out_channels
-        if channels != 2 * latent + 1:
-            raise ModelError(
-                f"The UNet has {channels} input channels where a joint model has {2 * latent + 1}; make one "
-                "from a single-image model with JeDiPipeline.from_single_image_model(...)."
-            )
-        install_coupling(unet, distance_slope)
+        family_of(unet).couple(unet, distance_slope)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -134,12 +123,12 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
         )
-        check_choice("coupling", coupling, COUPLINGS)
+        check_choice("coupling", coupling, get_args(Coupling))
         check_choice("targets_show", targets_show, ("zeros", "grey"))
         self.register_to_config(
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
-            distance_slope=coupled_slope(unet),
+            distance_slope=family_of(unet)(unet).distance_slope,
             temperature=checked_temperature(temperature),
             targets_show=targets_show,
         )
@@ -181,7 +170,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **ours)
             is_inpainting = unet.config["in_channels"] > unet.config["out_channels"]
             shown = {"targets_show": "grey" if is_inpainting else "zeros"}
-            return super().from_pretrained(folder, unet=make_joint(unet), **{**shown, **settings})
+            family_of(unet).make_joint(unet)
+            return super().from_pretrained(folder, unet=unet, **{**shown, **settings})
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
@@ -228,6 +218,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         latents: Tensor | None = None,
         callback_on_step_end: Callback | None = None,
         attention_record: AttentionRecord | None = None,
+        denoiser: Denoiser | None = None,
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
         return_dict: bool = True,
     ) -> JeDiPipelineOutput | tuple[Any]:
@@ -253,6 +244,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         be, for previews.
         attention_record: takes down where the targets look (Figure 5), in the branch of guidance with most
         conditions; references come first among the pictures of its maps. The pictures stay the same.
+        denoiser: what predicts in the backbone's place, for methods that condition the network in other ways;
+        coupling "joint" only.
         Everything is checked before the first forward; raises UsageError.
         """
         self._interrupt = False
@@ -273,9 +266,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             latents=latents,
             attention_record=attention_record,
         )
+        if denoiser is not None and request.coupling == "cached":
+            raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
         self._num_timesteps = len(request.scheduler.timesteps)
         self._couple()
-        made = self._sample(request, callback_on_step_end)
+        made = self._sample(request, denoiser or self.backbone, callback_on_step_end)
         images = self._to_output(made, output_type)
         self.maybe_free_model_hooks()
         return JeDiPipelineOutput(images=images) if return_dict else (images,)
@@ -300,7 +295,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """All of a call's checks; nothing has run on a network yet."""
         if not prompts:
             raise UsageError("There is no prompt; give at least one.")
-        check_choice("coupling", coupling, COUPLINGS)
+        check_choice("coupling", coupling, get_args(Coupling))
         check_choice("null_set", null_set, ("joint", "single"))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
@@ -340,21 +335,26 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             listed = ", ".join(dict.fromkeys(words))
             logger.warning("The model does not know these words and leaves them out: %s.", listed)
 
-    def _couple(self) -> None:
-        """Couple the UNet again after one of diffusers' switches (attention slicing, default processors) has
-        put plain attention in its place."""
-        if not is_joint(self.unet):
-            config: Any = self.config
-            install_coupling(self.unet, config.distance_slope)
+    @property
+    def backbone(self) -> Backbone:
+        """The network as the joint model calls it."""
+        return family_of(self.unet)(self.unet)
 
-    def _sample(self, request: Request, callback: Callback | None) -> Tensor:
+    def _couple(self) -> None:
+        """Couple the network again where one of diffusers' switches (attention slicing, default processors)
+        has put plain attention in its place."""
+        family = family_of(self.unet)
+        if not family.is_coupled(self.unet):
+            config: Any = self.config
+            family.couple(self.unet, config.distance_slope)
+
+    def _sample(self, request: Request, denoiser: Denoiser, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
         sets = self._encode_sets(request)
-        denoiser = self.make_denoiser(self.unet)
         null = self.encode_captions([""])
-        plan = SamplingPlan(sets, _named(null), request.guidance, request.null_set)
+        plan = SamplingPlan(sets, null, request.guidance, request.null_set)
         if request.coupling == "cached":
-            plan = self._run_references_once(denoiser, plan)
+            plan = self._run_references_once(plan)
         plan = replace(plan, attention_record=request.attention_record, temperature=request.temperature)
         noise = draw_noise(plan.batch, request.generators, request.latents)
         with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
@@ -386,18 +386,17 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         rows = [row for group in groups for row in (*references, *(len(given) + number for number in group))]
         empty = torch.zeros(targets, *self._latent_shape(*request.size), device=device)
         mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
-        sizes = sizes_of_pictures(len(rows), *request.size).to(device) if text.pooled is not None else None
         blank = self.blank_latents(*request.size)
+        sizes = self.backbone.size_conditions(len(rows), *request.size, device)
         return SetBatch(
             latents=torch.cat([given, empty])[rows],
             mask=mask.view(-1, 1, 1, 1),
+            conditions=select_rows(text, rows) | sizes,
             set_sizes=tuple(len(references) + len(group) for group in groups),
-            time_ids=sizes,
             blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
-            **_named(text.select(rows)),
         )
 
-    def _run_references_once(self, denoiser: JointDenoiser, plan: SamplingPlan) -> SamplingPlan:
+    def _run_references_once(self, plan: SamplingPlan) -> SamplingPlan:
         """Fills a cache with one pass over the references; the sets that remain are the targets alone.
 
         The references run with their captions, with empty ones, or with both, as guidance's branches ask.
@@ -405,20 +404,17 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         count = plan.batch.set_sizes[0] - 1
         captions = [text for text in (True, False) if (text, True) in plan.guidance.branches]
         first_set = plan.batch.select(list(range(count)), (count,))
-        silent: dict[str, Any] = {
-            name: value.expand(count, *value.shape[1:]) for name, value in plan.null.items()
-        }
-        passes = [first_set if text else replace(first_set, **silent) for text in captions]
+        passes = [first_set if text else first_set.conditioned(plan.null) for text in captions]
         targets = torch.nonzero(~plan.batch.is_reference).flatten()
         alone = plan.batch.select(targets, (1,) * len(targets))
         if not passes:
             return replace(plan, batch=alone)
-        cache = denoiser.fill_cache(SetBatch.concatenate(passes))
+        cache = self.backbone.fill_cache(SetBatch.concatenate(passes))
         cached = CachedReferences(cache, {text: number for number, text in enumerate(captions)})
         return replace(plan, batch=alone, cached=cached)
 
-    def encode_captions(self, captions: Sequence[str]) -> Text:
-        """Captions as the UNet reads them, (B, K, D) and SDXL's pooled (B, P)."""
+    def encode_captions(self, captions: Sequence[str]) -> Conditions:
+        """Return captions as the network reads them: `text` (B, K, D) and what its family adds."""
         tokenizers = [each for each in (self.tokenizer, self.tokenizer_2) if each is not None]
         encoders = [each for each in (self.text_encoder, self.text_encoder_2) if each is not None]
         config: Any = self.config
@@ -460,9 +456,3 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor
         return self.unet.config.out_channels, height // factor, width // factor
-
-
-def _named(text: Text) -> dict[str, Tensor]:
-    """Captions under SetBatch's names; pooled features only where the model has them."""
-    named = {"text": text.embeddings, "pooled_text": text.pooled}
-    return {name: value for name, value in named.items() if value is not None}

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from jedi_diffusion.conditioning import Picture
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.joint.guidance import Guidance
 from jedi_diffusion.joint.sampler import NullSet
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.randomness import spawn_generators
 
 

@@ -1,13 +1,13 @@
 """Sets of pictures that share a subject, as pictures (`ImageSet`) and as tensors (`SetBatch`).
 
 Letters: S sets in a batch; N pictures in a set; I pictures in a batch (sum of all N); C, H, W a latent's
-channels, height, width; K text tokens; D text features.
+channels, height, width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jedi_diffusion.errors import UsageError
@@ -51,6 +51,31 @@ class ImageSet:
         return len(self.pictures)
 
 
+Conditions = dict[str, "torch.Tensor"]
+"""What a network is conditioned on beside the images of a set, by name, a row an image. All have `text`
+(I, K, D); a family adds its own, such as SDXL's `pooled_text` (I, P) and `time_ids` (I, 6)."""
+
+
+def select_rows(conditions: Mapping[str, torch.Tensor], rows: Sequence[int] | torch.Tensor) -> Conditions:
+    """Return the rows with these numbers, in this order, repeats allowed."""
+    return {name: value[rows] for name, value in conditions.items()}
+
+
+def split_rows(conditions: Mapping[str, torch.Tensor], sizes: Sequence[int]) -> list[Conditions]:
+    """Return the rows in groups of these sizes, in order."""
+    parts = [value.split(list(sizes)) for value in conditions.values()]
+    return [dict(zip(conditions, group, strict=True)) for group in zip(*parts, strict=True)]
+
+
+def concatenate_rows(parts: Sequence[Mapping[str, torch.Tensor]]) -> Conditions:
+    """Return all rows in order. Raises UsageError if the parts do not have the same names."""
+    import torch
+
+    if any(each.keys() != parts[0].keys() for each in parts):
+        raise UsageError("Only batches with the same fields can be joined.")
+    return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
+
+
 @dataclass(frozen=True)
 class SetBatch:
     """What a joint-image model is conditioned on, for a batch of sets laid end to end.
@@ -58,19 +83,16 @@ class SetBatch:
     latents (I, C, H, W): clean latents x0, scaled; only those of references are ever shown to the model as
     such.
     mask (I, 1, 1, 1): the paper's M, 1 for a target, 0 for a reference.
-    text (I, K, D): text embeddings, one caption a picture.
+    conditions: see `Conditions`; one caption an image.
     set_sizes: N of every set, in order; they sum to I.
-    pooled_text (I, P) and time_ids (I, 6): SDXL's added conditions, None for other models.
     weight (I, 1, H, W): weights of the loss per latent, None for 1 everywhere.
     blank (I, C, H, W): what targets show where references show their latents, None for zeros.
     """
 
     latents: torch.Tensor
     mask: torch.Tensor
-    text: torch.Tensor
+    conditions: Conditions
     set_sizes: tuple[int, ...]
-    pooled_text: torch.Tensor | None = None
-    time_ids: torch.Tensor | None = None
     weight: torch.Tensor | None = None
     blank: torch.Tensor | None = None
 
@@ -80,15 +102,20 @@ class SetBatch:
             raise UsageError(
                 f"Set sizes {self.set_sizes} do not add up to the {pictures} pictures of the batch."
             )
-        for name, value in self._tensors():
+        for name, value in (*self._tensors(), *self.conditions.items()):
             if value.shape[0] != pictures:
                 raise UsageError(f"`{name}` holds {value.shape[0]} rows for {pictures} pictures.")
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name != "set_sizes" and value is not None:
-                yield item.name, value
+        for name in ("latents", "mask", "weight", "blank"):
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+
+    @property
+    def text(self) -> torch.Tensor:
+        """Text embeddings (I, K, D)."""
+        return self.conditions["text"]
 
     @property
     def reference_latents(self) -> torch.Tensor:
@@ -101,23 +128,31 @@ class SetBatch:
         """(I,) bool, true where M = 0."""
         return self.mask.flatten() < 0.5
 
+    def conditioned(self, conditions: Mapping[str, torch.Tensor]) -> SetBatch:
+        """Return the batch with these conditions in place of those of the same names.
+
+        A value of a single row serves every image.
+        """
+        images = len(self.mask)
+        new = {name: value.expand(images, *value.shape[1:]) for name, value in conditions.items()}
+        return replace(self, conditions=self.conditions | new)
+
     def to(self, *args: Any, **kwargs: Any) -> SetBatch:
         """The batch with every tensor moved or cast by `Tensor.to`."""
         moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in self._tensors()}
-        return replace(self, **moved)
+        conditions = {name: value.to(*args, **kwargs) for name, value in self.conditions.items()}
+        return replace(self, conditions=conditions, **moved)
 
     def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
         """The pictures with these numbers, in this order, laid out as sets of the given sizes."""
         chosen: dict[str, Any] = {name: value[rows] for name, value in self._tensors()}
-        return SetBatch(set_sizes=tuple(set_sizes), **chosen)
+        return SetBatch(conditions=select_rows(self.conditions, rows), set_sizes=tuple(set_sizes), **chosen)
 
     @staticmethod
     def concatenate(batches: Sequence[SetBatch]) -> SetBatch:
         """One batch of all sets, in order; every batch must hold the same fields."""
-        import torch
-
-        names = [dict(batch._tensors()).keys() for batch in batches]
-        if any(each != names[0] for each in names):
-            raise UsageError("Only batches with the same fields can be joined.")
-        joined = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names[0]}
-        return SetBatch(set_sizes=sum((batch.set_sizes for batch in batches), ()), **joined)
+        joined: dict[str, Any] = concatenate_rows([dict(batch._tensors()) for batch in batches])
+        conditions = concatenate_rows([batch.conditions for batch in batches])
+        return SetBatch(
+            conditions=conditions, set_sizes=sum((batch.set_sizes for batch in batches), ()), **joined
+        )

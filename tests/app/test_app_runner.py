@@ -16,6 +16,7 @@ from jedi_diffusion.app import runner as app_runner
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
+from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.calls import Call
 from jedi_diffusion.conditioning import PromptReader
 from jedi_diffusion.errors import UsageError
@@ -129,10 +130,11 @@ def test_previews_show_what_the_picture_will_be_and_not_its_noise(runner, monkey
     wanted = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     levels = runner.pipe.scheduler.alphas_cumprod
 
-    def oracle(noisy, timestep, batch, coupling="joint", reference_cache=None):
-        return (noisy - levels[timestep].sqrt() * wanted) / (1 - levels[timestep]).sqrt()
+    class Oracle(UNetBackbone):
+        def predict(self, noisy, timestep, batch, reads):
+            return (noisy - levels[timestep].sqrt() * wanted) / (1 - levels[timestep]).sqrt()
 
-    monkeypatch.setattr(runner.pipe, "make_denoiser", lambda _: oracle)
+    monkeypatch.setattr("jedi_diffusion.pipeline.family_of", lambda _: Oracle)
     shown: list[Image.Image] = []
     call = Call(["a"], [0], [], [], SAMPLING)
     runner.run(call, lambda step, preview: shown.extend(preview()))

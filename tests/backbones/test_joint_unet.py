@@ -8,14 +8,15 @@ from small_models import random_batch, randomize_new_channels, small_sd14_unet, 
 
 from jedi_diffusion.backbones.unet import (
     CoupledSelfAttnProcessor,
-    JointDenoiser,
     PerPictureProcessor,
+    UNetBackbone,
     is_joint,
     make_joint,
     remove_coupling,
     widen_input,
 )
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.attention import SetReads
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
 
@@ -30,9 +31,9 @@ def noise_like(latents, seed=1):
 
 
 def added(batch):
-    if batch.pooled_text is None:
+    if "pooled_text" not in batch.conditions:
         return None
-    return {"text_embeds": batch.pooled_text, "time_ids": batch.time_ids}
+    return {"text_embeds": batch.conditions["pooled_text"], "time_ids": batch.conditions["time_ids"]}
 
 
 def test_every_self_attention_is_coupled_and_no_other(build):
@@ -51,7 +52,7 @@ def test_is_joint_needs_both_parts():
     assert is_joint(make_joint(unet))
     assert not is_joint(remove_coupling(unet))
     with pytest.raises(ModelError, match="make_joint"):
-        JointDenoiser(unet)
+        UNetBackbone(unet)
 
 
 @torch.no_grad()
@@ -59,7 +60,7 @@ def test_untrained_sets_of_one_equal_the_base_model(build):
     base, batch = build(), random_batch(build(), (1, 1, 1), references=(1,))
     noisy = noise_like(batch.latents)
     want = base(noisy, 10, batch.text, added_cond_kwargs=added(batch)).sample
-    got = JointDenoiser(make_joint(build()))(noisy, 10, batch)
+    got = UNetBackbone(make_joint(build()))(noisy, 10, batch)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
@@ -72,9 +73,9 @@ def test_the_input_is_noisy_then_mask_then_reference(build):
     reference = torch.cat([batch.latents[:1], torch.zeros_like(batch.latents[1:])])
     want = unet(
         torch.cat([noisy, mask, reference], dim=1), steps, batch.text,
-        added_cond_kwargs=added(batch), cross_attention_kwargs={"set_sizes": (2, 1)},
+        added_cond_kwargs=added(batch), cross_attention_kwargs={"reads": SetReads((2, 1))},
     ).sample  # fmt: skip
-    assert torch.equal(JointDenoiser(unet)(noisy, steps, batch), want)
+    assert torch.equal(UNetBackbone(unet)(noisy, steps, batch), want)
 
 
 def test_widening_keeps_weights_dtype_and_config():
@@ -104,7 +105,7 @@ def test_a_saved_joint_model_loads_and_is_the_same(tmp_path, build):
     assert is_joint(again)
     batch = random_batch(unet, (2, 1), references=(0,))
     with torch.no_grad():
-        results = [JointDenoiser(each)(noise_like(batch.latents), 5, batch) for each in (unet, again)]
+        results = [UNetBackbone(each)(noise_like(batch.latents), 5, batch) for each in (unet, again)]
     assert torch.equal(*results)
 
 
@@ -146,11 +147,11 @@ def test_output_has_the_dtype_of_the_latents():
     unet = make_joint(small_sd14_unet()).to(torch.bfloat16)
     batch = random_batch(unet, (2,), references=(0,))
     for coupling in ("joint", "cached"):
-        assert JointDenoiser(unet)(batch.latents, 5, batch, coupling).dtype == torch.float32
+        assert UNetBackbone(unet)(batch.latents, 5, batch, coupling).dtype == torch.float32
 
 
 def test_wrong_requests_are_refused():
-    denoiser = JointDenoiser(make_joint(small_sd14_unet()))
+    denoiser = UNetBackbone(make_joint(small_sd14_unet()))
     batch = random_batch(denoiser.unet, (2,), references=(0,))
     with pytest.raises(UsageError, match="Unknown coupling 'both'"):
         denoiser(batch.latents, 1, batch, "both")
@@ -160,6 +161,6 @@ def test_wrong_requests_are_refused():
     view = denoiser.fill_cache(references).for_sets([0])
     with pytest.raises(UsageError, match="needs coupling 'cached'"):
         denoiser(batch.latents, 1, batch, "joint", view)
-    sdxl = JointDenoiser(make_joint(small_sdxl_unet()))
+    sdxl = UNetBackbone(make_joint(small_sdxl_unet()))
     with pytest.raises(UsageError, match="pooled_text"):
         sdxl(batch.latents, 1, batch)

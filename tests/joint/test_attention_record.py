@@ -14,8 +14,9 @@ from small_models import (
     small_sdxl_unet,
 )
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.record import GRID, AttentionMap, AttentionRecord, asked_tokens, attention_weights
 from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
@@ -31,7 +32,7 @@ TARGETS = (2, 3, 7)
 
 @pytest.fixture(params=BUILDERS.values(), ids=BUILDERS.keys())
 def denoiser(request):
-    return JointDenoiser(randomize_new_channels(make_joint(request.param())))
+    return UNetBackbone(randomize_new_channels(make_joint(request.param())))
 
 
 def noise_like(latents, seed=1):
@@ -122,8 +123,11 @@ def test_cached_coupling_equals_the_dense_form_of_one_masked_pass(denoiser):
         denoiser.unet(
             torch.cat([sets, batch.mask.expand(-1, 1, 8, 8), batch.reference_latents], dim=1),
             torch.where(given, REFERENCE_TIMESTEP, STEP), batch.text,
-            added_cond_kwargs={"text_embeds": batch.pooled_text, "time_ids": batch.time_ids},
-            cross_attention_kwargs={"set_sizes": SIZES, "is_reference": given, "latent_size": (8, 8)},
+            added_cond_kwargs={
+                "text_embeds": batch.conditions.get("pooled_text"),
+                "time_ids": batch.conditions.get("time_ids"),
+            },
+            cross_attention_kwargs={"reads": SetReads(SIZES, is_reference=given, grid=(8, 8))},
         )  # fmt: skip
 
     sees = blocks(SIZES) & (given[None, :] | torch.eye(8, dtype=torch.bool))
@@ -132,7 +136,7 @@ def test_cached_coupling_equals_the_dense_form_of_one_masked_pass(denoiser):
 
 @torch.no_grad()
 def test_steps_are_averaged_and_others_left_out():
-    denoiser = JointDenoiser(randomize_new_channels(make_joint(small_sd14_unet())))
+    denoiser = UNetBackbone(randomize_new_channels(make_joint(small_sd14_unet())))
     batch = random_batch(denoiser.unet, (2,), (0,))
     steps = {0: 900, 1: 600, 2: 300}
     both = AttentionRecord(POINT, steps=range(1, 3))
@@ -212,7 +216,7 @@ def test_misuse_is_refused():
 
 
 def test_training_passes_are_not_recorded():
-    denoiser = JointDenoiser(make_joint(small_sd14_unet()))
+    denoiser = UNetBackbone(make_joint(small_sd14_unet()))
     batch = random_batch(denoiser.unet, (2,), (0,))
     with pytest.raises(UsageError, match="filled cache"):
         denoiser(

@@ -12,7 +12,7 @@ from small_models import SD14_CONFIG, random_batch, random_unet, small_sd14_unet
 
 from jedi_diffusion.backbones.unet import install_coupling, remove_coupling
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.attention import coupled_attention
+from jedi_diffusion.joint.attention import SetReads, coupled_attention
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
 
@@ -24,9 +24,9 @@ def build(request):
 
 def run(unet, batch, timestep=10, **coupling):
     added = None
-    if batch.pooled_text is not None:
-        added = {"text_embeds": batch.pooled_text, "time_ids": batch.time_ids}
-    kwargs = {"cross_attention_kwargs": coupling} if coupling else {}
+    if "pooled_text" in batch.conditions:
+        added = {"text_embeds": batch.conditions["pooled_text"], "time_ids": batch.conditions["time_ids"]}
+    kwargs = {"cross_attention_kwargs": {"reads": SetReads(**coupling)}} if coupling else {}
     return unet(batch.latents, timestep, batch.text, added_cond_kwargs=added, return_dict=False, **kwargs)[0]
 
 
@@ -67,8 +67,8 @@ def test_permuting_a_set_permutes_its_output(build):
     order = [2, 0, 3, 1, 4, 5]
     moved = random_batch(unet, (4, 2))
     moved.latents[:], moved.text[:] = batch.latents[order], batch.text[order]
-    if batch.pooled_text is not None:
-        moved.pooled_text[:] = batch.pooled_text[order]
+    if "pooled_text" in batch.conditions:
+        moved.conditions["pooled_text"][:] = batch.conditions["pooled_text"][order]
     want = run(unet, batch, set_sizes=(4, 2))[order]
     torch.testing.assert_close(run(unet, moved, set_sizes=(4, 2)), want, atol=1e-5, rtol=0)
 
@@ -97,8 +97,8 @@ def test_ragged_sets_equal_each_set_alone(build):
         alone = random_batch(unet, (size,))
         rows = slice(start, start + size)
         alone.latents[:], alone.text[:] = batch.latents[rows], batch.text[rows]
-        if batch.pooled_text is not None:
-            alone.pooled_text[:] = batch.pooled_text[rows]
+        if "pooled_text" in batch.conditions:
+            alone.conditions["pooled_text"][:] = batch.conditions["pooled_text"][rows]
         want = run(unet, alone, set_sizes=(size,))
         torch.testing.assert_close(together[rows], want, atol=1e-5, rtol=0)
         start += size
@@ -110,7 +110,7 @@ def test_uniform_sets_equal_the_supplement(size):
     unet = install_coupling(small_sd14_unet())
     attn = unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1
     x = torch.randn(6, 16, 64, generator=torch.Generator().manual_seed(0))
-    got = attn(x, set_sizes=(size,) * (6 // size))
+    got = attn(x, reads=SetReads((size,) * (6 // size)))
     torch.testing.assert_close(got, supplement_attention(attn, x, size), atol=1e-6, rtol=0)
 
 

@@ -18,7 +18,7 @@ def make_batch(weight: torch.Tensor | None = None) -> SetBatch:
     return SetBatch(
         latents=torch.randn(6, 4, 5, 5, generator=generator),
         mask=torch.tensor([0.0, 1, 0, 1, 1, 0]).view(6, 1, 1, 1),
-        text=torch.zeros(6, 2, 3),
+        conditions={"text": torch.zeros(6, 2, 3)},
         set_sizes=SIZES,
         weight=weight,
     )
@@ -28,7 +28,7 @@ def scheduler(**settings) -> DDIMScheduler:
     return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **settings)
 
 
-def halve(noisy, timestep, batch, coupling="joint", reference_cache=None):
+def halve(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
     return 0.5 * noisy + 0.001 * timestep.view(-1, 1, 1, 1)
 
 
@@ -122,9 +122,7 @@ def test_a_batch_has_a_timestep_in_each_equal_part_of_the_schedule():
 
 
 def test_timesteps_are_uniform_over_the_whole_schedule():
-    batch = SetBatch(
-        torch.zeros(4000, 1, 1, 1), torch.ones(4000, 1, 1, 1), torch.zeros(4000, 1, 1), (1,) * 4000
-    )
+    batch = SetBatch(torch.zeros(4000, 1, 1, 1), torch.ones(4000, 1, 1, 1), {}, (1,) * 4000)
     drawn = JointLoss(torch.linspace(0.9, 0.1, 10)).draw(batch, torch.Generator().manual_seed(0)).timesteps
     counts = torch.bincount(drawn, minlength=10)
     assert len(counts) == 10
@@ -175,7 +173,7 @@ def test_unknown_prediction_types_are_refused():
 def test_min_snr_weighs_every_noise_level_as_published(prediction_type):
     abar = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.0])
     loss = JointLoss(abar, prediction_type, min_snr=5.0)
-    batch = SetBatch(torch.ones(200, 1, 1, 1), torch.ones(200, 1, 1, 1), torch.zeros(200, 1, 1), (1,) * 200)
+    batch = SetBatch(torch.ones(200, 1, 1, 1), torch.ones(200, 1, 1, 1), {}, (1,) * 200)
     draw = loss.draw(batch, torch.Generator().manual_seed(0))
     for step, emphasis in zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True):
         snr = abar[step].item() / (1 - abar[step].item())
@@ -185,7 +183,7 @@ def test_min_snr_weighs_every_noise_level_as_published(prediction_type):
         assert emphasis == pytest.approx(expected, rel=1e-3)
     assert set(draw.timesteps.tolist()) == set(range(5))
 
-    def perfect(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def perfect(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         return draw.target + 1
 
     # The mean's denominator counts pictures, not their emphasis.
@@ -217,10 +215,10 @@ def test_a_prediction_of_the_sample_is_judged_as_the_v_it_implies():
         (1 - steps.alphas_cumprod[drawn.timesteps]).sqrt(),
     )
 
-    def guess(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def guess(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         return 0.3 * noisy
 
-    def as_v(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def as_v(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         a, s = (each.view(-1, 1, 1, 1) for each in (alpha, sigma))
         return (a * noisy - guess(noisy, timestep, batch)) / s
 
@@ -232,7 +230,7 @@ def test_a_prediction_of_the_sample_is_judged_as_the_v_it_implies():
 
 def test_min_snr_bounds_what_near_clean_samples_count():
     loss = JointLoss(torch.tensor([0.9999, 0.5, 0.0]), "sample", min_snr=5.0)
-    batch = SetBatch(torch.ones(50, 1, 1, 1), torch.ones(50, 1, 1, 1), torch.zeros(50, 1, 1), (1,) * 50)
+    batch = SetBatch(torch.ones(50, 1, 1, 1), torch.ones(50, 1, 1, 1), {}, (1,) * 50)
     draw = loss.draw(batch, torch.Generator().manual_seed(0))
     by_step = dict(zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True))
     assert by_step == pytest.approx({0: 6.0, 1: 2.0, 2: 1.0}, rel=1e-5)

@@ -18,14 +18,14 @@ from small_models import (
 )  # fmt: skip
 
 from jedi_diffusion.backbones.unet import (
-    JointDenoiser,
+    UNetBackbone,
     coupled_slope,
     install_coupling,
     make_joint,
     remove_coupling,
 )
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.attention import coupled_attention
+from jedi_diffusion.joint.attention import SetReads, coupled_attention
 from jedi_diffusion.joint.positions import distance_bias, token_grid
 
 SIZES = (3, 1, 2)
@@ -108,7 +108,7 @@ def test_a_reference_of_the_same_place_is_found_untrained():
 def test_a_slope_of_zero_is_the_stock_unet_bit_for_bit():
     stock, unet = small_sd14_unet(), install_coupling(near_sd14_unet(), 0.0)
     batch = random_batch(stock, (1, 1))
-    settings = {"set_sizes": (1, 1), "latent_size": (8, 8)}
+    settings = {"reads": SetReads((1, 1), grid=(8, 8))}
     want = stock(batch.latents, 10, batch.text).sample
     assert torch.equal(unet(batch.latents, 10, batch.text, cross_attention_kwargs=settings).sample, want)
 
@@ -127,7 +127,7 @@ def test_a_unet_keeps_its_slope_until_it_is_given_another():
 
 @torch.no_grad()
 def test_pictures_need_not_be_square():
-    denoiser = JointDenoiser(randomize_new_channels(make_joint(near_sd14_unet())))
+    denoiser = UNetBackbone(randomize_new_channels(make_joint(near_sd14_unet())))
     square = random_batch(denoiser.unet, (2,), (0,), size=16)
     batch = replace(square, latents=square.latents[:, :, :8])
     assert denoiser(batch.latents, 400, batch, "cached").shape == (2, 4, 8, 16)
@@ -137,8 +137,8 @@ def test_pictures_need_not_be_square():
 def test_a_call_that_does_not_tell_the_size_of_its_latents_is_refused():
     unet = near_sd14_unet()
     batch = random_batch(unet, (2,))
-    with pytest.raises(UsageError, match="latent_size"):
-        unet(batch.latents, 10, batch.text, cross_attention_kwargs={"set_sizes": (2,)})
+    with pytest.raises(UsageError, match="grid"):
+        unet(batch.latents, 10, batch.text, cross_attention_kwargs={"reads": SetReads((2,))})
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ def test_the_graph_has_no_breaks():
     torch.compiler.reset()
     unet = install_coupling(tiny_unet(), SLOPE)
     batch = random_batch(unet, (2, 1))
-    settings = {"set_sizes": (2, 1), "latent_size": (8, 8)}
+    settings = {"reads": SetReads((2, 1), grid=(8, 8))}
     want = unet(batch.latents, 10, batch.text, cross_attention_kwargs=settings).sample
     compiled = torch.compile(unet, backend="eager", fullgraph=True)
     got = compiled(batch.latents, 10, batch.text, cross_attention_kwargs=settings).sample

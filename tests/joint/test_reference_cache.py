@@ -14,10 +14,11 @@ from small_models import (
     tiny_unet,
 )
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import ReferenceCache
-from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
+from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400
@@ -29,7 +30,7 @@ REFERENCES = (0, 2, 5, 6, 8, 9)
 
 @pytest.fixture(params=BUILDERS.values(), ids=BUILDERS.keys())
 def denoiser(request):
-    return JointDenoiser(randomize_new_channels(make_joint(request.param())))
+    return UNetBackbone(randomize_new_channels(make_joint(request.param())))
 
 
 def noise_like(latents, seed=1):
@@ -44,21 +45,14 @@ def masked_twin(unet, noisy, batch):
     mask = batch.mask.expand(-1, 1, *noisy.shape[2:])
     return unet(
         torch.cat([noisy, mask, batch.reference_latents], dim=1), steps, batch.text,
-        added_cond_kwargs={"text_embeds": batch.pooled_text, "time_ids": batch.time_ids},
+        added_cond_kwargs={
+            "text_embeds": batch.conditions.get("pooled_text"),
+            "time_ids": batch.conditions.get("time_ids"),
+        },
         cross_attention_kwargs={
-            "set_sizes": batch.set_sizes,
-            "is_reference": given,
-            "latent_size": noisy.shape[2:],
+            "reads": SetReads(batch.set_sizes, is_reference=given, grid=tuple(noisy.shape[2:]))
         },
     ).sample  # fmt: skip
-
-
-def rows_of(batch, rows, set_sizes):
-    pick = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
-    return SetBatch(
-        pick(batch.latents), pick(batch.mask), pick(batch.text), set_sizes,
-        pick(batch.pooled_text), pick(batch.time_ids),
-    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -77,10 +71,10 @@ def test_sampling_path_equals_the_masked_twin(denoiser):
     batch = random_batch(denoiser.unet, SIZES, REFERENCES)
     noisy = noise_like(batch.latents)
     want = masked_twin(denoiser.unet, noisy, batch)
-    cache = denoiser.fill_cache(rows_of(batch, [0, 2, 5, 6, 8, 9], (2, 2, 2)))
+    cache = denoiser.fill_cache(batch.select([0, 2, 5, 6, 8, 9], (2, 2, 2)))
     order = [7, 3, 1, 4]
     view = cache.for_sets([1, None, 0, 1])
-    got = denoiser(noisy[order], STEP, rows_of(batch, order, (1, 1, 1, 1)), "cached", view)
+    got = denoiser(noisy[order], STEP, batch.select(order, (1, 1, 1, 1)), "cached", view)
     torch.testing.assert_close(got, want[order], atol=1e-5, rtol=0)
 
 
@@ -152,8 +146,8 @@ def test_a_compiled_unet_fills_and_reads_a_cache():
     unet = randomize_new_channels(make_joint(tiny_unet()))
     batch = random_batch(unet, (2, 1), (0,))
     noisy = noise_like(batch.latents)
-    want = JointDenoiser(unet)(noisy, STEP, batch, "cached")
-    compiled = JointDenoiser(torch.compile(unet, backend="eager", fullgraph=True))
+    want = UNetBackbone(unet)(noisy, STEP, batch, "cached")
+    compiled = UNetBackbone(torch.compile(unet, backend="eager", fullgraph=True))
     for _ in range(2):
         torch.testing.assert_close(compiled(noisy, STEP, batch, "cached"), want, atol=1e-5, rtol=0)
 
@@ -175,7 +169,7 @@ def test_two_subjects_in_one_cache_do_not_touch(denoiser):
     target = random_batch(denoiser.unet, (1,), seed=1)
     noisy = noise_like(target.latents)
     first = denoiser(noisy, STEP, target, "cached", denoiser.fill_cache(references).for_sets([0]))
-    alone = denoiser.fill_cache(rows_of(references, [0, 1], (2,))).for_sets([0])
+    alone = denoiser.fill_cache(references.select([0, 1], (2,))).for_sets([0])
     torch.testing.assert_close(denoiser(noisy, STEP, target, "cached", alone), first, atol=1e-5, rtol=0)
     references.latents[2:] += 5
     other = denoiser.fill_cache(references)
@@ -225,7 +219,7 @@ def test_size_and_clearing(denoiser):
 
 @torch.no_grad()
 def test_what_does_not_fit_is_refused():
-    denoiser = JointDenoiser(make_joint(small_sd14_unet()))
+    denoiser = UNetBackbone(make_joint(small_sd14_unet()))
     references = random_batch(denoiser.unet, (1, 2), (0, 1, 2))
     cache = denoiser.fill_cache(references)
     with pytest.raises(UsageError, match="no reference set 2; it holds 2"):
@@ -250,5 +244,5 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="give one of them"):
         unet(
             torch.zeros(1, 9, 8, 8), STEP, pair.text[:1],
-            cross_attention_kwargs={"reference_cache": view, "is_reference": torch.tensor([False])},
+            cross_attention_kwargs={"reads": SetReads(cache=view, is_reference=torch.tensor([False]))},
         )  # fmt: skip

@@ -55,13 +55,15 @@ def make_batch(set_sizes=(3, 2), given=(1, 1, 0, 1, 0), seed=0):
     mask = 1 - torch.tensor(given, dtype=torch.float32).view(-1, 1, 1, 1)
     latents = torch.randn(len(given), 4, 3, 3, generator=torch.Generator().manual_seed(seed))
     text = torch.arange(1.0, len(given) + 1).view(-1, 1, 1).expand(-1, 2, 3)
-    return SetBatch(latents=latents * (1 - mask), mask=mask, text=text, set_sizes=tuple(set_sizes))
+    return SetBatch(
+        latents=latents * (1 - mask), mask=mask, conditions={"text": text}, set_sizes=tuple(set_sizes)
+    )
 
 
 NULL = {"text": torch.zeros(1, 2, 3)}
 
 
-def set_mean_denoiser(noisy, timestep, batch, coupling="joint", reference_cache=None):
+def set_mean_denoiser(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
     """Not linear in anything it sees, and every picture sees its whole set."""
     seen = noisy + batch.reference_latents + 0.1 * batch.mask + batch.text.mean((1, 2)).view(-1, 1, 1, 1)
     means = torch.cat(
@@ -100,7 +102,7 @@ def test_references_follow_the_forward_process_at_every_step(name):
     plan = SamplingPlan(batch, NULL, plan_guidance("joint", 1.0))
     seen = []
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         seen.append((noisy.clone(), timestep))
         return noisy * 0.1
 
@@ -121,7 +123,7 @@ def test_an_oracle_leads_every_scheduler_to_its_picture(name, prediction_type):
     wanted = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(9))
     clean = []
 
-    def oracle(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def oracle(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         alpha, sigma = alphas(scheduler, timestep)
         noise = (noisy - alpha * wanted) / sigma
         return noise if prediction_type == "epsilon" else alpha * noise - sigma * wanted
@@ -160,7 +162,7 @@ def test_the_first_latents_have_the_scale_of_the_scheduler(name):
     noise = draw_noise(batch, spawn_generators(0, 2))
     seen = []
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         seen.append(noisy[~batch.is_reference])
         return noisy * 0.1
 
@@ -178,7 +180,7 @@ def test_steps_at_one_timestep_keep_their_own_noise_levels():
     assert len(set(timesteps)) < len(timesteps)
     seen = []
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         seen.append(noisy[0])
         return noisy * 0.1
 
@@ -199,9 +201,9 @@ def test_ddim_by_hand(mode, temperature):
     scheduler = ready("ddim", steps=5, set_alpha_to_one=True)
     given, x = batch.is_reference, noise.clone()
     zeros, ones, silence = torch.zeros_like(x), torch.ones(5, 1, 1, 1), torch.zeros(5, 2, 3)
-    null = SetBatch(zeros, ones, silence, batch.set_sizes)
-    text = SetBatch(zeros, ones, batch.text, batch.set_sizes)
-    image = SetBatch(batch.latents, batch.mask, silence, batch.set_sizes)
+    null = SetBatch(zeros, ones, {"text": silence}, batch.set_sizes)
+    text = SetBatch(zeros, ones, batch.conditions, batch.set_sizes)
+    image = SetBatch(batch.latents, batch.mask, {"text": silence}, batch.set_sizes)
     x[~given] *= temperature
     for t in scheduler.timesteps.tolist():
         abar = scheduler.alphas_cumprod[t]
@@ -226,12 +228,14 @@ def test_branches_in_one_batch_equal_separate_calls(mode, null_set):
     batch = make_batch()
     calls = []
 
-    def one_set_at_a_time(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def one_set_at_a_time(
+        noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None
+    ):
         calls.append(batch.set_sizes)
         parts, start = [], 0
         for size in batch.set_sizes:
             rows = slice(start, start + size)
-            alone = SetBatch(batch.latents[rows], batch.mask[rows], batch.text[rows], (size,))
+            alone = SetBatch(batch.latents[rows], batch.mask[rows], {"text": batch.text[rows]}, (size,))
             parts.append(set_mean_denoiser(noisy[rows], timestep, alone))
             start += size
         return torch.cat(parts)
@@ -247,8 +251,8 @@ def test_branches_in_one_batch_equal_separate_calls(mode, null_set):
 def test_what_each_branch_sees():
     batch, seen = make_batch(), []
 
-    def record(noisy, timestep, batch, coupling, reference_cache):
-        assert (coupling, reference_cache) == ("joint", None)
+    def record(noisy, timestep, batch, coupling, reference_cache, attention_record):
+        assert (coupling, reference_cache, attention_record) == ("joint", None, None)
         seen.append(batch)
         return noisy * 0
 
@@ -267,7 +271,7 @@ def test_what_each_branch_sees():
 @pytest.mark.parametrize("name", list(SCHEDULERS))
 def test_a_picture_is_the_same_alone_and_in_a_larger_call(name):
     larger, alone = make_batch(), make_batch()
-    alone = SetBatch(alone.latents[3:], alone.mask[3:], alone.text[3:], (2,))
+    alone = SetBatch(alone.latents[3:], alone.mask[3:], {"text": alone.text[3:]}, (2,))
     second = spawn_generators(0, 2)[1:]
     assert torch.equal(
         draw_noise(larger, spawn_generators(0, 2))[3:], draw_noise(alone, spawn_generators(0, 2)[1:])
@@ -288,7 +292,7 @@ def test_spawned_generators_depend_on_seed_and_number_only():
 def test_noise_is_drawn_picture_by_picture_in_float32():
     """Three sets: a target from its own generator, then its set's references from the same one."""
     batch = make_batch((1, 2, 2), (0, 1, 0, 1, 0))
-    half = SetBatch(batch.latents.half(), batch.mask, batch.text, batch.set_sizes)
+    half = SetBatch(batch.latents.half(), batch.mask, batch.conditions, batch.set_sizes)
     noise = draw_noise(half, spawn_generators(3, 3))
     assert noise.dtype == torch.float32
     for generator, rows in zip(spawn_generators(3, 3), ([0], [2, 1], [4, 3]), strict=True):
@@ -320,7 +324,7 @@ def test_cached_references_are_read_by_branch():
     indices, calls = [], []
     cache = SimpleNamespace(for_sets=lambda index: indices.append(list(index)) or "view")
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         calls.append((coupling, reference_cache, batch.set_sizes))
         return noisy * 0
 
@@ -361,7 +365,7 @@ def test_guidance_can_run_one_branch_only():
     assert plan_guidance("joint", 1.0).branches == (Condition(text=True, pictures=True),)
     widths = []
 
-    def record(noisy, timestep, batch, coupling="joint", reference_cache=None):
+    def record(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
         widths.append(len(noisy))
         return noisy * 0
 

@@ -13,7 +13,7 @@ from small_pipelines import make_text_encoder, make_tokenizer, sd_parts
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.methods.conditioned import (
@@ -123,7 +123,7 @@ def test_every_picture_reads_the_references_of_its_own_set() -> None:
 
 @pytest.mark.parametrize("name", ["clip", "learned", "jedi and clip"])
 def test_untrained_token_methods_are_their_backbone(name: str) -> None:
-    plain, method = JointDenoiser(joint_unet()), METHODS[name]()
+    plain, method = UNetBackbone(joint_unet()), METHODS[name]()
     batch = random_batch(plain.unet, (2, 1), references=(0,))
     noisy = noise_like(batch.latents)
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_image_layers_come_off() -> None:
     batch = random_batch(unet, (2,), references=(0,))
     noisy = noise_like(batch.latents)
     with torch.no_grad():
-        assert torch.equal(JointDenoiser(unet)(noisy, STEP, batch), JointDenoiser(plain)(noisy, STEP, batch))
+        assert torch.equal(UNetBackbone(unet)(noisy, STEP, batch), UNetBackbone(plain)(noisy, STEP, batch))
 
 
 class Counted(nn.Module):
@@ -240,6 +240,5 @@ def test_pictures_show_the_references_and_nothing_of_other_prompts(name: str) ->
     assert all(not np.array_equal(a, b) for a, b in zip(two, other, strict=True))
     assert np.abs(np.asarray(two[1], int) - np.asarray(alone[0], int)).max() <= 1
     assert encoder.calls == (0 if name == "concatenation" else 3), "once a call, not once a step"
-    assert pipe.make_denoiser is JointDenoiser
     with pytest.raises(UsageError, match="coupling 'joint'"):
         Conditioned(pipe, denoiser, {"coupling": "cached"})

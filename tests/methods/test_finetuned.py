@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.methods import finetuned, fitting
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
@@ -87,7 +87,7 @@ def reference_loss(pipe: JeDiPipeline, tuning: Any) -> float:
         latents = pipe.encode_pictures(to_pixels(photos(), 32, 32)).repeat(4, 1, 1, 1)
         batch = sets_of_one(pipe, latents, [tuning.captions("dog")[0]] * 8)
         random = torch.Generator().manual_seed(7)
-        return float(loss_of(pipe.scheduler)(JointDenoiser(pipe.unet), batch, random))
+        return float(loss_of(pipe.scheduler)(UNetBackbone(pipe.unet), batch, random))
 
 
 @pytest.fixture(params=list(TUNINGS))

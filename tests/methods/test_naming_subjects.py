@@ -51,7 +51,7 @@ def test_names_in_prompts(prompt: str, expected: str) -> None:
 
 def encode(pipe: Any, *prompts: str) -> torch.Tensor:
     with torch.no_grad():
-        return pipe.encode_captions(list(prompts)).embeddings
+        return pipe.encode_captions(list(prompts))["text"]
 
 
 def test_a_new_word_is_one_token_and_gone_afterwards(pipe: JeDiPipeline) -> None:
@@ -81,7 +81,7 @@ def test_gradients_reach_the_new_row_alone(pipe: JeDiPipeline) -> None:
     with new_word(pipe, "newword", "", seeded()) as rows:
         pipe.text_encoder.requires_grad_(False)
         row = rows["text_encoder.newword"].requires_grad_(True)
-        pipe.encode_captions(["a newword", "a dog"]).embeddings[0].square().sum().backward()
+        pipe.encode_captions(["a newword", "a dog"])["text"][0].square().sum().backward()
         assert row.grad is not None
         assert row.grad.abs().sum() > 0
         others = [each.grad for each in pipe.text_encoder.parameters() if each is not row]
@@ -105,9 +105,9 @@ def test_sdxl_gets_a_row_in_each_encoder_and_keeps_its_pooled_text() -> None:
             "text_encoder.newword": (1, 8),
             "text_encoder_2.newword": (1, 16),
         }
-        assert torch.equal(before.embeddings, during.embeddings)
+        assert torch.equal(before["text"], during["text"])
         if not old_end:  # with the old number random weights read another end; the real ones the same
-            assert torch.equal(before.pooled, during.pooled)
+            assert torch.equal(before["pooled_text"], during["pooled_text"])
         assert parts["text_encoder_2"].text_model.eos_token_id == (
             2 if old_end else parts["tokenizer_2"].eos_token_id
         )

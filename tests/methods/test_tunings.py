@@ -9,7 +9,7 @@ from small_models import tiny_unet
 from small_pipelines import make_scheduler, sd_parts
 from torch import nn
 
-from jedi_diffusion.backbones.unet import JointDenoiser
+from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
 from jedi_diffusion.methods.diffusekrona import DiffuseKronA
@@ -46,14 +46,14 @@ def test_the_loss_is_the_schedulers(pipe: JeDiPipeline, kind: str) -> None:
     latents = torch.randn(2, 4, 8, 8, generator=seeded(1))
     with torch.no_grad():
         batch = sets_of_one(pipe, latents, ["a dog", "a robot"])
-        found = float(loss_of(scheduler)(JointDenoiser(pipe.unet), batch, seeded(2)))
+        found = float(loss_of(scheduler)(UNetBackbone(pipe.unet), batch, seeded(2)))
         random = seeded(2)
         places = torch.randperm(2, generator=random) + torch.rand(2, generator=random)
         steps = (places * 1000 / 2).long()
         noise = torch.randn(latents.shape, generator=random)
         noisy = scheduler.add_noise(latents, noise, steps)
         given = torch.cat([noisy, torch.ones(2, 1, 8, 8), torch.zeros_like(latents)], 1)
-        text = pipe.encode_captions(["a dog", "a robot"]).embeddings
+        text = pipe.encode_captions(["a dog", "a robot"])["text"]
         kwargs = {"set_sizes": (1, 1)}
         answer = pipe.unet(given, steps, text, cross_attention_kwargs=kwargs).sample
         abar = scheduler.alphas_cumprod[steps].view(-1, 1, 1, 1)

@@ -16,7 +16,7 @@ from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.report import Report, as_json, write_report
 from experiments.paper_tables.tables import gather
 from experiments.paper_tables.timing import large_unet, step_seconds
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.estimates import weighted_mean
 
 PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
@@ -138,7 +138,7 @@ def test_steps_are_timed_and_the_network_is_left_as_it_was() -> None:
     assert all(len(times) == 2 and min(times) > 0 for times in found.values())
     assert unet.state_dict().keys() == before.keys()
     batch = random_batch(unet, (2,), references=(0,))
-    assert JointDenoiser(unet)(batch.latents, 5, batch).shape == batch.latents.shape
+    assert UNetBackbone(unet)(batch.latents, 5, batch).shape == batch.latents.shape
 
 
 def test_the_large_network_has_the_size_of_stable_diffusion() -> None:

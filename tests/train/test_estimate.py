@@ -12,7 +12,7 @@ from tiny_runs import recipe, save_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.cli import main
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
@@ -52,9 +52,9 @@ def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
     work = count_work(JointRecipe.model_validate(raw), unet.config, make_autoencoder())
     alone = replace(work, passes=1, encoding=0)
     for references in ((), (0,), (0, 2, 3)):
-        batch = replace(random_batch(unet, (4,), references), text=torch.randn(4, TEXT_TOKENS, 24))
+        batch = random_batch(unet, (4,), references).conditioned({"text": torch.randn(4, TEXT_TOKENS, 24)})
         with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            JointDenoiser(unet)(batch.latents, 5, batch, coupling="cached" if cached else "joint")
+            UNetBackbone(unet)(batch.latents, 5, batch, coupling="cached" if cached else "joint")
         flags = batch.is_reference.tolist()
         assert counter.get_total_flops() == pytest.approx(alone.needed(flags, cached), rel=1e-3)
     assert work.needed([False], cached) > 3 * alone.needed([False], cached)

@@ -1,1 +1,27 @@
 """Networks that denoise sets of images, a file for each family."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from jedi_diffusion.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from jedi_diffusion.backbones.base import Backbone
+
+FAMILIES = {"UNet2DConditionModel": "unet.UNetBackbone"}
+"""By the class of a network: the file below this package and the class that knows its family."""
+
+
+def family_of(network: nn.Module) -> type[Backbone]:
+    """Return the backbone class for a network. Raises ModelError for a class of no known family."""
+    names = [each.__name__ for each in type(network).__mro__]  # FSDP puts a subclass in a class's place
+    name = next((name for name in names if name in FAMILIES), None)
+    if name is None:
+        raise ModelError(f"A {names[0]} cannot be made joint; known are {', '.join(FAMILIES)}.")
+    module, _, kind = FAMILIES[name].partition(".")
+    found: type[Backbone] = getattr(import_module(f"{__name__}.{module}"), kind)
+    return found

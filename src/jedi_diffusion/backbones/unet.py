@@ -5,7 +5,7 @@ Letters: I pictures in a batch; C, H, W a latent's channels, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -18,16 +18,14 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
     XFormersAttnProcessor,
 )
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.attention import coupled_attention
-from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
-from jedi_diffusion.joint.denoiser import Coupling
-from jedi_diffusion.joint.positions import Size, distance_bias, token_grid
-from jedi_diffusion.joint.record import AttentionWriter
-from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.sets import Conditions, SetBatch
 
 # Processors that compute plain attention in different ways, so that the coupled one may stand in for them.
 _PLAIN_PROCESSORS = (
@@ -155,12 +153,11 @@ def _self_attention(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention
 
 
 class CoupledSelfAttnProcessor:
-    """A diffusers attention processor that couples the pictures of a set.
+    """A diffusers attention processor that couples the images of a set.
 
-    Without `set_sizes` every picture is a set of its own, and the result is bit for bit that of diffusers'
-    AttnProcessor2_0, unless `distance_slope` is above 0: attention then prefers tokens at near positions
-    (`positions.distance_bias`). `layer` names the layer in a reference cache; `stock` is the processor it
-    stands in for.
+    Without `reads` every image is a set of its own, and the result is bit for bit that of diffusers'
+    AttnProcessor2_0, unless `distance_slope` is above 0. `layer` names the layer in a reference cache;
+    `stock` is the processor that it stands in for.
     """
 
     def __init__(self, layer: str, stock: Any, distance_slope: float = 0.0) -> None:
@@ -175,56 +172,24 @@ class CoupledSelfAttnProcessor:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
-        set_sizes: Sequence[int] | None = None,
-        reference_cache: CacheWriter | CacheView | None = None,
-        is_reference: torch.Tensor | None = None,
-        attention_record: AttentionWriter | None = None,
-        latent_size: Size | None = None,
+        reads: SetReads | None = None,
     ) -> torch.Tensor:
-        """(I, L, C) -> (I, L, C).
-
-        set_sizes: N of every set, in order. reference_cache: a writer keeps this pass's keys and values, a
-        view adds those of references to what each set sees. is_reference (I,) bool: see `coupled_attention`.
-        attention_record: takes down where targets look; the result is the same. latent_size: height and width
-        of the UNet's latents, which attention by position needs. Raises UsageError for sizes that do not add
-        up to I, an attention mask, a cache that does not fit, or a latent_size that is missing.
-        """
+        """(I, L, C) -> (I, L, C). Raises UsageError for an attention mask, and as `SetReads.attend` does."""
         if attention_mask is not None:
             raise UsageError(
                 "Coupled self-attention takes no attention mask; every token of a picture is seen."
             )
         layers = (attn.to_q, attn.to_k, attn.to_v)
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
-        sizes = _checked_sizes(set_sizes, pictures=hidden_states.shape[0])
-        bias = self._bias(query, latent_size)
-        references = None
-        if isinstance(reference_cache, CacheWriter):
-            reference_cache.store(self.layer, key, value)
-        elif reference_cache is not None:
-            references = reference_cache.read(self.layer, like=key)
-        if attention_record is not None:
-            attention_record.store(self.layer, query, key, sizes, references, bias)
-        mixed = coupled_attention(query, key, value, sizes, references, is_reference, bias)
+        mixed = (reads or SetReads()).attend(self.layer, query, key, value, self.distance_slope)
         output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
         return attn.to_out[1](output)
-
-    def _bias(self, query: torch.Tensor, latent_size: Size | None) -> torch.Tensor | None:
-        if not self.distance_slope:
-            return None
-        if latent_size is None:
-            raise UsageError(
-                "This UNet attends by position: call it through JointDenoiser, or give `latent_size`, the "
-                "latents' (height, width), in cross_attention_kwargs."
-            )
-        _, tokens, heads, _ = query.shape
-        return distance_bias(token_grid(latent_size, tokens), heads, self.distance_slope, query.device)
 
 
 class PerPictureProcessor:
     """Cross-attention as it was.
 
-    It accepts the arguments meant for coupled layers (diffusers warns of names a processor lacks) and ignores
-    them.
+    It accepts the argument meant for coupled layers (diffusers warns of names a processor lacks), unused.
     """
 
     def __init__(self, stock: Any) -> None:
@@ -237,11 +202,7 @@ class PerPictureProcessor:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
-        set_sizes: Sequence[int] | None = None,
-        reference_cache: CacheWriter | CacheView | None = None,
-        is_reference: torch.Tensor | None = None,
-        attention_record: AttentionWriter | None = None,
-        latent_size: Size | None = None,
+        reads: SetReads | None = None,
     ) -> torch.Tensor:
         """(I, L, C) -> (I, L, C), each picture with its own text."""
         # Transformer blocks give no temb, and not every processor (SlicedAttnProcessor) takes one.
@@ -249,21 +210,11 @@ class PerPictureProcessor:
         return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 
 
-def _checked_sizes(set_sizes: Sequence[int] | None, pictures: int) -> tuple[int, ...]:
-    if set_sizes is None:
-        return (1,) * pictures
-    if min(set_sizes, default=0) < 1 or sum(set_sizes) != pictures:
-        raise UsageError(
-            f"Set sizes {tuple(set_sizes)} do not add up to the {pictures} pictures of the batch."
-        )
-    return tuple(set_sizes)
+class UNetBackbone(Backbone):
+    """A joint UNet of the Stable Diffusion family; the input's layout is eq. 2's."""
 
-
-class JointDenoiser(nn.Module):
-    """Predicts the noise (or v) of sets of pictures with a joint UNet; the input layout is eq. 2's.
-
-    A module, so that one call of it is one forward pass for wrappers such as DistributedDataParallel.
-    """
+    lora_targets = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)|conv_in"
+    shard_units = (BasicTransformerBlock, ResnetBlock2D)
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -271,78 +222,39 @@ class JointDenoiser(nn.Module):
             raise ModelError("The UNet is not joint; call make_joint(unet) first.")
         self.unet = unet
 
-    def forward(
-        self,
-        noisy: torch.Tensor,
-        timestep: torch.Tensor | float,
-        batch: SetBatch,
-        coupling: Coupling = "joint",
-        reference_cache: CacheView | None = None,
-        attention_record: AttentionWriter | None = None,
-    ) -> torch.Tensor:
-        """noisy (I, C, H, W) and a timestep, scalar or (I,), to the prediction (I, C, H, W) in noisy's dtype.
+    @classmethod
+    def make_joint(cls, network: nn.Module) -> None:
+        make_joint(cast(UNet2DConditionModel, network))
 
-        coupling "joint": all pictures of a set attend to each other. "cached" without a cache (training): the
-        references of each set run first, on clean latents at REFERENCE_TIMESTEP whatever `noisy` holds for
-        them, and each target reads them and itself; gradients flow through both. "cached" with a view of a
-        filled cache (sampling): `batch` holds targets only, whose sets read what the view gives them.
-        attention_record: takes down where targets look, while sampling only. Raises UsageError for an unknown
-        coupling or conditions that the UNet lacks.
-        """
-        if coupling not in ("joint", "cached"):
-            raise UsageError(f"Unknown coupling {coupling!r}; it is 'joint' or 'cached'.")
-        if coupling == "joint":
-            if reference_cache is not None:
-                raise UsageError("A reference cache needs coupling 'cached'.")
-            return self._run(noisy, timestep, batch, None, attention_record)
-        if reference_cache is not None:
-            return self._run(noisy, timestep, batch, reference_cache, attention_record)
-        if attention_record is not None:
-            raise UsageError("With coupling 'cached', attention is recorded where a filled cache is read.")
-        return self._run_both(noisy, timestep, batch)
-
-    def fill_cache(self, references: SetBatch) -> ReferenceCache:
-        """One pass over sets that hold references only; the cache's set s is the batch's set s.
-
-        The caller owns the cache: `cache.for_sets(...)` gives what `forward` reads.
-        """
-        cache = ReferenceCache()
-        self._read_references(references, cache.writer(references.set_sizes))
-        return cache
-
-    def _read_references(self, references: SetBatch, writer: CacheWriter) -> torch.Tensor:
-        if not bool(references.is_reference.all()):
-            raise UsageError(
-                "A reference cache is filled from references only; the batch holds targets (mask 1)."
+    @classmethod
+    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
+        unet = cast(UNet2DConditionModel, network)
+        channels, needed = unet.config["in_channels"], _joint_channels(unet)
+        if channels != needed:
+            raise ModelError(
+                f"The UNet has {channels} input channels where a joint model has {needed}; make one "
+                "from a single-image model with JeDiPipeline.from_single_image_model(...)."
             )
-        return self._run(references.latents, REFERENCE_TIMESTEP, references, writer)
+        install_coupling(unet, distance_slope)
 
-    def _run_both(self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch) -> torch.Tensor:
-        """References, then targets reading them; outputs in the order of the batch."""
-        flags = batch.is_reference.tolist()
-        rows = {kind: [row for row, flag in enumerate(flags) if flag is kind] for kind in (True, False)}
-        reference_sizes, index = _split_sets(flags, batch.set_sizes)
-        outputs, cache = [], ReferenceCache()
-        if reference_sizes:
-            references = batch.select(rows[True], reference_sizes)
-            outputs.append(self._read_references(references, cache.writer(reference_sizes)).to(noisy.dtype))
-        if index:
-            targets = batch.select(rows[False], (1,) * len(index))
-            steps = timestep
-            if isinstance(timestep, torch.Tensor) and timestep.ndim:
-                steps = timestep[rows[False]]
-            outputs.append(self._run(noisy[rows[False]], steps, targets, cache.for_sets(index)))
-        order = rows[True] + rows[False]
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return torch.cat(outputs)[back]
+    @classmethod
+    def is_coupled(cls, network: nn.Module) -> bool:
+        return is_joint(cast(UNet2DConditionModel, network))
 
-    def _run(
-        self,
-        noisy: torch.Tensor,
-        timestep: torch.Tensor | float,
-        batch: SetBatch,
-        reference_cache: CacheWriter | CacheView | None = None,
-        attention_record: AttentionWriter | None = None,
+    @property
+    def network(self) -> UNet2DConditionModel:
+        return self.unet
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config["out_channels"]
+
+    @property
+    def distance_slope(self) -> float:
+        return coupled_slope(self.unet)
+
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
         mask = batch.mask.to(noisy.dtype).expand(-1, 1, *noisy.shape[-2:])
         inputs = torch.cat([noisy, mask, batch.reference_latents.to(noisy.dtype)], dim=1)
@@ -351,35 +263,31 @@ class JointDenoiser(nn.Module):
             inputs.to(dtype),
             timestep,
             encoder_hidden_states=batch.text.to(dtype),
-            added_cond_kwargs=self._added_conditions(batch),
-            cross_attention_kwargs={
-                "set_sizes": batch.set_sizes,
-                "reference_cache": reference_cache,
-                "attention_record": attention_record,
-                "latent_size": tuple(noisy.shape[-2:]),
-            },
+            added_cond_kwargs=self._added_conditions(batch.conditions),
+            cross_attention_kwargs={"reads": reads},
             return_dict=False,
         )[0]
         return prediction.to(noisy.dtype)
 
-    def _added_conditions(self, batch: SetBatch) -> dict[str, torch.Tensor] | None:
+    def _added_conditions(self, given: Conditions) -> dict[str, torch.Tensor] | None:
         """SDXL's pooled text and picture sizes."""
         if self.unet.config["addition_embed_type"] != "text_time":
             return None
-        if batch.pooled_text is None or batch.time_ids is None:
+        if not {"pooled_text", "time_ids"} <= given.keys():
             raise UsageError("This UNet (SDXL) needs `pooled_text` and `time_ids` in the batch.")
-        return {"text_embeds": batch.pooled_text.to(self.unet.dtype), "time_ids": batch.time_ids}
+        return {"text_embeds": given["pooled_text"].to(self.unet.dtype), "time_ids": given["time_ids"]}
 
+    def example_conditions(self, count: int, text_tokens: int) -> Conditions:
+        config, device = self.unet.config, self.unet.device
+        made = {"text": torch.zeros(count, text_tokens, config["cross_attention_dim"], device=device)}
+        if config["addition_embed_type"] == "text_time":
+            width = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+            made["pooled_text"] = torch.zeros(count, width, device=device)
+            made["time_ids"] = torch.zeros(count, 6, device=device)
+        return made
 
-def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:
-    """Sizes of the reference sets, and for each target which of those sets it reads, or None."""
-    sizes: list[int] = []
-    index: list[int | None] = []
-    start = 0
-    for size in set_sizes:
-        count = sum(flags[start : start + size])
-        index += [len(sizes) if count else None] * (size - count)
-        if count:
-            sizes.append(count)
-        start += size
-    return tuple(sizes), index
+    def size_conditions(self, count: int, height: int, width: int, device: torch.device | str) -> Conditions:
+        if self.unet.config["addition_embed_type"] != "text_time":
+            return {}
+        sizes = [[height, width, 0, 0, height, width]] * count  # original, corner of the crop, target
+        return {"time_ids": torch.tensor(sizes, dtype=torch.float32, device=device)}

@@ -4,7 +4,7 @@ Nothing here knows a network's class: a network is a `Denoiser`, and `jedi_diffu
 """
 
 from jedi_diffusion.joint.cache import CacheView, ReferenceCache
-from jedi_diffusion.joint.denoiser import Coupling, Denoiser
+from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import (
     Guidance,
     GuidanceMode,

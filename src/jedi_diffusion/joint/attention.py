@@ -8,13 +8,77 @@ attention call; T keys that each query of such a set sees, (R + N) * L.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.cache import Pair
+from jedi_diffusion.joint.cache import CacheView, CacheWriter, Pair
+from jedi_diffusion.joint.positions import Size, distance_bias, token_grid
+from jedi_diffusion.joint.record import AttentionWriter
+
+
+@dataclass(frozen=True)
+class SetReads:
+    """Which images read which in one forward pass of a network; every attention layer gets the same.
+
+    set_sizes: N of every set, in order; None: each image is a set of its own. cache: a writer keeps this
+    pass's keys and values, a view adds those of references to what each set sees. record: takes down where
+    targets look; the result is the same. grid: height and width of the latents, which attention by position
+    needs. is_reference (I,) bool: see `coupled_attention`.
+    """
+
+    set_sizes: tuple[int, ...] | None = None
+    cache: CacheWriter | CacheView | None = None
+    record: AttentionWriter | None = None
+    grid: Size | None = None
+    is_reference: torch.Tensor | None = None
+
+    def attend(
+        self,
+        layer: str,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        distance_slope: float = 0.0,
+    ) -> torch.Tensor:
+        """Return coupled attention at a layer: (I, L, H, D) three times -> (I, L, H, D).
+
+        layer: its name in the cache. distance_slope: see `positions.distance_bias`; above 0, tokens at near
+        positions are preferred. Raises UsageError for sizes that do not add up to I, a cache that does not
+        fit, or a grid that is missing.
+        """
+        sizes = self._checked_sizes(images=query.shape[0])
+        bias = None
+        if distance_slope:
+            bias = distance_bias(self._tokens(query), query.shape[2], distance_slope, query.device)
+        references = None
+        if isinstance(self.cache, CacheWriter):
+            self.cache.store(layer, key, value)
+        elif self.cache is not None:
+            references = self.cache.read(layer, like=key)
+        if self.record is not None:
+            self.record.store(layer, query, key, sizes, references, bias)
+        return coupled_attention(query, key, value, sizes, references, self.is_reference, bias)
+
+    def _tokens(self, query: torch.Tensor) -> Size:
+        if self.grid is None:
+            raise UsageError(
+                "This network attends by position: call it through its backbone, or give SetReads the "
+                "latents' (height, width) as `grid`."
+            )
+        return token_grid(self.grid, query.shape[1])
+
+    def _checked_sizes(self, images: int) -> tuple[int, ...]:
+        if self.set_sizes is None:
+            return (1,) * images
+        if min(self.set_sizes, default=0) < 1 or sum(self.set_sizes) != images:
+            raise UsageError(
+                f"Set sizes {self.set_sizes} do not add up to the {images} pictures of the batch."
+            )
+        return self.set_sizes
 
 
 def coupled_attention(

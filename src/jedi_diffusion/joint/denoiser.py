@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from jedi_diffusion.joint.cache import CacheView
+from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
 
@@ -16,7 +18,7 @@ class Denoiser(Protocol):
     noisy (I, C, H, W); timestep () or (I,), in the scheduler's units; batch: the conditions of the pictures.
     Returns the prediction (I, C, H, W): the noise, or v, as the network was trained.
     With `reference_cache` the batch holds targets only and reads the references from it. `attention_record`,
-    passed only where one is asked for, takes down where the targets look.
+    takes down where the targets look.
     """
 
     def __call__(
@@ -25,6 +27,6 @@ class Denoiser(Protocol):
         timestep: Tensor,
         batch: SetBatch,
         coupling: Coupling = "joint",
-        reference_cache: Any = None,
-        attention_record: Any = None,
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> Tensor: ...

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.denoiser import Coupling, Denoiser
+from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")

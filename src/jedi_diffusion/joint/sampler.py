@@ -9,16 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from jedi_diffusion.joint.cache import CacheView, ReferenceCache
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import Condition, Guidance
 from jedi_diffusion.joint.process import level_of_step
-from jedi_diffusion.options import NullSet
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.joint.record import AttentionRecord, AttentionWriter
+from jedi_diffusion.options import Coupling, NullSet
+from jedi_diffusion.sets import Conditions, SetBatch
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class CachedReferences:
     or with empty captions (False) reads.
     """
 
-    cache: Any
+    cache: ReferenceCache
     set_of: Mapping[bool, int]
 
 
@@ -55,22 +57,21 @@ class SamplingPlan:
     """What to sample and how to guide it.
 
     batch: the sets with all their conditions; for coupling "cached" the targets alone, as sets of one.
-    null: the empty caption's `text` (1, K, D) and, for SDXL, `pooled_text` (1, P).
+    null: the empty caption's conditions, one row each.
     null_set: what a branch without references keeps: "joint" the whole set, its references re-noised but not
     shown as references; "single" each target as a set of one. Cached references are never noised, so there is
     nothing to keep and both are the same.
-    attention_record: a `model.AttentionRecord` that takes down where targets look, in the branch with most
-    conditions.
+    attention_record: takes down where targets look, in the branch with most conditions.
     temperature: what the first noise is scaled by. Below 1 samples are nearer to their mean: less varied, and
     calmer where a model knows little; 1 samples what the model has learned.
     """
 
     batch: SetBatch
-    null: Mapping[str, Tensor]
+    null: Conditions
     guidance: Guidance
     null_set: NullSet = "joint"
     cached: CachedReferences | None = None
-    attention_record: Any = None
+    attention_record: AttentionRecord | None = None
     temperature: float = 1.0
 
 
@@ -90,7 +91,7 @@ def sample(
     runs after each step and may return other latents. should_stop() is asked before each.
     """
     layout = _lay_out(plan)
-    coupling: Literal["joint", "cached"] = "joint" if plan.cached is None else "cached"
+    coupling: Coupling = "joint" if plan.cached is None else "cached"
     given = plan.batch.is_reference
     references, reference_noise = plan.batch.latents[given], noise[given]
     latents = noise[~given] * (scheduler.init_noise_sigma * plan.temperature)
@@ -104,8 +105,10 @@ def sample(
         level = level_of_step(scheduler, timestep, noise)
         noisy[~given] = scheduler.scale_model_input(latents, timestep)
         noisy[given] = level.add_noise(references, reference_noise)
-        more = {"reference_cache": layout.reference_cache, **_recording(plan, layout, step)}
-        predictions = denoiser(noisy[layout.rows], timestep, layout.batch, coupling=coupling, **more)
+        record = _recording(plan, layout, step)
+        predictions = denoiser(
+            noisy[layout.rows], timestep, layout.batch, coupling, layout.reference_cache, record
+        )
         guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         if callback is not None:
@@ -148,7 +151,7 @@ class _Layout:
     batch: SetBatch
     rows: Tensor
     targets: list[Tensor]
-    reference_cache: Any
+    reference_cache: CacheView | None
 
 
 def _lay_out(plan: SamplingPlan) -> _Layout:
@@ -174,22 +177,19 @@ def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool)
     """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
     chosen = plan.batch.select(kept, (1,) * len(kept) if alone else plan.batch.set_sizes)
     if not condition.text:
-        null: dict[str, Any] = {
-            name: each.expand(len(kept), *each.shape[1:]) for name, each in plan.null.items()
-        }
-        chosen = replace(chosen, **null)
+        chosen = chosen.conditioned(plan.null)
     if not condition.pictures:
         latents, mask = torch.zeros_like(chosen.latents), torch.ones_like(chosen.mask)
         chosen = replace(chosen, latents=latents, mask=mask)
     return chosen
 
 
-def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> dict[str, Any]:
+def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> AttentionWriter | None:
     """The last branch of guidance has all conditions that count: its targets are recorded."""
     if plan.attention_record is None:
-        return {}
-    size = tuple(plan.batch.latents.shape[-2:])
-    return {"attention_record": plan.attention_record.writer(step, layout.targets[-1].tolist(), size)}
+        return None
+    height, width = plan.batch.latents.shape[-2:]
+    return plan.attention_record.writer(step, layout.targets[-1].tolist(), (height, width))
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:

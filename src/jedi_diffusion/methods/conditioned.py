@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.backbones.unet import JointDenoiser
+from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.denoiser import Coupling
+from jedi_diffusion.joint.cache import CacheView
+from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.methods.image_tokens import add_image_layers, tokens_of_sets
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class ConcatenationBaseline(nn.Module):
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
-        self.single = JointDenoiser(unet)
+        self.single = UNetBackbone(unet)
 
     def forward(
         self,
@@ -42,10 +44,12 @@ class ConcatenationBaseline(nn.Module):
         timestep: Tensor,
         batch: SetBatch,
         coupling: Coupling = "cached",
-        reference_cache: Any = None,
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> Tensor:
-        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache."""
+        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache or a record."""
         _no_cache(reference_cache)
+        _no_record(attention_record)
         given = batch.is_reference.tolist()
         first, start = [], 0
         for size in batch.set_sizes:
@@ -62,7 +66,7 @@ class _TokenReader(nn.Module):
 
     def __init__(self, unet: Any, encoder: nn.Module, text_tokens: int) -> None:
         super().__init__()
-        self.denoiser, self.encoder = JointDenoiser(unet), encoder
+        self.denoiser, self.encoder = UNetBackbone(unet), encoder
         self.layers = add_image_layers(unet, text_tokens)
         self._seen: list[tuple[SetBatch, Tensor]] | None = None
 
@@ -81,7 +85,7 @@ class _TokenReader(nn.Module):
         tokens = tokens_of_sets(self.encoder, batch) if known is None else known
         if self._seen is not None:
             self._seen = [(batch, tokens)]
-        return replace(batch, text=torch.cat([batch.text, tokens], dim=1))
+        return batch.conditioned({"text": torch.cat([batch.text, tokens], dim=1)})
 
 
 class TokenBaseline(_TokenReader):
@@ -100,10 +104,12 @@ class TokenBaseline(_TokenReader):
         timestep: Tensor,
         batch: SetBatch,
         coupling: Coupling = "cached",
-        reference_cache: Any = None,
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> Tensor:
-        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache."""
+        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache or a record."""
         _no_cache(reference_cache)
+        _no_record(attention_record)
         blind = replace(self.with_tokens(batch), mask=torch.ones_like(batch.mask))
         return _targets_alone(self.denoiser, noisy, timestep, blind, (~batch.is_reference).tolist())
 
@@ -121,21 +127,29 @@ class JointWithTokens(_TokenReader):
         timestep: Tensor,
         batch: SetBatch,
         coupling: Coupling = "joint",
-        reference_cache: Any = None,
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
     ) -> Tensor:
         """The prediction (I, C, H, W). Raises UsageError for a cache."""
         _no_cache(reference_cache)
-        prediction: Tensor = self.denoiser(noisy, timestep, self.with_tokens(batch), coupling)
+        prediction: Tensor = self.denoiser(
+            noisy, timestep, self.with_tokens(batch), coupling, attention_record=attention_record
+        )
         return prediction
 
 
-def _no_cache(reference_cache: Any) -> None:
+def _no_cache(reference_cache: CacheView | None) -> None:
     if reference_cache is not None:
         raise UsageError("This method reads references at every step; sample it with coupling 'joint'.")
 
 
+def _no_record(attention_record: AttentionWriter | None) -> None:
+    if attention_record is not None:
+        raise UsageError("This method's targets do not attend to references; no attention can be recorded.")
+
+
 def _targets_alone(
-    denoiser: JointDenoiser, noisy: Tensor, timestep: Tensor, batch: SetBatch, is_target: list[bool]
+    denoiser: UNetBackbone, noisy: Tensor, timestep: Tensor, batch: SetBatch, is_target: list[bool]
 ) -> Tensor:
     """Every target as a set of one; zeros for references."""
     rows = [row for row, target in enumerate(is_target) if target]
@@ -171,13 +185,7 @@ class Conditioned:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
-        before = self.pipeline.make_denoiser
-        self.pipeline.make_denoiser = lambda _: self.denoiser
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint", "denoiser": self.denoiser})
         reader = self.denoiser
-        once = reader.remembering() if isinstance(reader, _TokenReader) else nullcontext()
-        try:
-            with once:
-                return joint(references, reference_prompts, prompts, seeds)
-        finally:
-            self.pipeline.make_denoiser = before
+        with reader.remembering() if isinstance(reader, _TokenReader) else nullcontext():
+            return joint(references, reference_prompts, prompts, seeds)

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.backbones.unet import JointDenoiser
-from jedi_diffusion.conditioning import sizes_of_pictures
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.randomness import spawn_generators
@@ -70,7 +68,7 @@ def fit(
         return []
     random = torch.Generator().manual_seed(settings.seed)
     blank = _blank(pipeline, references.latents)
-    loss, denoiser = loss_of(pipeline.scheduler), JointDenoiser(pipeline.unet)
+    loss, denoiser = loss_of(pipeline.scheduler), pipeline.backbone
     parts = [references] if prior is None else [references, prior]
     losses = []
     with torch.enable_grad(), _only_trained(pipeline, parameters.values()):
@@ -125,17 +123,14 @@ def sets_of_one(
 
     blank: `JeDiPipeline.blank_latents` of their size.
     """
-    text = pipeline.encode_captions(captions)
     factor = pipeline.vae_scale_factor
     height, width = latents.shape[2] * factor, latents.shape[3] * factor
-    sizes = sizes_of_pictures(len(latents), height, width).to(latents.device)
+    sizes = pipeline.backbone.size_conditions(len(latents), height, width, latents.device)
     return SetBatch(
         latents=latents,
         mask=torch.ones(len(latents), 1, 1, 1, device=latents.device),
-        text=text.embeddings,
+        conditions=pipeline.encode_captions(captions) | sizes,
         set_sizes=(1,) * len(latents),
-        pooled_text=text.pooled,
-        time_ids=None if text.pooled is None else sizes,
         blank=None if blank is None else blank.expand_as(latents),
     )
 

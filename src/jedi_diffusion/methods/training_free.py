@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.cache import CacheView
+from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.options import Coupling
+from jedi_diffusion.sets import SetBatch
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
 
     from jedi_diffusion.pipeline import JeDiPipeline
@@ -43,25 +49,26 @@ class TrainingFreeJoint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        joint = Joint(self.pipeline, self.settings | {"coupling": "joint"})
-        with hidden_references(self.pipeline.unet):
-            return joint(references, reference_prompts, prompts, seeds)
+        blind = HiddenReferences(self.pipeline.backbone)
+        joint = Joint(self.pipeline, self.settings | {"coupling": "joint", "denoiser": blind})
+        return joint(references, reference_prompts, prompts, seeds)
 
 
-@contextmanager
-def hidden_references(unet: torch.nn.Module) -> Iterator[None]:
-    """Meanwhile a joint UNet reads mask 1 and zero reference latents for every picture."""
-    module: Any = unet
-    latents = module.config.out_channels
+@dataclass(frozen=True)
+class HiddenReferences:
+    """A denoiser that shows a joint network mask 1 and zero reference latents for every image."""
 
-    def hide(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        seen = inputs[0].clone()
-        seen[:, latents] = 1
-        seen[:, latents + 1 :] = 0
-        return (seen,)
+    denoiser: Denoiser
 
-    handle = module.conv_in.register_forward_pre_hook(hide)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def __call__(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        batch: SetBatch,
+        coupling: Coupling = "joint",
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
+    ) -> Tensor:
+        """Return the prediction (I, C, H, W)."""
+        blind = replace(batch, mask=torch.ones_like(batch.mask), blank=None)
+        return self.denoiser(noisy, timestep, blind, coupling, reference_cache, attention_record)

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from jedi_diffusion.conditioning import Text, sizes_of_pictures
 from jedi_diffusion.data.encoded_shard import EncodedSet
 from jedi_diffusion.data.mixture import Mixture, places
-from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, split_rows
 from jedi_diffusion.train.plan import SetPlan
 
 
@@ -115,20 +114,20 @@ class Encoder:
         online = iter(self._encode([(each, x) for each, x in read if isinstance(x, Example)]))
         parts = [self._stored(each, x) if isinstance(x, EncodedSet) else next(online) for each, x in read]
         latents = torch.cat([latents for latents, _ in parts])
-        text = Text.concatenate([text for _, text in parts])
+        factor = self.pipeline.vae_scale_factor
+        height, width = (factor * side for side in latents.shape[2:])
+        sizes = self.pipeline.backbone.size_conditions(len(latents), height, width, latents.device)
         flags = torch.tensor([flag for each in sets for flag in each.is_reference], device=latents.device)
         batch = SetBatch(
             latents=latents,
             mask=(~flags).float().view(-1, 1, 1, 1),
-            text=text.embeddings,
+            conditions=concatenate_rows([text for _, text in parts]) | sizes,
             set_sizes=tuple(map(len, sets)),
-            pooled_text=text.pooled,
-            time_ids=None if text.pooled is None else self._sizes(latents),
             blank=self._blank(latents),
         )
         return MicroBatch(batch, self._noise(batch, sets, coupling), coupling, tuple(sets))
 
-    def _encode(self, read: Sequence[tuple[SetPlan, Example]]) -> list[tuple[Tensor, Text]]:
+    def _encode(self, read: Sequence[tuple[SetPlan, Example]]) -> list[tuple[Tensor, Conditions]]:
         """Latents and captions of each set, by the frozen networks."""
         if not read:
             return []
@@ -140,17 +139,18 @@ class Encoder:
         ]
         sizes = [len(each) for each, _ in read]
         latents = self.pipeline.encode_pictures(pixels).split(sizes)
-        return list(zip(latents, self.pipeline.encode_captions(captions).split(sizes), strict=True))
+        text = self.pipeline.encode_captions(captions)
+        return list(zip(latents, split_rows(text, sizes), strict=True))
 
-    def _stored(self, plan: SetPlan, given: EncodedSet) -> tuple[Tensor, Text]:
+    def _stored(self, plan: SetPlan, given: EncodedSet) -> tuple[Tensor, Conditions]:
         """The same of a set that was encoded before, in the types that the networks would give."""
         device, dtype = self.pipeline.unet.device, self.pipeline.text_encoder.dtype
         silent = torch.tensor(plan.silent)
-        text = torch.where(silent[:, None, None], given.null_text, given.text).to(device, dtype)
-        pooled = None
+        text = {"text": torch.where(silent[:, None, None], given.null_text, given.text).to(device, dtype)}
         if given.pooled is not None and given.null_pooled is not None:
-            pooled = torch.where(silent[:, None], given.null_pooled, given.pooled).to(device, dtype)
-        return given.latents.to(device, torch.float32), Text(text, pooled)
+            pooled = torch.where(silent[:, None], given.null_pooled, given.pooled)
+            text["pooled_text"] = pooled.to(device, dtype)
+        return given.latents.to(device, torch.float32), text
 
     def _blank(self, latents: Tensor) -> Tensor | None:
         """What targets show in place of reference latents (`SetBatch.blank`); the same at every step."""
@@ -168,8 +168,3 @@ class Encoder:
             draws.append(self.loss.draw(alone, torch.Generator().manual_seed(each.noise_seed), coupling))
             first += len(each)
         return NoiseDraw.concatenate(draws)
-
-    def _sizes(self, latents: Tensor) -> Tensor:
-        factor = self.pipeline.vae_scale_factor
-        height, width = (factor * side for side in latents.shape[2:])
-        return sizes_of_pictures(len(latents), height, width).to(latents.device)

@@ -211,7 +211,7 @@ class ShardEncoder:
         unknown = writer.unknown([caption for each in sets for caption in each.captions]) if sets else []
         if unknown:
             text = self.pipeline.encode_captions(unknown)
-            writer.add_captions(unknown, text.embeddings, text.pooled)
+            writer.add_captions(unknown, text["text"], text.get("pooled_text"))
 
     @torch.no_grad()
     def _latents(self, sets: Sequence[ImageSet]) -> Sequence[Tensor]:

@@ -16,9 +16,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.lora import add_lora
 from jedi_diffusion.train.peaks import PEAKS
@@ -145,22 +147,15 @@ def count_work(recipe: JointRecipe, unet_config: Any, vae: Any) -> Work:
 
 def count_forward(unet: UNet2DConditionModel, number: int, size: int) -> float:
     """Floating-point operations of a joint forward of one set of `number` pictures of size x size latents."""
-    config: Any = unet.config
-    added = None
-    if config.addition_embed_type == "text_time":
-        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        added = {
-            "text_embeds": torch.empty(number, width, device="meta"),
-            "time_ids": torch.empty(number, 6, device="meta"),
-        }
-    noisy = torch.empty(number, config.in_channels, size, size, device="meta")
-    text = torch.empty(number, TEXT_TOKENS, config.cross_attention_dim, device="meta")
-    step = torch.zeros((), device="meta")
-    return _counted(
-        lambda: unet(
-            noisy, step, text, added_cond_kwargs=added, cross_attention_kwargs={"set_sizes": (number,)}
-        )
+    backbone = family_of(unet)(unet)
+    noisy = torch.empty(number, backbone.latent_channels, size, size, device="meta")
+    batch = SetBatch(
+        latents=noisy,
+        mask=torch.ones(number, 1, 1, 1, device="meta"),
+        conditions=backbone.example_conditions(number, TEXT_TOKENS),
+        set_sizes=(number,),
     )
+    return _counted(lambda: backbone(noisy, torch.zeros((), device="meta"), batch))
 
 
 @torch.no_grad()

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.backbones.unet import JointDenoiser
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.data.permutation import keyed_number
-from jedi_diffusion.joint.denoiser import Coupling
 from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_steps
@@ -46,7 +45,7 @@ class MixtureTask(Task):
         prepare_modules(recipe, pipeline, processes.device, self.sharded, mixture.encoded)
         if self.sharded:
             shard(pipeline.unet, processes.accelerator, getattr(torch, training.precision))
-        self.network: nn.Module = JointStep(JointDenoiser(pipeline.unet), loss, in_step=self.sharded)
+        self.network: nn.Module = JointStep(pipeline.backbone, loss, in_step=self.sharded)
         self.work = count_work(recipe, pipeline.unet.config, pipeline.vae)
         names = [each.collection.source for each in mixture.sources]
         self.tally = Tally(names, processes, peak(processes.device, training.precision))

@@ -9,14 +9,12 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from jedi_diffusion.adapters import AdapterRecord
-from jedi_diffusion.backbones.unet import coupled_slope
+from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope
 from jedi_diffusion.data.permutation import keyed_number
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.joint_recipe import JointRecipe, LoraSection
-
-TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)|conv_in"
 
 
 def add_lora(unet: UNet2DConditionModel, section: LoraSection, seed: int) -> None:
@@ -41,7 +39,7 @@ def lora_config(unet: UNet2DConditionModel, section: LoraSection) -> LoraConfig:
     return LoraConfig(
         r=section.rank,
         lora_alpha=section.rank if section.alpha is None else section.alpha,
-        target_modules=TARGETS,
+        target_modules=UNetBackbone.lora_targets,
         rank_pattern={"conv_in": rank},
         alpha_pattern={"conv_in": rank},
     )

@@ -6,7 +6,7 @@ Letters: I pictures of a micro-batch.
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.backbones.unet import JointDenoiser
+from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train.batches import MicroBatch
@@ -25,7 +25,7 @@ class JointStep(nn.Module):
     all micro-batches of a coupling run the UNet as often, as processes that share one have to.
     """
 
-    def __init__(self, denoiser: JointDenoiser, loss: JointLoss, in_step: bool = False) -> None:
+    def __init__(self, denoiser: Backbone, loss: JointLoss, in_step: bool = False) -> None:
         super().__init__()
         self.denoiser, self.loss, self.in_step = denoiser, loss, in_step
 

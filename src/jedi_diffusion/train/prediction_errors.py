@@ -87,14 +87,14 @@ def _predict(
         times = torch.full((count,), timestep)
         mask = torch.ones(count, 1, 1, 1)
         if shown is None:
-            batch = SetBatch(torch.zeros_like(latents), mask, words, (1,) * count)
+            batch = SetBatch(torch.zeros_like(latents), mask, {"text": words}, (1,) * count)
             parts.append(denoiser(latents, times, batch, coupling="cached").float())
             continue
         reference, name = (part[chosen] for part in shown)
         batch = SetBatch(
             _alternate(reference, torch.zeros_like(latents)),
             _alternate(torch.zeros_like(mask), mask),
-            _alternate(name, words),
+            {"text": _alternate(name, words)},
             (2,) * count,
         )
         both = _alternate(torch.full_like(times, REFERENCE_TIMESTEP), times)

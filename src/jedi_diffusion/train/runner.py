@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from jedi_diffusion.backbones.unet import JointDenoiser, make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.files import replaced_folder
@@ -262,7 +262,7 @@ class TrainingRun:
             models.scheduler, reference_weight=stage.reference_weight, min_snr=stage.min_snr
         )
         pool = LatentPool(**load_file(kept, device=self.device))
-        return JointTask(JointDenoiser(models.unet), models.text_encoder, pool, loss, stage)
+        return JointTask(UNetBackbone(models.unet), models.text_encoder, pool, loss, stage)
 
     def _show(self, stage: Stage, folder: Path, step: int) -> None:
         """A sheet of the held-out sets at this step; from joint stages also the model, to use or to score."""

@@ -11,21 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from jedi_diffusion.backbones.unet import coupled_slope, install_coupling
+from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope, install_coupling
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-UNITS = (BasicTransformerBlock, ResnetBlock2D)
-"""Blocks whose weights are brought together at a time; the largest of SDXL has 35 million."""
 
 
 def shard(unet: UNet2DConditionModel, accelerator: Accelerator, precision: torch.dtype) -> None:
@@ -41,7 +36,7 @@ def shard(unet: UNet2DConditionModel, accelerator: Accelerator, precision: torch
         cast_forward_inputs=False,  # autocast does
     )
     for module in reversed([*unet.modules()]):  # inner ones first, the UNet itself last
-        if isinstance(module, UNITS) or module is unet:
+        if isinstance(module, UNetBackbone.shard_units) or module is unet:
             # Also the UNet's own weights go after a forward: sheets of samples run without a backward, and
             # whole weights that stayed would be stale after the next step.
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)

@@ -74,7 +74,7 @@ class JointTask:
         draw = draw_sets(self.pool, self.stage, self.set_sizes, generator)
         cached = torch.rand((), generator=generator).item() < self.stage.cached
         text = self.text_encoder(draw.tokens).last_hidden_state
-        batch = SetBatch(draw.latents, draw.mask, text, self.set_sizes, weight=draw.weight)
+        batch = SetBatch(draw.latents, draw.mask, {"text": text}, self.set_sizes, weight=draw.weight)
         return self.joint_loss(self.denoiser, batch, generator, coupling="cached" if cached else "joint")
 
 

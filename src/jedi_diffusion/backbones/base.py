@@ -1,0 +1,177 @@
+"""What the joint model asks of a family of networks, and what all of them share: the two couplings.
+
+Letters: I images in a batch; C, H, W a latent's channels, height, width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, get_args
+
+import torch
+from torch import nn
+
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
+from jedi_diffusion.joint.record import AttentionWriter
+from jedi_diffusion.options import Coupling
+from jedi_diffusion.sets import REFERENCE_TIMESTEP, Conditions, SetBatch
+
+
+class Backbone(nn.Module, ABC):
+    """A network of one family as a `joint.Denoiser`; a subclass says how to call it.
+
+    A module, so that one call of it is one forward pass for wrappers such as DistributedDataParallel.
+
+    lora_targets: the layers that adapters go on, as a regular expression over their names. shard_units: the
+    blocks whose weights FSDP gathers at a time.
+    """
+
+    lora_targets: ClassVar[str]
+    shard_units: ClassVar[tuple[type[nn.Module], ...]]
+
+    @classmethod
+    @abstractmethod
+    def make_joint(cls, network: nn.Module) -> None:
+        """Turn a single-image network into a joint one, in place: the start of training.
+
+        Raises ModelError for a network that cannot be one.
+        """
+
+    @classmethod
+    @abstractmethod
+    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
+        """Put coupled attention into a joint network, in place; again, where something has replaced it.
+
+        distance_slope: see `positions.distance_bias`; None: as the network has it. Raises ModelError for a
+        network that is not joint, or whose attention cannot be coupled.
+        """
+
+    @classmethod
+    @abstractmethod
+    def is_coupled(cls, network: nn.Module) -> bool:
+        """Return whether every attention layer that `couple` is about is coupled."""
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network itself."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """C of the latents that it denoises."""
+
+    @abstractmethod
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
+    ) -> torch.Tensor:
+        """Return the network's prediction (I, C, H, W) in the dtype of `noisy`, in one pass.
+
+        timestep: a scalar or (I,). Raises UsageError for conditions that the network lacks.
+        """
+
+    @property
+    def distance_slope(self) -> float:
+        """How much attention prefers near positions (`positions.distance_bias`); 0 for not at all."""
+        return 0.0
+
+    def size_conditions(self, count: int, height: int, width: int, device: torch.device | str) -> Conditions:
+        """Return the conditions of `count` images that follow from their size in pixels, a row each."""
+        return {}
+
+    @abstractmethod
+    def example_conditions(self, count: int, text_tokens: int) -> Conditions:
+        """Return conditions of the right shapes for `count` images, on the network's device; zeros."""
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timestep: torch.Tensor | float,
+        batch: SetBatch,
+        coupling: Coupling = "joint",
+        reference_cache: CacheView | None = None,
+        attention_record: AttentionWriter | None = None,
+    ) -> torch.Tensor:
+        """noisy (I, C, H, W) and a timestep, scalar or (I,), to the prediction (I, C, H, W) in noisy's dtype.
+
+        coupling "joint": all images of a set attend to each other. "cached" without a cache (training): the
+        references of each set run first, on clean latents at REFERENCE_TIMESTEP whatever `noisy` holds for
+        them, and each target reads them and itself; gradients flow through both. "cached" with a view of a
+        filled cache (sampling): `batch` holds targets only, whose sets read what the view gives them.
+        attention_record: takes down where targets look, while sampling only. Raises UsageError for an unknown
+        coupling or conditions that the network lacks.
+        """
+        if coupling not in get_args(Coupling):
+            raise UsageError(f"Unknown coupling {coupling!r}; it is 'joint' or 'cached'.")
+        if coupling == "joint":
+            if reference_cache is not None:
+                raise UsageError("A reference cache needs coupling 'cached'.")
+            return self._run(noisy, timestep, batch, None, attention_record)
+        if reference_cache is not None:
+            return self._run(noisy, timestep, batch, reference_cache, attention_record)
+        if attention_record is not None:
+            raise UsageError("With coupling 'cached', attention is recorded where a filled cache is read.")
+        return self._run_both(noisy, timestep, batch)
+
+    def fill_cache(self, references: SetBatch) -> ReferenceCache:
+        """One pass over sets that hold references only; the cache's set s is the batch's set s.
+
+        The caller owns the cache: `cache.for_sets(...)` gives what `forward` reads.
+        """
+        cache = ReferenceCache()
+        self._read_references(references, cache.writer(references.set_sizes))
+        return cache
+
+    def _run(
+        self,
+        noisy: torch.Tensor,
+        timestep: torch.Tensor | float,
+        batch: SetBatch,
+        cache: CacheWriter | CacheView | None = None,
+        record: AttentionWriter | None = None,
+    ) -> torch.Tensor:
+        height, width = noisy.shape[-2:]
+        return self.predict(noisy, timestep, batch, SetReads(batch.set_sizes, cache, record, (height, width)))
+
+    def _read_references(self, references: SetBatch, writer: CacheWriter) -> torch.Tensor:
+        if not bool(references.is_reference.all()):
+            raise UsageError(
+                "A reference cache is filled from references only; the batch holds targets (mask 1)."
+            )
+        return self._run(references.latents, REFERENCE_TIMESTEP, references, writer)
+
+    def _run_both(self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch) -> torch.Tensor:
+        """References, then targets reading them; outputs in the order of the batch."""
+        flags = batch.is_reference.tolist()
+        rows = {kind: [row for row, flag in enumerate(flags) if flag is kind] for kind in (True, False)}
+        reference_sizes, index = _split_sets(flags, batch.set_sizes)
+        outputs, cache = [], ReferenceCache()
+        if reference_sizes:
+            references = batch.select(rows[True], reference_sizes)
+            outputs.append(self._read_references(references, cache.writer(reference_sizes)).to(noisy.dtype))
+        if index:
+            targets = batch.select(rows[False], (1,) * len(index))
+            steps = timestep
+            if isinstance(timestep, torch.Tensor) and timestep.ndim:
+                steps = timestep[rows[False]]
+            outputs.append(self._run(noisy[rows[False]], steps, targets, cache.for_sets(index)))
+        order = rows[True] + rows[False]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(outputs)[back]
+
+
+def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:
+    """Sizes of the reference sets, and for each target which of those sets it reads, or None."""
+    sizes: list[int] = []
+    index: list[int | None] = []
+    start = 0
+    for size in set_sizes:
+        count = sum(flags[start : start + size])
+        index += [len(sizes) if count else None] * (size - count)
+        if count:
+            sizes.append(count)
+        start += size
+    return tuple(sizes), index
