@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_rows_come_back_as_they_were_stored(tmp_path: Path, dtype: str, pooled: 
     assert [shard.pictures(row) for row in range(len(shard))] == list(COUNTS)
     with pytest.raises(DataError, match="it is broken"):
         shard.read(1, [])
+    none = shard.read(0, [])
+    assert (tuple(none.latents.shape), none.latents.dtype) == ((0, 2, 4, 4), DTYPES[dtype])
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
@@ -114,6 +117,13 @@ def test_a_set_is_a_few_ranges_of_its_file(tmp_path: Path, monkeypatch: pytest.M
     assert asked == [4 * 2 * 16 * 4, 6 * 15 * 4]
     monkeypatch.setattr(encoded_shard, "NEAR_BYTES", 1)
     asked.clear()
+    shard.read(3, [2, 0])
+    assert asked == [2 * 16 * 4] * 2 + [15 * 4] * 2
+    monkeypatch.setattr(encoded_shard, "NEAR_BYTES", 2 * 2 * 16 * 4)  # two rows of latents, four of text
+    asked.clear()
+    shard.read(3, [2, 0])
+    assert asked == [3 * 2 * 16 * 4, 5 * 15 * 4]
+    asked.clear()
     shard.read(3, [3, 0])
     assert asked == [2 * 16 * 4] * 2 + [15 * 4] * 2
 
@@ -130,33 +140,96 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def damaged(header: dict, change: str) -> dict:
-    match change:
-        case "rows":
-            header["caption"]["shape"] = [7]
-            header["caption"]["data_offsets"][1] -= 8
-        case "missing":
-            del header["text"]
-        case "outside":
-            header["latents"]["data_offsets"] = [10**6, 10**6 + 8 * 128]
-        case "shape":
-            header["latents"]["shape"] = [8, -2, -4, 4]
-        case "type":
-            header["latents"]["dtype"] = "PICKLE"
-        case "about":
-            header["__metadata__"] = {"jedi": "{}"}
-    return header
-
-
-@pytest.mark.parametrize("change", ["rows", "missing", "outside", "shape", "type", "about"])
-def test_headers_that_lie_are_refused(tmp_path: Path, change: str) -> None:
-    written(tmp_path / "x")
-    data = (tmp_path / "x").read_bytes()
+def relabelled(path: Path, change: Callable[[dict], object]) -> None:
+    """Writes the file's header anew, after a change."""
+    data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
-    text = json.dumps(damaged(json.loads(data[8 : 8 + size]), change)).encode()
-    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
-    with pytest.raises(DataError, match=r"x is damaged \(.*`jedi data encode`"):
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+def without_last_row(*names: str) -> Callable[[dict], object]:
+    def change(header: dict) -> None:
+        for entry in map(header.get, names):
+            start, end = entry["data_offsets"]
+            entry["data_offsets"] = [start, end - (end - start) // entry["shape"][0]]
+            entry["shape"][0] -= 1
+
+    return change
+
+
+def latents(**changes: object) -> Callable[[dict], object]:
+    return lambda header: header["latents"].update(changes)
+
+
+def forget_resolution(header: dict) -> None:
+    facts = json.loads(header["__metadata__"]["jedi"])
+    del facts["resolution"]
+    header["__metadata__"]["jedi"] = json.dumps(facts)
+
+
+LIES: dict[str, Callable[[dict], object]] = {
+    "the rows of caption do not fit the others": without_last_row("caption"),
+    "the rows of pooled, pooled.sum do not fit the others": without_last_row("pooled", "pooled.sum"),
+    "'text'": lambda header: header.pop("text"),
+    "a tensor does not fit the file": latents(data_offsets=[10**6, 10**6 + 8 * 128]),
+    r"shape \(8, -2, -4, 4\)": latents(shape=[8, -2, -4, 4]),
+    r"shape \(8, 0, 4, 4\)": latents(shape=[8, 0, 4, 4], data_offsets=[0, 0]),
+    r"shape \(-8, 2, 4, 4\)": latents(shape=[-8, 2, 4, 4], data_offsets=[1024, 0]),
+    "'PICKLE'": latents(dtype="PICKLE"),
+    "Field required": forget_resolution,
+    "'jedi'": lambda header: header["__metadata__"].clear(),
+}
+
+
+@pytest.mark.parametrize("reason", LIES)
+def test_headers_that_lie_are_refused(tmp_path: Path, reason: str) -> None:
+    written(tmp_path / "x", pooled=True)
+    relabelled(tmp_path / "x", LIES[reason])
+    with pytest.raises(DataError, match=rf"x is damaged \(.*{reason}.*`jedi data encode`"):
         EncodedShard(str(tmp_path / "x"))
+
+
+def test_damage_is_named_where_it_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    written(path)
+    whole = path.read_bytes()
+    latents = latents_of(0)[1].numpy().tobytes()
+    path.write_bytes(whole.replace(latents, bytes(len(latents))))
+    shard = EncodedShard(str(path))
+    assert len(shard.read(0, [0, 2])) == 2
+    with pytest.raises(DataError, match="x is damaged: the sum of its latents number 1 is wrong"):
+        shard.read(0, [1])
+    path.write_bytes(whole[:20])
+    with pytest.raises(DataError, match="it is cut off, or no safetensors file"):
+        EncodedShard(str(path))
+    path.write_bytes(whole)
+    facts = json.loads(shard.about.model_dump_json()) | {"faults": {}}
+    relabelled(path, lambda header: header["__metadata__"].update(jedi=json.dumps(facts)))
+    with pytest.raises(DataError, match="x holds nothing for set number 1"):
+        EncodedShard(str(path)).read(1, [])
+
+
+def test_a_header_is_read_in_one_go_or_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "x")
+    size = 8 + int.from_bytes((tmp_path / "x").read_bytes()[:8], "little")
+    asked: list[tuple[int, int]] = []
+    read = encoded_shard.read_bytes
+
+    def spy(url: str, start: int, end: int) -> bytes:
+        asked.append((start, end))
+        return read(url, start, end)
+
+    monkeypatch.setattr(encoded_shard, "read_bytes", spy)
+    for first, expected in ((64, [(0, 64), (64, size)]), (size, [(0, size)]), (10**6, None)):
+        asked.clear()
+        monkeypatch.setattr(encoded_shard, "START_BYTES", first)
+        assert EncodedShard(str(tmp_path / "x")).about == about().model_copy(
+            update={"faults": {1: "it is broken"}}
+        )
+        assert asked == (expected or [(0, (tmp_path / "x").stat().st_size)])
 
 
 def test_it_draws_what_the_pictures_would_be(tmp_path: Path) -> None:

@@ -207,7 +207,11 @@ def test_composed_and_decomposed_names_match(tmp_path: Path, ending: str) -> Non
     picture(1, mode="L").save(tmp_path / "dog" / f"{composed}.mask.png")
     (tmp_path / "dog" / f"{composed}{ending}").write_text("a dog in the café", encoding="utf-8")
     read = SubjectFolders(tmp_path).pictures(0, [0])
-    assert read.captions == ("a dog in the café",)
+    assert (read.captions, read.source) == (("a dog in the café",), str(tmp_path))
+    (tmp_path / "dog" / f"{composed}.mask.png").write_bytes(b"x")
+    with pytest.raises(UnusableFileError, match=r"\.mask\.png") as fault:
+        SubjectFolders(tmp_path).pictures(0, [0])
+    assert fault.value.file.name == f"{composed}.mask.png"
     assert read.masks is not None
     assert read.info["files"] == [f"{composed}.png"]
 

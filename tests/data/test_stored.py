@@ -57,6 +57,17 @@ def singles(path: Path) -> str:
     return str(path / "00000.tar")
 
 
+def single(path: Path, files: dict[str, bytes]) -> str:
+    """A tar of one sample."""
+    with tarfile.open(path / "one.tar", "w") as archive:
+        for ending, data in files.items():
+            entry = tarfile.TarInfo(f"0000000004.{ending}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    save_index(path / "one.tar", build_index(path / "one.tar"))
+    return str(path / "one.tar")
+
+
 def test_single_pictures_are_sets_of_one(tmp_path: Path) -> None:
     found = SinglePictures(singles(tmp_path), decode_size=64)
     generator = np.random.default_rng(0)
@@ -67,6 +78,12 @@ def test_single_pictures_are_sets_of_one(tmp_path: Path) -> None:
     assert first.pictures[0].size == (96, 64)
     assert first.source == str(tmp_path / "00000.tar")
     assert found.read(3, 1, generator).pictures[0].size == (96, 64)  # decoded at half its scale
+    for extra, fault in (
+        ({"png": b""}, "4 of .* has 2 pictures"),
+        ({"json": b"{"}, "record of 0000000004 of .* JSON"),
+    ):
+        with pytest.raises(DataError, match=fault):
+            SinglePictures(single(tmp_path, {"jpg": b"x", "txt": b"x", **extra})).read(0, 1, generator)
     with pytest.raises(PictureError, match="000000001 of"):
         found.read(1, 1, generator)
     with pytest.raises(DataError, match=r"000000002 of .* has no captions"):

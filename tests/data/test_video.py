@@ -99,6 +99,7 @@ def test_folders_and_shards_give_the_same_sets(tmp_path: Path) -> None:
         one, other = (each.read(0, 4, np.random.default_rng(seed)) for each in (loose, packed))
         assert one.captions == other.captions == ("brighter and brighter 0",) * 4
         assert one.info == other.info
+        assert (one.source, other.source) == (str(folder), str(tar))
         assert min(np.diff(one.info["seconds"])) >= 0.9 - 1e-6
         assert [number_of(each) for each in one.pictures] == [number_of(each) for each in other.pictures]
         shown = [number_of(each) / RATE for each in one.pictures]
@@ -131,5 +132,6 @@ def test_damaged_videos_are_quarantined(tmp_path: Path) -> None:
     (folder / "00000" / "00001.mp4").write_bytes(cut)
     tar = shards_of(folder)
     assert load_index(str(tar))[1].seconds is None
+    assert VideoFrames(str(tar), gap=0.1).size(1) == VideoFrames(str(folder), gap=0.1).size(0) == 1
     with pytest.raises(UsageError, match="gap"):
         VideoFrames(str(tar), gap=0)
