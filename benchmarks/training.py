@@ -39,12 +39,13 @@ from tqdm import tqdm
 
 from jedi_diffusion.backbones.unet import install_coupling, make_joint
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
-from jedi_diffusion.data.record import StoredSet, SubjectSet
+from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.recipes import find_recipe
+from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.batches import Example, read_steps
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.estimate import count_forward
@@ -207,7 +208,7 @@ def write_shards(folder: Path, side: int, sets: int) -> None:
     with ShardWriter(folder) as writer:
         for number in range(sets):
             pictures = tuple(smooth_picture(random, side) for _ in range(STORED))
-            given = SubjectSet(pictures, (CAPTION,) * STORED)
+            given = ImageSet(pictures, (CAPTION,) * STORED)
             writer.write(StoredSet.encode(f"{number:06d}", given))
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jedi_diffusion.data.record import StoredSet, SubjectSet
+from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shard_writer import ShardWriter
+from jedi_diffusion.sets import ImageSet
 
 
 def picture(seed: int, side: int = 8, mode: str = "RGB") -> Image.Image:
@@ -22,8 +23,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings: object) -> bytes:
     return data.getvalue()
 
 
-def subject_set(seed: int, count: int, side: int = 8, masks: bool = False) -> SubjectSet:
-    return SubjectSet(
+def subject_set(seed: int, count: int, side: int = 8, masks: bool = False) -> ImageSet:
+    return ImageSet(
         pictures=tuple(picture(100 * seed + number, side) for number in range(count)),
         captions=tuple(f"subject {seed}, picture {number}" for number in range(count)),
         subject=f"subject {seed}",
@@ -48,10 +49,10 @@ def write_shards(folder: Path, sizes: tuple[int, ...] = SIZES, per_shard: int = 
     return [Path(tar) for tar in writer.finished]
 
 
-def same(first: SubjectSet, second: SubjectSet) -> bool:
+def same(first: ImageSet, second: ImageSet) -> bool:
     """Whether two sets are alike to the last pixel."""
 
-    def plain(one: SubjectSet) -> list[object]:
+    def plain(one: ImageSet) -> list[object]:
         layers = [*one.pictures, *(one.masks or ())]
         return [
             one.captions,

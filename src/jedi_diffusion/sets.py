@@ -22,30 +22,26 @@ REFERENCE_TIMESTEP = 0
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures of one subject, each with its own caption.
+    """N pictures of one subject: RGB, of any sizes, each with its caption.
 
-    `pictures` are RGB and square, all of one size. `masks`, where known, are 8-bit pictures of the same size,
-    255 on the subject. `info` carries provenance (subject, scene, seed) as plain JSON values. Which pictures
-    are references is drawn for each training step (`train.plan`).
+    subject names it ("dog"), source the collection. masks, where known, are 8-bit pictures of the pictures'
+    sizes, 255 on the subject. info is provenance: plain JSON values. Training makes the pictures squares of
+    one size (`data.mixture.square_set`), and draws which are references for each step (`train.plan`).
     """
 
     pictures: tuple[Image.Image, ...]
     captions: tuple[str, ...]
+    subject: str = ""
+    source: str = ""
     masks: tuple[Image.Image, ...] | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        counts = {
-            "pictures": len(self.pictures),
-            "captions": len(self.captions),
-        }
-        if self.masks is not None:
-            counts["masks"] = len(self.masks)
-        if len(set(counts.values())) != 1:
-            listed = ", ".join(f"{number} {name}" for name, number in counts.items())
-            raise UsageError(f"An image set needs one of each per picture, but it has {listed}.")
         if not self.pictures:
-            raise UsageError("An image set needs at least one picture.")
+            raise UsageError("A set needs at least one picture.")
+        for name, items in (("captions", self.captions), ("masks", self.masks)):
+            if items is not None and len(items) != len(self.pictures):
+                raise UsageError(f"A set has {len(self.pictures)} pictures but {len(items)} {name}.")
 
     def __len__(self) -> int:
         return len(self.pictures)

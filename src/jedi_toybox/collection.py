@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.collection import chosen
-from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.sets import ImageSet
 from jedi_toybox import world
 
 
@@ -33,11 +33,11 @@ class ToyboxSets:
         """Yield nothing: the pictures are a function of the recipe."""
         return iter(())
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         subject = world.sample_subject(item)
         specs = [world.sample_picture(subject, n) for n in chosen(self.pictures, size, generator)]
         out = world.render(specs, self.resolution)
-        return SubjectSet(
+        return ImageSet(
             pictures=tuple(Image.fromarray(each) for each in out.pictures.permute(0, 2, 3, 1).numpy()),
             captions=tuple(spec.caption for spec in specs),
             source=self.source,

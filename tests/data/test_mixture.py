@@ -11,8 +11,8 @@ from small_sets import picture, subject_set
 
 from jedi_diffusion.data.mixture import BLOCK, Mixture, MixtureSource, Schedule, places
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.errors import DataError, UsageError
+from jedi_diffusion.sets import ImageSet
 
 
 class Plain:
@@ -30,12 +30,12 @@ class Plain:
     def size(self, item: int) -> int:
         return self.sizes[item]
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         if item in self.broken:
             raise DataError(f"{self.name(item)} is broken.")
         given = subject_set(item, self.sizes[item])
         which = generator.permutation(self.sizes[item])[:size]
-        return SubjectSet(
+        return ImageSet(
             tuple(given.pictures[k] for k in which),
             tuple(given.captions[k] for k in which),
             given.subject,
@@ -228,8 +228,8 @@ def test_requests_that_make_no_order_are_refused() -> None:
 
 def test_pictures_become_squares_of_the_resolution() -> None:
     class Wide(Plain):
-        def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
-            return SubjectSet(
+        def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
+            return ImageSet(
                 (picture(1).resize((30, 20)),), ("a",), masks=(picture(2, mode="L").resize((30, 20)),)
             )
 

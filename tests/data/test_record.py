@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from small_sets import encoded, picture, same, stored_set, subject_set
 
-from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, SubjectSet, largest_set
+from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, largest_set
 from jedi_diffusion.data.stacked import stack
 from jedi_diffusion.errors import DataError, PictureError, UsageError
+from jedi_diffusion.sets import ImageSet
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -36,7 +37,7 @@ def test_chosen_pictures_come_in_the_order_asked_for() -> None:
 
 
 def decoded(pictures: tuple[Image.Image, ...], kind: str, quality: int) -> tuple[np.ndarray, ...]:
-    given = SubjectSet(pictures, ("",) * len(pictures))
+    given = ImageSet(pictures, ("",) * len(pictures))
     again = StoredSet.encode("key", given, kind, quality=quality).decode("key")
     return tuple(np.asarray(each) for each in again.pictures)
 
@@ -107,6 +108,6 @@ def test_requests_that_cannot_be_stored_are_refused() -> None:
     with pytest.raises(UsageError, match="not as 'gif'"):
         StoredSet.encode("key", subject_set(0, 2), "gif")
     with pytest.raises(UsageError, match="16800 pixels high"):
-        StoredSet.encode("key", SubjectSet((picture(0, 2100),) * 8, ("",) * 8), "webp")
+        StoredSet.encode("key", ImageSet((picture(0, 2100),) * 8, ("",) * 8), "webp")
     with pytest.raises(UsageError, match="2 pictures but 1 captions"):
-        SubjectSet((picture(0), picture(1)), ("a",))
+        ImageSet((picture(0), picture(1)), ("a",))

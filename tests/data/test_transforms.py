@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.transforms import square_set
+from jedi_diffusion.sets import ImageSet
 
 
 def test_the_centre_is_kept_and_masks_stay_on_the_subject() -> None:
@@ -12,9 +12,7 @@ def test_the_centre_is_kept_and_masks_stay_on_the_subject() -> None:
     wide[:, 30:70] = 200  # the central square
     mask = np.zeros((40, 100), np.uint8)
     mask[:20, 30:50] = 255  # its upper left quarter
-    given = SubjectSet(
-        (Image.fromarray(wide),), ("a",), "thing", masks=(Image.fromarray(mask),), info={"n": 1}
-    )
+    given = ImageSet((Image.fromarray(wide),), ("a",), "thing", masks=(Image.fromarray(mask),), info={"n": 1})
     made = square_set(given, 20)
     assert np.abs(np.asarray(made.pictures[0]).astype(int) - 200).max() < 15  # the filter sees past the edge
     quarters = np.asarray(made.masks[0]).reshape(2, 10, 2, 10).mean((1, 3))
@@ -25,7 +23,7 @@ def test_the_centre_is_kept_and_masks_stay_on_the_subject() -> None:
 
 
 def test_without_masks_there_are_none() -> None:
-    given = SubjectSet((Image.new("RGB", (9, 14)), Image.new("RGB", (8, 8))), ("a", "b"))
+    given = ImageSet((Image.new("RGB", (9, 14)), Image.new("RGB", (8, 8))), ("a", "b"))
     made = square_set(given, 16)
     assert made.masks is None
     assert [each.size for each in made.pictures] == [(16, 16)] * 2

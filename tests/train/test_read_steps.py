@@ -11,7 +11,7 @@ from small_sets import picture
 
 from jedi_diffusion.data.encoded_shard import EncodedSet
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
-from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.batches import read_steps
 
 BATCH = 400
@@ -32,8 +32,8 @@ class Pictures:
     def size(self, item: int) -> int:
         return 1
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
-        return SubjectSet((picture(item, 16),), (str(item),))
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
+        return ImageSet((picture(item, 16),), (str(item),))
 
     def parts(self) -> Iterator[tuple[str, str | None]]:
         return iter(())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from jedi_diffusion.data.record import SubjectSet
+from jedi_diffusion.sets import ImageSet
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.encoded_shard import EncodedSet
@@ -29,7 +29,7 @@ class SetCollection(Protocol):
         """How many pictures set number `item` can give, at least 1."""
         ...
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         """`size` pictures of set number `item`, chosen by the generator alone.
 
         Raises DataError or PictureError if the set cannot be used.

@@ -8,10 +8,10 @@ import numpy as np
 
 from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.encoded_shard import EncodedSet, EncodedShard, encoded_name
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.shard_index import ShardIndex, checksum
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError
+from jedi_diffusion.sets import ImageSet
 
 HOW = "encode it by `jedi data encode`"
 
@@ -38,7 +38,7 @@ class EncodedSets:
     def size(self, item: int) -> int:
         return self.collection.size(item)
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         """The pictures themselves, for people to look at."""
         return self.collection.read(item, size, generator)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import KINDS, MASKS, SubjectSet
+from jedi_diffusion.data.record import KINDS, MASKS
 from jedi_diffusion.data.stacked import SEPARATOR
 from jedi_diffusion.errors import DataError, PictureError
 from jedi_diffusion.files import (
@@ -33,6 +33,7 @@ from jedi_diffusion.files import (
     write_file,
 )
 from jedi_diffusion.pictures import UNREAD_ENDINGS, is_picture, open_mask, open_picture, pictures_in, save_png
+from jedi_diffusion.sets import ImageSet
 
 RECORD = "set.json"
 REPEATS = re.compile(r"^\d+_(?=.*[^\W\d])")
@@ -213,7 +214,7 @@ class SubjectFolders:
     def size(self, item: int) -> int:
         return len(self.subjects[item])
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         """Return `size` pictures of a subject, the first usable ones in an order that the generator draws.
 
         Raises DataError if there are fewer, or, without a quarantine, for the first that cannot be used.
@@ -238,15 +239,15 @@ class SubjectFolders:
             )
         return self.joined(item, taken)
 
-    def pictures(self, item: int, numbers: Sequence[int]) -> SubjectSet:
+    def pictures(self, item: int, numbers: Sequence[int]) -> ImageSet:
         """Return the pictures with these numbers, in natural order of names. Raises UnusableFileError."""
         return self.joined(item, {number: self.subjects[item].open(number) for number in numbers})
 
-    def joined(self, item: int, opened: dict[int, Captioned]) -> SubjectSet:
+    def joined(self, item: int, opened: dict[int, Captioned]) -> ImageSet:
         """Return pictures of one subject, by number, as a set."""
         subject = self.subjects[item]
         masks = tuple(each.mask for each in opened.values() if each.mask is not None)
-        return SubjectSet(
+        return ImageSet(
             pictures=tuple(each.picture for each in opened.values()),
             captions=tuple(each.caption for each in opened.values()),
             subject=words_of(subject.name),
@@ -301,7 +302,7 @@ def words_of(name: str) -> str:
     return re.sub(r"\s*\d+$", "", words) or words
 
 
-def write_subject(folder: Path, given: SubjectSet) -> None:
+def write_subject(folder: Path, given: ImageSet) -> None:
     """Write a folder that `SubjectFolders` reads: k.png, k.txt, k.mask.png, set.json. Raises OutputError."""
     make_folder(folder)
     digits = len(str(len(given) - 1))

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jedi_diffusion.data.collection import chosen
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.storage import files_below, read_bytes
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.files import decode_text, is_mask, natural_order, stem_of
 from jedi_diffusion.pictures import ENDINGS, open_layer, open_picture
+from jedi_diffusion.sets import ImageSet
 
 PHOTOGRAPHED = 0.5
 """Part of the views that get a photographed background, where there are such."""
@@ -57,13 +57,13 @@ class MultiviewAssets:
     def size(self, item: int) -> int:
         return len(self._views[self._assets[item]])
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         asset = self._assets[item]
         caption = self._caption(asset)
         views = [self._views[asset][number] for number in chosen(self.size(item), size, generator)]
         layers = [open_layer(read_bytes(view), view) for view in views]
         masks = tuple(layer.getchannel("A") for layer in layers)
-        return SubjectSet(
+        return ImageSet(
             pictures=tuple(self._filled(layer, generator) for layer in layers),
             captions=(caption,) * size,
             source=self.source,

@@ -1,4 +1,4 @@
-"""One set as a source gives it (`SubjectSet`), and as it is stored (`StoredSet`).
+"""One set as it is stored.
 
 Letters: N pictures in a set.
 """
@@ -32,6 +32,7 @@ from jedi_diffusion.pictures import (
     open_picture,
     picture_size,
 )
+from jedi_diffusion.sets import ImageSet
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Endings of stored pictures, and Pillow's name for each."""
@@ -58,32 +59,6 @@ def check_blocks(side: int, kind: str) -> None:
 
 
 @dataclass(frozen=True)
-class SubjectSet:
-    """N pictures of one subject from a source: RGB, of any sizes, each with its caption.
-
-    subject names it ("dog"), source the collection. masks, where known, are 8-bit pictures of the
-    pictures' sizes, 255 on the subject. info is provenance: plain JSON values.
-    """
-
-    pictures: tuple[Image.Image, ...]
-    captions: tuple[str, ...]
-    subject: str = ""
-    source: str = ""
-    masks: tuple[Image.Image, ...] | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.pictures:
-            raise UsageError("A set needs at least one picture.")
-        for name, items in (("captions", self.captions), ("masks", self.masks)):
-            if items is not None and len(items) != len(self.pictures):
-                raise UsageError(f"A set has {len(self.pictures)} pictures but {len(items)} {name}.")
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-
-@dataclass(frozen=True)
 class StoredSet:
     """A set in the paper's format, encoded: `stacked` holds N pictures, `masks` (PNG) as many, or None.
 
@@ -100,7 +75,7 @@ class StoredSet:
     info: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def encode(cls, key: str, given: SubjectSet, kind: str = "jpg", quality: int = 95) -> StoredSet:
+    def encode(cls, key: str, given: ImageSet, kind: str = "jpg", quality: int = 95) -> StoredSet:
         """Store square pictures of one size as `kind`; jpg with `quality` 1 to 100, the others without loss.
 
         Raises UsageError for pictures that cannot be stacked, would share blocks of a jpg, or are too many
@@ -169,7 +144,7 @@ class StoredSet:
             info=info,
         )
 
-    def decode(self, name: str, chosen: Sequence[int] | None = None) -> SubjectSet:
+    def decode(self, name: str, chosen: Sequence[int] | None = None) -> ImageSet:
         """The set, or its pictures with the numbers `chosen`. Raises PictureError and DataError."""
         # No reduced scale: it could round the height so that it is no multiple of the width any more.
         pictures = unstack(open_picture(self.stacked, name, decode_size=FULL_SCALE), name)
@@ -180,7 +155,7 @@ class StoredSet:
             if len(masks) != len(pictures):
                 raise DataError(f"{name} holds {len(pictures)} pictures but {len(masks)} masks.")
         numbers = range(len(pictures)) if chosen is None else chosen
-        return SubjectSet(
+        return ImageSet(
             pictures=tuple(pictures[number] for number in numbers),
             captions=tuple(self.captions[number] for number in numbers),
             subject=self.subject,

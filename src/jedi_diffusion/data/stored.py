@@ -8,13 +8,14 @@ import numpy as np
 
 from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, SubjectSet, json_of, picture_of, text_of
+from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, json_of, picture_of, text_of
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import MASK_ENDING, is_mask, stem_of
 from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.sets import ImageSet
 
 
 class StackedFiles:
@@ -85,7 +86,7 @@ class StoredSets:
             raise UsageError(f"{self.source} holds no shards: make them by `jedi data pack`.")
         return self._sets
 
-    def whole(self, item: int) -> SubjectSet:
+    def whole(self, item: int) -> ImageSet:
         """All pictures of set number `item`, in their order. Raises DataError and PictureError."""
         return self.stored(item).decode(self.name(item))
 
@@ -94,7 +95,7 @@ class StoredSets:
         sample = self._sets.read(item)
         return StoredSet.from_members(sample.key, sample.files, sample.name)
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         stored = self.stored(item)
         return stored.decode(self.name(item), chosen(len(stored.captions), size, generator))
 
@@ -127,15 +128,15 @@ class SinglePictures:
     def parts(self) -> Iterator[tuple[str, str]]:
         yield from self._shards.parts()
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         return self.whole(item)
 
-    def whole(self, item: int) -> SubjectSet:
+    def whole(self, item: int) -> ImageSet:
         """The set of picture number `item`. Raises DataError and PictureError."""
         sample = self._shards.read(item)
         _, data = picture_of(sample.files, sample.name)
         record = json_of(sample.files, sample.name)
-        return SubjectSet(
+        return ImageSet(
             pictures=(open_picture(data, sample.name, self._decode_size),),
             captions=(text_of(sample.files, sample.name).strip(),),
             source=self.source,

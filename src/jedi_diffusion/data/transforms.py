@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PIL import Image, ImageOps
 
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.pictures import fit_square
 from jedi_diffusion.sets import ImageSet
 
 
-def square_set(given: SubjectSet, resolution: int) -> ImageSet:
-    """The set's pictures and masks as squares: the centre, `resolution` pixels a side.
+def square_set(given: ImageSet, resolution: int) -> ImageSet:
+    """Return the set with the centres of its pictures and masks, squares of `resolution` pixels a side.
 
-    Section 6: "We only use square images in training". Which pictures are shown as references is drawn when a
-    step is made.
+    Section 6: "We only use square images in training".
     """
     masks = None
     if given.masks is not None:
         masks = tuple(square_mask(mask, resolution) for mask in given.masks)
-    return ImageSet(
+    return replace(
+        given,
         pictures=tuple(fit_square(picture, resolution) for picture in given.pictures),
-        captions=given.captions,
         masks=masks,
         info={**given.info, "subject": given.subject},
     )

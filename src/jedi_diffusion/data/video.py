@@ -13,11 +13,12 @@ import numpy as np
 
 from jedi_diffusion.data.frames import frames_at, seconds_of
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import SubjectSet, text_of
+from jedi_diffusion.data.record import text_of
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import stem_of
+from jedi_diffusion.sets import ImageSet
 
 END = 0.2
 """Seconds at the end of a video in which no frame is looked for: the last one begins before the end."""
@@ -69,14 +70,14 @@ class VideoFrames:
     def parts(self) -> Iterator[tuple[str, str | None]]:
         yield from self._clips.parts()
 
-    def read(self, item: int, size: int, generator: np.random.Generator) -> SubjectSet:
+    def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
         times = spread(self._clips.seconds(item) - END, size, self.gap, generator)
         clip = self._clips.read(item)
         if "mp4" not in clip.files:
             raise DataError(f"{clip.name} has no video (mp4).")
         caption = text_of(clip.files, clip.name).strip()
         frames = frames_at(clip.files["mp4"], times, self.gap, clip.name)
-        return SubjectSet(
+        return ImageSet(
             pictures=tuple(frame.picture for frame in frames),
             captions=(caption,) * size,
             source=self.source,

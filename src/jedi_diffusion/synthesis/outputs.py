@@ -36,13 +36,14 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from jedi_diffusion.data.record import StoredSet, SubjectSet
+from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shard_index import checksum
 from jedi_diffusion.data.shard_writer import ShardWriter
 from jedi_diffusion.data.stored import StoredSets
@@ -287,7 +288,7 @@ def _stored(name: str, work: Work, run: RunSection) -> list[StoredSet]:
     return [
         StoredSet.encode(
             f"{name}-{number:05d}",
-            SubjectSet(each.pictures, each.captions, each.info["object"], SOURCE, each.masks, each.info),
+            replace(each, subject=each.info["object"], source=SOURCE),
             run.pictures,
             run.quality,
         )

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from jedi_diffusion.data.permutation import Permutation
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.data.shard_index import checksum
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.names import read_object_names
 from jedi_diffusion.synthesis.outputs import OBJECTS, SHARDS, Marker, OutputFolder, stem, total_counts
 from jedi_diffusion.synthesis.recipe import SynthesisRecipe, plan_shards
@@ -188,7 +188,7 @@ def sample(total: int, wanted: int, seed: int) -> list[int]:
 
 def read_sets(
     output: OutputFolder, markers: Sequence[Marker], numbers: Sequence[int]
-) -> Iterator[tuple[int, SubjectSet]]:
+) -> Iterator[tuple[int, ImageSet]]:
     """(number, set) for ascending numbers over all whole shards. Raises DataError, PictureError."""
     waiting = list(reversed(numbers))
     first = 0

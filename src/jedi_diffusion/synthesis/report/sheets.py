@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jedi_diffusion.data.permutation import keyed_number
-from jedi_diffusion.data.record import SubjectSet
 from jedi_diffusion.page.html import Gallery, Strip
+from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.records import Reason, Stage
 from jedi_diffusion.synthesis.report.facts import Facts, read_sets
@@ -122,7 +122,7 @@ def ranked(facts: Facts) -> tuple[list[tuple[int, str]], str]:
     ), f"{len(order)} sets ordered by {column} inside the set, the least alike first."
 
 
-def _captioned(made: SubjectSet) -> list[tuple[Image.Image, str]]:
+def _captioned(made: ImageSet) -> list[tuple[Image.Image, str]]:
     styles = [step_of(picture, Stage.STYLE).get("style") for picture in made.info["pictures"]]
     texts = [
         f"{caption} ({style})" if style else caption
