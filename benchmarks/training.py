@@ -40,7 +40,7 @@ from tqdm import tqdm
 from jedi_diffusion.backbones.unet import install_coupling, make_joint
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_writer import ShardWriter
+from jedi_diffusion.data.shards import ShardWriter
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline

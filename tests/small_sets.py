@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_writer import ShardWriter
+from jedi_diffusion.data.shards import ShardWriter
 from jedi_diffusion.sets import ImageSet
 
 

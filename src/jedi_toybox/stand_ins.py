@@ -91,7 +91,7 @@ class _Reader:
     """The bundled encoders, one picture at a time: in a batch, rounding depends on the other pictures."""
 
     def __init__(self) -> None:
-        from jedi_diffusion.data.shard_index import checksum
+        from jedi_diffusion.data.shards import checksum
 
         self.fingerprint = f"toybox encoder {checksum((BUNDLED / FILE).read_bytes())[:12]}"
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from jedi_diffusion import JeDiPipeline
-from jedi_diffusion.data.shard_index import load_index
+from jedi_diffusion.data.shards import load_index
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import read_parameters
 from jedi_diffusion.train.state import checkpoints

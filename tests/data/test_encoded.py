@@ -14,10 +14,15 @@ from small_sets import write_shards
 
 from jedi_diffusion.data import encoded_shard
 from jedi_diffusion.data.encoded import EncodedSets
-from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedSet, EncodedShard, encoded_name
-from jedi_diffusion.data.encoded_writer import EncodedWriter
+from jedi_diffusion.data.encoded_shard import (
+    EncodedAbout,
+    EncodedSet,
+    EncodedShard,
+    EncodedWriter,
+    encoded_name,
+)
 from jedi_diffusion.data.recipe import Source, open_source
-from jedi_diffusion.data.shard_index import load_index
+from jedi_diffusion.data.shards import load_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, UsageError
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jedi_diffusion.data.permutation import Permutation, keyed_number
+from jedi_diffusion.randomness import Permutation, keyed_number
 
 
 @pytest.mark.parametrize("length", [*range(1, 40), 63, 64, 65, 1000, 4097])

@@ -12,12 +12,12 @@ from small_sets import encoded, picture, subject_set, write_shards
 
 from jedi_diffusion.data.collection import SetCollection
 from jedi_diffusion.data.folders import SubjectFolders, write_subject
+from jedi_diffusion.data.mixture import square_set
 from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.recipe import Source, open_mixture, open_source
-from jedi_diffusion.data.shard_index import build_index, save_index
+from jedi_diffusion.data.shards import build_index, save_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
-from jedi_diffusion.data.transforms import square_set
 from jedi_diffusion.data.video import VideoFrames
 from jedi_diffusion.errors import DataError
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from small_sets import encoded, picture, same, stored_set, subject_set
 
-from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, largest_set
-from jedi_diffusion.data.stacked import stack
+from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, largest_set, stack
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 from jedi_diffusion.sets import ImageSet
 

@@ -16,9 +16,15 @@ from small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_index import ShardIndex, build_index, index_name, load_index, save_index
-from jedi_diffusion.data.shard_writer import ShardWriter
-from jedi_diffusion.data.shards import Shards
+from jedi_diffusion.data.shards import (
+    ShardIndex,
+    Shards,
+    ShardWriter,
+    build_index,
+    index_name,
+    load_index,
+    save_index,
+)
 from jedi_diffusion.errors import DataError, OutputError, UsageError
 
 
@@ -152,7 +158,7 @@ def test_a_full_disk_costs_no_finished_shard(tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from small_sets import stored_set
-from jedi_diffusion.data.shard_writer import ShardWriter
+from jedi_diffusion.data.shards import ShardWriter
 with ShardWriter(sys.argv[1], sets=3) as writer:
     for seed in range(10**6):
         writer.write(stored_set(seed, 2))

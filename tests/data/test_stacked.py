@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jedi_diffusion.data.stacked import (
+from jedi_diffusion.data.record import (
     check_captions,
     join_captions,
     set_size,

@@ -16,9 +16,7 @@ from small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data import storage
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_index import load_index, save_index
-from jedi_diffusion.data.shard_writer import ShardWriter
-from jedi_diffusion.data.shards import Shards
+from jedi_diffusion.data.shards import Shards, ShardWriter, load_index, save_index
 from jedi_diffusion.data.storage import (
     files_below,
     length_of,

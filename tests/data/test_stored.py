@@ -11,7 +11,7 @@ from small_sets import SIZES, encoded, picture, same, stored_set, subject_set, w
 
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.shard_index import build_index, save_index
+from jedi_diffusion.data.shards import build_index, save_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, PictureError
 

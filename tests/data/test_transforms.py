@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from jedi_diffusion.data.transforms import square_set
+from jedi_diffusion.data.mixture import square_set
 from jedi_diffusion.sets import ImageSet
 
 
@@ -33,6 +33,6 @@ def test_a_mask_is_halved_by_a_triangle() -> None:
     """Bilinear with antialiasing: a column is seen by the pixels within two of its own, by a triangle."""
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 3] = 240
-    given = SubjectSet((Image.new("RGB", (8, 8)),), ("a",), masks=(Image.fromarray(mask),))
+    given = ImageSet((Image.new("RGB", (8, 8)),), ("a",), masks=(Image.fromarray(mask),))
     (made,) = square_set(given, 4).masks
     assert (np.asarray(made) == [0, 240 * 3 / 8, 240 / 8, 0]).all()

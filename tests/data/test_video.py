@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jedi_diffusion.data.frames import frames_at, seconds_of
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.shard_index import build_index, load_index, save_index
-from jedi_diffusion.data.video import END, VideoFrames, spread
+from jedi_diffusion.data.shards import build_index, load_index, save_index
+from jedi_diffusion.data.video import END, VideoFrames, frames_at, seconds_of, spread
 from jedi_diffusion.errors import DataError, UsageError
 
 av = pytest.importorskip("av")

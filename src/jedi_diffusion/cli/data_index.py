@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
 
 def _indexed(tar: str, again: bool) -> tuple[int, bool]:
     """Samples of a tar, and whether its index had to be written."""
-    from jedi_diffusion.data.shard_index import build_index, load_index, save_index
+    from jedi_diffusion.data.shards import build_index, load_index, save_index
 
     if not again:
         with suppress(DataError):  # missing, stale or damaged: what this command is for

@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
     """Raises JeDiError."""
     given = tyro.cli(PackOptions, args=arguments, prog="jedi data pack")
     check(given)
-    from jedi_diffusion.data.shard_writer import ShardWriter
+    from jedi_diffusion.data.shards import ShardWriter
     from jedi_diffusion.data.storage import names_in, open_folder, write_bytes
 
     folder = open_folder(given.out)
@@ -215,8 +215,8 @@ def _drawn(collection: SetCollection, given: PackOptions, quarantine: Quarantine
     """A set of each item, as large as it gets: frames or views by the seed alone, backgrounds too."""
     import numpy as np
 
+    from jedi_diffusion.data.mixture import square_set
     from jedi_diffusion.data.record import StoredSet
-    from jedi_diffusion.data.transforms import square_set
 
     largest = _largest(given)
     for item in tqdm(range(len(collection)), unit="set", file=sys.stderr):
@@ -270,7 +270,7 @@ def _square(
 ) -> Captioned | None:
     """One picture of a subject as a square; None if one of its files cannot be used."""
     from jedi_diffusion.data.folders import UnusableFileError
-    from jedi_diffusion.data.transforms import square_mask
+    from jedi_diffusion.data.mixture import square_mask
     from jedi_diffusion.pictures import fit_square
 
     try:

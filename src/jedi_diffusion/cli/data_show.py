@@ -37,8 +37,8 @@ def run(arguments: list[str]) -> None:
     check_options(given, {"sets": (1, 200), "size": (1, 32), "cell": (32, 1024), "seed": (0, 2**62)})
     import numpy as np
 
-    from jedi_diffusion.data.permutation import Permutation
-    from jedi_diffusion.data.transforms import square_set
+    from jedi_diffusion.data.mixture import square_set
+    from jedi_diffusion.randomness import Permutation
 
     found = open_place(given.place, given.kind)
     order = Permutation(len(found), given.seed)

@@ -96,7 +96,7 @@ def train_on_sets(given: PlacesOptions, encoder: LiteEncoder) -> PlaceClassifier
     """Learn from the sets at a place, in random order, until there are enough pictures."""
     import numpy as np
 
-    from jedi_diffusion.data.permutation import Permutation
+    from jedi_diffusion.randomness import Permutation
     from jedi_diffusion.vision.places import Examples, place_in, train_places
 
     places = read_places(given.places or "")

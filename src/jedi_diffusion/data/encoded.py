@@ -8,7 +8,7 @@ import numpy as np
 
 from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.encoded_shard import EncodedSet, EncodedShard, encoded_name
-from jedi_diffusion.data.shard_index import ShardIndex, checksum
+from jedi_diffusion.data.shards import ShardIndex, checksum
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.sets import ImageSet

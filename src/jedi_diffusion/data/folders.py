@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import KINDS, MASKS
-from jedi_diffusion.data.stacked import SEPARATOR
+from jedi_diffusion.data.record import KINDS, MASKS, SEPARATOR
 from jedi_diffusion.errors import DataError, PictureError
 from jedi_diffusion.files import (
     files_in,

@@ -12,16 +12,18 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from jedi_diffusion.data.collection import EncodedCollection, SetCollection
-from jedi_diffusion.data.permutation import Permutation, keyed_number
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.transforms import square_set
 from jedi_diffusion.errors import DataError, PictureError, UsageError
+from jedi_diffusion.pictures import fit_square
+from jedi_diffusion.randomness import Permutation, keyed_number
 from jedi_diffusion.sets import ImageSet
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.encoded_shard import EncodedSet
+
 
 Read = TypeVar("Read")
 
@@ -231,3 +233,24 @@ def places(step: int, batch: int, rank: int = 0, ranks: int = 1) -> range:
     share = batch // ranks
     first = step * batch + rank * share
     return range(first, first + share)
+
+
+def square_set(given: ImageSet, resolution: int) -> ImageSet:
+    """Return the set with the centres of its pictures and masks, squares of `resolution` pixels a side.
+
+    Section 6: "We only use square images in training".
+    """
+    masks = None
+    if given.masks is not None:
+        masks = tuple(square_mask(mask, resolution) for mask in given.masks)
+    return replace(
+        given,
+        pictures=tuple(fit_square(picture, resolution) for picture in given.pictures),
+        masks=masks,
+        info={**given.info, "subject": given.subject},
+    )
+
+
+def square_mask(mask: Image.Image, resolution: int) -> Image.Image:
+    """Return the part of a mask that `fit_square` keeps of its picture."""
+    return ImageOps.fit(mask, (resolution, resolution), Image.Resampling.BILINEAR)

@@ -8,9 +8,8 @@ import numpy as np
 
 from jedi_diffusion.data.collection import chosen
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, json_of, picture_of, text_of
+from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, json_of, picture_of, split_captions, text_of
 from jedi_diffusion.data.shards import Shards, StoredSample
-from jedi_diffusion.data.stacked import split_captions
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.files import MASK_ENDING, is_mask, stem_of

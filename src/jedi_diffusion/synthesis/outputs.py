@@ -44,8 +44,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from jedi_diffusion.data.record import StoredSet
-from jedi_diffusion.data.shard_index import checksum
-from jedi_diffusion.data.shard_writer import ShardWriter
+from jedi_diffusion.data.shards import ShardWriter, checksum
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import DataError, RecipeError
 from jedi_diffusion.files import make_folder, write_file

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops
 
-from jedi_diffusion.data.stacked import SEPARATOR
+from jedi_diffusion.data.record import SEPARATOR
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.contracts import checked_pictures, one_each
 from jedi_diffusion.synthesis.prompts import judge_answer, scene_request

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from jedi_diffusion.conditioning import check_prompt
 from jedi_diffusion.data.encoded import kind_of
-from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedShard, encoded_name
-from jedi_diffusion.data.encoded_writer import EncodedWriter
+from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedShard, EncodedWriter, encoded_name
+from jedi_diffusion.data.mixture import square_set
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.shard_index import ShardIndex
+from jedi_diffusion.data.shards import ShardIndex
 from jedi_diffusion.data.storage import exists, open_folder, tars_of
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
-from jedi_diffusion.data.transforms import square_set
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from jedi_diffusion.data.mixture import Mixture
-from jedi_diffusion.data.permutation import keyed_number
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.randomness import seeded
+from jedi_diffusion.randomness import keyed_number, seeded
 from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_steps
 from jedi_diffusion.train.estimate import count_work
 from jedi_diffusion.train.joint_recipe import JointRecipe

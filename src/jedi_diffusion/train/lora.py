@@ -10,9 +10,8 @@ from peft.utils import get_peft_model_state_dict
 
 from jedi_diffusion.adapters import AdapterRecord
 from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope
-from jedi_diffusion.data.permutation import keyed_number
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.randomness import seeded
+from jedi_diffusion.randomness import keyed_number, seeded
 from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.joint_recipe import JointRecipe, LoraSection
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from jedi_diffusion.data.mixture import Mixture, places
-from jedi_diffusion.data.permutation import keyed_number
+from jedi_diffusion.randomness import keyed_number
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from jedi_diffusion.data.permutation import Permutation
-from jedi_diffusion.data.shard_index import checksum
+from jedi_diffusion.data.shards import checksum
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.randomness import Permutation
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.names import read_object_names
 from jedi_diffusion.synthesis.outputs import OBJECTS, SHARDS, Marker, OutputFolder, stem, total_counts

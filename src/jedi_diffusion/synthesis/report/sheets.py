@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jedi_diffusion.data.permutation import keyed_number
 from jedi_diffusion.page.html import Gallery, Strip
+from jedi_diffusion.randomness import keyed_number
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.records import Reason, Stage
