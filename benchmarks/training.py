@@ -53,8 +53,8 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import start_processes
 from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
 from jedi_diffusion.train.plan import SetPlan
-from jedi_diffusion.train.processes import Accelerated
-from jedi_diffusion.train.trainer import Trainer
+from jedi_diffusion.trainer.loop import Trainer
+from jedi_diffusion.trainer.processes import Accelerated
 from jedi_toybox.bundle import FOLDER, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]

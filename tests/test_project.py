@@ -24,7 +24,7 @@ CHAIN = (
     *("pictures", "recipes", "sets", "copies", "credentials", "conditioning", "page"),
     # the method, and a pipeline of it
     *("networks", "weights", "loading", "joint", "attention_figure", "backbones", "adapters", "request"),
-    *("pipeline", "calls", "costs"),
+    *("pipeline", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline

@@ -32,8 +32,8 @@ from jedi_diffusion.train.config import Stage
 from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.runner import FINISHED, TrainingRun
 from jedi_diffusion.train.stage import stage_trainer
-from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import JointTask, StageLoss
+from jedi_diffusion.trainer.state import write_tensors
 from jedi_diffusion.weights import load_strict
 
 FACTS = "facts.json"

@@ -3,20 +3,23 @@
 Letters: S subjects; N pictures of each; I pictures of a batch; G subjects of a batch that share a noun.
 """
 
-import time
+import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from jedi_diffusion.devices import autocast
-from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.randomness import seeded
+from jedi_diffusion.trainer.loop import Part, Task, Trainer
+from jedi_diffusion.trainer.processes import Processes
+from jedi_diffusion.trainer.settings import Every, Schedule, Settings
 from jedi_toybox import world
 from jedi_toybox.augmentation import impostors, vary
 from jedi_toybox.bulk import render_many
@@ -25,7 +28,7 @@ from jedi_toybox.encoders import FIELDS, NOUNS, SIDE, Encoders, ScorerNetwork
 STYLED_SHARE, ATTRIBUTE_SHARE = 0.35, 0.5  # more than in the world itself: each option has to be learned
 WEIGHTS = {"attribute": 2.0}  # small things, learned last
 TEMPERATURE = 0.1
-WARMUP, PLANNING_STEPS = 20, 20
+WARMUP = 20
 
 
 @dataclass(frozen=True)
@@ -75,50 +78,65 @@ def render_pool(split: world.Split, first: int, subjects: int, pictures: int, de
     return Pool(pictures_, masks, labels, [_class_of(subject) for subject in people])
 
 
-def train(recipe: EncoderRecipe, device: str = "cpu") -> tuple[ScorerNetwork, dict[str, Any]]:
-    """The trained network and a record of how it was made. Raises UsageError, ModelError."""
+class EncoderTask(Task):
+    """All losses of the encoders over a pool."""
+
+    def __init__(self, recipe: EncoderRecipe, pool: Pool, device: str) -> None:
+        self.recipe, self.pool, self.device = recipe, pool, device
+        with seeded(recipe.seed):
+            self.network = ScorerNetwork().to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.members = _members(pool.nouns)
+
+    def parts(self, step: int) -> list[Part]:
+        rng = np.random.default_rng([self.recipe.seed, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        rows = draw_subjects(self.members, self.recipe, rng)
+        return [lambda network: batch_loss(network, self.pool, rows, generator, self.device)]
+
+
+def encoder_trainer(recipe: EncoderRecipe, device: str = "cpu", folder: Path | None = None) -> Trainer:
+    """Return the trainer of the encoders; `folder` keeps log and checkpoints, from which it goes on.
+
+    Raises UsageError for too few subjects, RecipeError for a folder of another recipe.
+    """
     if recipe.subjects < recipe.groups * recipe.subjects_per_noun + recipe.others:
         raise UsageError(f"{recipe.subjects} subjects do not fill one batch; take more.")
     pool = render_pool("scorer", recipe.seed * 10_000_000, recipe.subjects, recipe.pictures, device)
-    with seeded(recipe.seed):
-        network = ScorerNetwork().to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=0.0, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
+    settings = Settings(
+        name="encoders",
+        schedule=Schedule(recipe.learning_rate, WARMUP, "linear"),
+        steps=recipe.steps or 0,
+        minutes=recipe.minutes if recipe.steps is None else None,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.98),
+        fused=False,
+        clip=2.0,
+        patience=1,
+        data=json.dumps(asdict(recipe)),
+        save=Every(minutes=1),
+        log=Every(steps=20),
     )
-    members = _members(pool.nouns)
-    started, step, steps = time.monotonic(), 0, recipe.steps
-    bar = tqdm(total=steps, desc="training", unit="step")
-    while steps is None or step < steps:
-        rng = np.random.default_rng([recipe.seed, step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        rows = draw_subjects(members, recipe, rng)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, steps)
-        loss = batch_loss(network, pool, rows, generator, device)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if not bool(torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0).isfinite()):
-            raise ModelError(f"The gradient is not finite at step {step} of the encoders' training.")
-        optimizer.step()
-        step += 1
-        bar.update()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        if steps is None and step == PLANNING_STEPS:
-            spent = time.monotonic() - started
-            steps = bar.total = max(2 * PLANNING_STEPS, int(60 * recipe.minutes / spent * step))
-    bar.close()
-    return network, {**asdict(recipe), "steps": steps, "last_loss": round(loss.item(), 4)}
+    return Trainer(EncoderTask(recipe, pool, device), settings, Processes(device), folder)
 
 
-def _schedule(step: int, steps: int | None) -> float:
-    """Linear warm-up, then linearly down to zero; flat until the number of steps is known."""
-    start = min(1.0, (step + 1) / WARMUP)
-    return start if steps is None else start * max(0.0, 1 - max(0, step - WARMUP) / max(1, steps - WARMUP))
+def train(
+    recipe: EncoderRecipe, device: str = "cpu", folder: Path | None = None
+) -> tuple[ScorerNetwork, dict[str, Any]]:
+    """Return the trained network and a record of how it was made.
+
+    Raises as `encoder_trainer` does, and JeDiError for a gradient that is not finite.
+    """
+    trainer = encoder_trainer(recipe, device, folder)
+    loss = trainer.train()
+    network = trainer.task.network
+    assert isinstance(network, ScorerNetwork)
+    last_loss = None if loss is None else round(loss, 4)
+    return network, {**asdict(recipe), "steps": trainer.step, "last_loss": last_loss}
 
 
 def batch_loss(
-    network: ScorerNetwork, pool: Pool, rows: Tensor, generator: torch.Generator, device: str
+    network: nn.Module, pool: Pool, rows: Tensor, generator: torch.Generator, device: str
 ) -> Tensor:
     """All losses over two pictures and an impostor of each of the subjects `rows`; an impostor is nobody."""
     order = torch.rand(len(rows), pool.pictures.shape[1], generator=generator).argsort(1)[:, :2].flatten()

@@ -14,7 +14,7 @@ from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.data.shards import load_index
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import read_parameters
-from jedi_diffusion.train.state import checkpoints
+from jedi_diffusion.trainer.state import checkpoints
 
 FILES = Path(__file__).resolve().parents[1] / "fixtures" / "landed_2026_12"
 

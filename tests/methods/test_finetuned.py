@@ -11,7 +11,7 @@ from PIL import Image
 from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
-from jedi_diffusion.errors import ModelError
+from jedi_diffusion.errors import JeDiError, ModelError
 from jedi_diffusion.methods import finetuned, fitting
 from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
 from jedi_diffusion.methods.diffusekrona import DiffuseKronA
@@ -200,7 +200,7 @@ def test_prior_pictures_are_the_untouched_models_and_matter(pipe: JeDiPipeline) 
 
 
 def test_low_precision_and_diverging_fits_are_refused(pipe: JeDiPipeline) -> None:
-    with pytest.raises(ModelError, match="lower the learning rate"):
+    with pytest.raises(JeDiError, match="lower the learning rate"):
         method(pipe, "dreambooth", 9, fit={"learning_rate": 1e30}).fitted(photos(1), ["a dog"])
     pipe.unet.to(torch.bfloat16)
     try:
@@ -244,5 +244,5 @@ def toybox() -> JeDiPipeline:
 def test_gradients_that_are_not_finite_end_a_fit(pipe: JeDiPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the loss is finite."""
     monkeypatch.setattr(fitting, "prior_preservation", lambda errors, *_: (0 * errors.mean()).sqrt())
-    with pytest.raises(ModelError, match="its gradient is not finite at step 0 of the fit"):
+    with pytest.raises(JeDiError, match="gradient of step 1 is not finite: lower the learning rate"):
         method(pipe, "textual inversion", 1).fitted(photos(), ["a dog"] * 2)

@@ -16,7 +16,7 @@ from experiments.paper_tables.plan import Training
 from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.training import Sources, Trainings
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.train.trainer import Trainer
+from jedi_diffusion.trainer.loop import Trainer
 
 DESIGNS = ("joint", "cached", "clip", "concatenation", "learned", "joint_clip")
 

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from jedi_diffusion.train.interrupts import stop_requests
+from jedi_diffusion.trainer.interrupts import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

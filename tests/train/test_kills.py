@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jedi_diffusion.errors import OutputError
-from jedi_diffusion.train.state import PARTIAL, checkpoints, load_state, save_state
+from jedi_diffusion.trainer.state import PARTIAL, checkpoints, load_state, save_state
 
 KILLS, CUT_SHORT = 60, 15  # at least so many kills, and so many of them in the middle of a save
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from plain_source import PlainSource, image_set
 from safetensors.torch import load_file
+from tiny_runs import STAGED, staged_run
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.backbones.unet import coupled_slope
@@ -17,57 +18,6 @@ from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.export import export_stages
 from jedi_diffusion.train.runner import TrainingRun
 
-STAGE = {
-    "subjects": 80,
-    "pictures": 2,
-    "share": 0.5,
-    "steps": 4,
-    "batch": 8,
-    "learning_rate": 0.001,
-    "warmup": 2,
-}
-RECIPE = {
-    "name": "plain",
-    "source": "toybox",
-    "precision": "float32",
-    "model": {
-        "autoencoder": {"latent_channels": 4, "widths": [8, 16]},
-        "text_width": 16,
-        "text_heads": 2,
-        "text_length": 8,
-        "unet": {
-            "sample_size": 4,
-            "block_out_channels": [16, 16],
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-            "layers_per_block": 1,
-            "attention_head_dim": 2,
-            "norm_num_groups": 8,
-        },
-        "scheduler": {"prediction_type": "v_prediction"},
-        "distance_slope": 1.5,
-        "temperature": 0.6,
-    },
-    "stages": [
-        STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
-        STAGE | {"name": "pairs", "kind": "joint", "resolution": 16, "set_sizes": {1: 0.5, 2: 0.5}},
-        STAGE
-        | {
-            "name": "sets",
-            "kind": "joint",
-            "resolution": 32,
-            "set_sizes": {2: 1.0},
-            "attention": "plain",
-            "cached": 0.7,
-        },
-    ],
-}
-
-
-def run_of(folder: Path) -> TrainingRun:
-    recipe = Recipe.model_validate(RECIPE)
-    return TrainingRun(recipe, PlainSource(), [image_set(90, 32)], folder, "cpu")
-
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     pipe = JeDiPipeline.from_pretrained(folder)
@@ -75,7 +25,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) -> None:
-    folder = run_of(tmp_path).train()
+    folder = staged_run(tmp_path).train()
     assert {path.name for path in folder.iterdir()} >= {"model_index.json", "unet", "vae", "recipe.json"}
     assert json.loads((folder / "recipe.json").read_text())["name"] == "plain"
     pipe = JeDiPipeline.from_pretrained(folder, dtype=torch.float32)
@@ -97,7 +47,7 @@ def test_a_run_leaves_a_model_that_samples_with_logs_and_sheets(tmp_path: Path) 
 def test_a_fresh_model_predicts_zero_and_moves_its_outputs_by_their_channels_deviation(
     tmp_path: Path,
 ) -> None:
-    run = run_of(tmp_path)
+    run = staged_run(tmp_path)
     assert not any(parameter.any() for parameter in run.models.unet.conv_out.parameters())
     run.train(["autoencoder"])
     stage = run.recipe.stages[1]
@@ -114,8 +64,8 @@ def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, whatever torch's global state is at each start."""
-    monkeypatch.setitem(RECIPE["model"]["unet"], "dropout", 0.2)  # type: ignore[index]
-    whole = weights(run_of(tmp_path / "whole").train())
+    monkeypatch.setitem(STAGED["model"]["unet"], "dropout", 0.2)  # type: ignore[index]
+    whole = weights(staged_run(tmp_path / "whole").train())
     losses = runner.JointTask.loss
     for stop_at in (1, 6):  # in the first step of "pairs"; then in the middle of "sets"
         torch.manual_seed(stop_at)
@@ -130,10 +80,10 @@ def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
 
         monkeypatch.setattr(runner.JointTask, "loss", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run_of(tmp_path / "killed").train()
+            staged_run(tmp_path / "killed").train()
     monkeypatch.setattr(runner.JointTask, "loss", losses)
     torch.manual_seed(20)
-    again = weights(run_of(tmp_path / "killed").train())
+    again = weights(staged_run(tmp_path / "killed").train())
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
@@ -141,7 +91,7 @@ def test_a_run_killed_between_and_within_stages_ends_in_the_same_model(
 def test_a_stage_under_way_is_exported_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = runner.JointTask.loss
     with pytest.raises(UsageError, match="holds no checkpoint of a stage that is under way"):
-        export_stages(run_of(tmp_path), None)
+        export_stages(staged_run(tmp_path), None)
 
     def stopping(self, generator):  # type: ignore[no-untyped-def]
         if self.stage.name == "sets" and asked.step == 2:
@@ -152,8 +102,8 @@ def test_a_stage_under_way_is_exported_to_try(tmp_path: Path, monkeypatch: pytes
     asked = SimpleNamespace(step=0)
     monkeypatch.setattr(runner.JointTask, "loss", stopping)
     with pytest.raises(KeyboardInterrupt, match="Stopped after step 3 of sets; the same command goes on"):
-        run_of(tmp_path).train()
-    folder = export_stages(run_of(tmp_path), 3)
+        staged_run(tmp_path).train()
+    folder = export_stages(staged_run(tmp_path), 3)
     assert folder == tmp_path / "model-sets-00000003"
     state = load_file(tmp_path / "sets" / "state" / "step-00000003" / "state.safetensors")
     found = JeDiPipeline.from_pretrained(folder)
@@ -161,17 +111,17 @@ def test_a_stage_under_way_is_exported_to_try(tmp_path: Path, monkeypatch: pytes
     trained = load_file(tmp_path / "autoencoder" / "finished.safetensors")
     assert all(torch.equal(v, trained[f"autoencoder.{k}"].half()) for k, v in found.vae.state_dict().items())
     with pytest.raises(UsageError, match="no checkpoint of step 2; it has those of 3"):
-        export_stages(run_of(tmp_path), 2)
+        export_stages(staged_run(tmp_path), 2)
     for stage in ("autoencoder", "sets"):  # as if the first stage had been stopped
         (tmp_path / stage).rename(tmp_path / f"was-{stage}")
     (tmp_path / "was-sets").rename(tmp_path / "autoencoder")
     with pytest.raises(UsageError, match="autoencoder is not finished: there is no model to try before"):
-        export_stages(run_of(tmp_path), None)
+        export_stages(staged_run(tmp_path), None)
 
 
 def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:
-    folder = run_of(tmp_path / "first").train()
-    recipe = Recipe.model_validate(RECIPE)
+    folder = staged_run(tmp_path / "first").train()
+    recipe = Recipe.model_validate(STAGED)
     run = TrainingRun(recipe, PlainSource(), [image_set(90, 32)], tmp_path / "second", "cpu", init=folder)
     before = weights(folder)
     assert torch.allclose(run.models.unet.conv_in.weight, before["conv_in.weight"], atol=1e-3)
@@ -183,20 +133,20 @@ def test_a_trained_model_can_be_trained_further(tmp_path: Path) -> None:
 
 
 def test_stages_trained_one_by_one_end_in_the_same_model(tmp_path: Path) -> None:
-    whole = weights(run_of(tmp_path / "whole").train())
+    whole = weights(staged_run(tmp_path / "whole").train())
     for stage in ("autoencoder", "pairs", "sets"):
-        parts = weights(run_of(tmp_path / "parts").train([stage]))
+        parts = weights(staged_run(tmp_path / "parts").train([stage]))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_stage_needs_those_before_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="autoencoder comes before pairs and is not trained: train it first"):
-        run_of(tmp_path).train(["pairs"])
+        staged_run(tmp_path).train(["pairs"])
 
 
 def test_a_trained_autoencoder_is_not_started_over(tmp_path: Path) -> None:
-    folder = run_of(tmp_path / "first").train()
-    recipe = Recipe.model_validate(RECIPE)
+    folder = staged_run(tmp_path / "first").train()
+    recipe = Recipe.model_validate(STAGED)
     run = TrainingRun(recipe, PlainSource(), [image_set(90, 32)], tmp_path / "second", "cpu", init=folder)
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     before = run.models.autoencoder(x).sample.detach()
@@ -205,8 +155,8 @@ def test_a_trained_autoencoder_is_not_started_over(tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_words_is_refused(tmp_path: Path) -> None:
-    folder = run_of(tmp_path / "first").train()
+    folder = staged_run(tmp_path / "first").train()
     source = PlainSource()
     source.words = ("a", "ball")
     with pytest.raises(ModelError, match="trained on words"):
-        TrainingRun(Recipe.model_validate(RECIPE), source, [], tmp_path / "second", "cpu", init=folder)
+        TrainingRun(Recipe.model_validate(STAGED), source, [], tmp_path / "second", "cpu", init=folder)

@@ -12,10 +12,10 @@ from torch.nn.utils import parametrize
 from jedi_diffusion.errors import JeDiError, ModelError, OutputError
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
-from jedi_diffusion.train.settings import Schedule, Settings
 from jedi_diffusion.train.stage import plain_attention, stage_trainer, step_seed
-from jedi_diffusion.train.state import checkpoints, load_state, save_state
-from jedi_diffusion.train.trainer import Trainer
+from jedi_diffusion.trainer.loop import Trainer
+from jedi_diffusion.trainer.settings import Schedule, Settings
+from jedi_diffusion.trainer.state import checkpoints, load_state, save_state
 
 RECIPE = CONFIGS / "train" / "toybox.yaml"
 
@@ -78,19 +78,6 @@ def test_training_learns_and_averages(tmp_path: Path, recipe: Recipe) -> None:
     average = trainer.average["line.weight"].clone()
     trainer.load_average()
     assert torch.equal(task.modules["line"].weight, average)
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, recipe: Recipe) -> None:
-    whole = trained(Regression(), tmp_path / "whole", recipe)
-    often = recipe.model_copy(update={"save_minutes": 1e-9})
-    with pytest.raises(KeyboardInterrupt):
-        trained(Regression(stop_at=23), tmp_path / "killed", often)
-    again = Regression()
-    resumed = trained(again, tmp_path / "killed", recipe)
-    assert again.calls == 40 - 22
-    for name, value in whole.parameters.items():
-        assert torch.equal(value, resumed.parameters[name])
-        assert torch.equal(whole.average[name], resumed.average[name])
 
 
 class Product(Regression):
@@ -223,7 +210,7 @@ def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: p
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jedi_diffusion.train.state.save_file", full)
+    monkeypatch.setattr("jedi_diffusion.trainer.state.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         save_state(tmp_path, 2, {"x": torch.ones(2)}, {})
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001"]
@@ -235,7 +222,7 @@ def test_only_damage_is_called_damage(tmp_path: Path, monkeypatch: pytest.Monkey
     for device in ("cpu:0", "cpu:1", torch.device("cpu", 1)):  # as several processes call theirs
         assert load_state(tmp_path, device)[0]["x"].tolist() == [1, 1]  # type: ignore[index]
     with monkeypatch.context() as patch:
-        patch.setattr("jedi_diffusion.train.state.safe_open", refuses)
+        patch.setattr("jedi_diffusion.trainer.state.safe_open", refuses)
         with pytest.raises(ModelError, match="step-00000001 cannot be read: no memory on this device"):
             load_state(tmp_path, "cpu")
     (path / "state.safetensors").write_bytes(b"\x00" * 10)

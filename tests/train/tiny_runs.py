@@ -1,10 +1,19 @@
-"""A tiny base model in the real format, a folder of subjects, and recipes that train on them in moments."""
+"""A tiny base model in the real format, a folder of subjects, and runs that train in moments."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from plain_source import PlainSource, image_set
 from small_pipelines import sd_parts, sdxl_parts
+
+from jedi_diffusion.cli.train import _open_mixture
+from jedi_diffusion.train.config import Recipe
+from jedi_diffusion.train.joint_recipe import JointRecipe
+from jedi_diffusion.train.joint_run import JointRun, start_processes
+from jedi_diffusion.train.runner import TrainingRun
 
 COLORS = ((220, 40, 40), (40, 200, 60), (50, 60, 220), (230, 200, 40), (200, 60, 200))
 
@@ -67,3 +76,71 @@ def recipe(base: Path, subjects: Path, **changes: object) -> dict:
             place = place.setdefault(name, {})
         place[last] = value
     return raw
+
+
+def run_of(folder: Path, raw: dict) -> JointRun:
+    checked = JointRecipe.model_validate(raw)
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = start_processes(checked, folder, "cpu")
+    return JointRun(checked, _open_mixture(checked, folder, accelerator), folder, accelerator)
+
+
+def with_dropout(base: Path, folder: Path) -> Path:
+    """A copy of the base whose UNet draws from torch's global state in training."""
+    shutil.copytree(base, folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dropout": 0.2}))
+    return folder
+
+
+STAGE = {
+    "subjects": 80,
+    "pictures": 2,
+    "share": 0.5,
+    "steps": 4,
+    "batch": 8,
+    "learning_rate": 0.001,
+    "warmup": 2,
+}
+STAGED = {
+    "name": "plain",
+    "source": "toybox",
+    "precision": "float32",
+    "model": {
+        "autoencoder": {"latent_channels": 4, "widths": [8, 16]},
+        "text_width": 16,
+        "text_heads": 2,
+        "text_length": 8,
+        "unet": {
+            "sample_size": 4,
+            "block_out_channels": [16, 16],
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "layers_per_block": 1,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+        },
+        "scheduler": {"prediction_type": "v_prediction"},
+        "distance_slope": 1.5,
+        "temperature": 0.6,
+    },
+    "stages": [
+        STAGE | {"name": "autoencoder", "kind": "autoencoder", "resolution": 32},
+        STAGE | {"name": "pairs", "kind": "joint", "resolution": 16, "set_sizes": {1: 0.5, 2: 0.5}},
+        STAGE
+        | {
+            "name": "sets",
+            "kind": "joint",
+            "resolution": 32,
+            "set_sizes": {2: 1.0},
+            "attention": "plain",
+            "cached": 0.7,
+        },
+    ],
+}
+
+
+def staged_run(folder: Path) -> TrainingRun:
+    """Three stages of four steps on plain pictures."""
+    recipe = Recipe.model_validate(STAGED)
+    return TrainingRun(recipe, PlainSource(), [image_set(90, 32)], folder, "cpu")

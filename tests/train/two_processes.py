@@ -39,7 +39,7 @@ def _main() -> None:
 
     from jedi_diffusion.cli import main
     from jedi_diffusion.train import samples
-    from jedi_diffusion.train.state import checkpoints
+    from jedi_diffusion.trainer.state import checkpoints
 
     samples.STEPS = 2
     for command in json.loads(sys.argv[1]):

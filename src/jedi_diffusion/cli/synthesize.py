@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> None:
         print(describe(recipe, len(items), plan_shards(recipe, items)))
         return
     from jedi_diffusion.synthesis.runner import Job, synthesize_recipe
-    from jedi_diffusion.train.interrupts import stop_requests
+    from jedi_diffusion.trainer.interrupts import stop_requests
 
     engine = pick_engine(options.engine)
     job = Job(recipe, Path(options.out), build, options.workers, pick_devices(options.device))

@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.synthesis.models_config import build, check_models
     from jedi_diffusion.synthesis.recipe import load_recipe, objects_of
     from jedi_diffusion.synthesis.report.walk import walk, walk_page
-    from jedi_diffusion.train.interrupts import stop_requests
+    from jedi_diffusion.trainer.interrupts import stop_requests
 
     path, out = find_recipe(given.recipe, "synthesize"), Path(given.out)
     recipe = load_recipe(path, given.set)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import tyro
@@ -17,7 +19,8 @@ from jedi_diffusion.options import check_options
 class EncodersOptions:
     """Train the scorer's encoders on toybox subjects of their own, which no model is trained or scored on.
 
-    Needed only when the world has changed; `jedi toybox score --encoders OUT` uses the result.
+    Needed only when the world has changed; `jedi toybox score --encoders OUT` uses the result. Stopped, the
+    same command goes on from OUT/training.
     """
 
     out: str
@@ -46,9 +49,11 @@ def run(arguments: list[str]) -> None:
 
     device = str(devices.pick_device(given.device))
     recipe = EncoderRecipe(given.seed, given.subjects, minutes=given.minutes, steps=given.steps)
-    network, record = train(recipe, device)
+    progress = Path(given.out) / "training"
+    network, record = train(recipe, device, progress)
     accuracy = judge(Encoders(network, device), given.judges, device)
     path = save_encoders(network, given.out, {**record, "held_out": accuracy})
+    shutil.rmtree(progress)
     print(json.dumps(accuracy))
     print(f"Encoders: {path}")
 

@@ -1,4 +1,4 @@
-"""Fitting to the references: one loop for all finetuning methods, on sets of one.
+"""Fitting to the references: one task for all finetuning methods, on sets of one.
 
 Letters: P pictures; C, H, W a latent's channels, height, width.
 """
@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.randomness import spawn_generators
 from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.trainer.loop import Part, Task, Trainer
+from jedi_diffusion.trainer.processes import Processes
+from jedi_diffusion.trainer.settings import Schedule, Settings
 
 SAMPLE_MIN_SNR = 20.0
 """Models of clean latents would count nearly clean pictures a thousand times; this caps it."""
@@ -53,6 +55,43 @@ class Examples:
         return self.latents[rows], [self.captions[text] for text in texts]
 
 
+class FitTask(Task):
+    """The backbone's own loss on the references, and on prior pictures; `losses`: each step's."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        parameters: Mapping[str, nn.Parameter],
+        references: Examples,
+        prior: Examples | None,
+        settings: FitSettings,
+    ) -> None:
+        self.network, self.trained = pipeline.unet, parameters
+        self.pipeline, self.settings = pipeline, settings
+        self.examples = [references] if prior is None else [references, prior]
+        self.random = torch.Generator().manual_seed(settings.seed)
+        self.blank = _blank(pipeline, references.latents)
+        self.joint_loss, self.backbone = loss_of(pipeline.scheduler), pipeline.backbone
+        self.losses: list[float] = []
+
+    def parameters(self) -> dict[str, Tensor]:
+        return dict(self.trained)
+
+    def parts(self, step: int) -> list[Part]:
+        return [self._loss]
+
+    def _loss(self, network: nn.Module) -> Tensor:
+        settings, random = self.settings, self.random
+        drawn = [part.draw(settings.batch, random) for part in self.examples]
+        latents = torch.cat([pictures for pictures, _ in drawn])
+        captions = [text for _, texts in drawn for text in texts]
+        batch = sets_of_one(self.pipeline, latents, captions, self.blank)
+        errors = self.joint_loss.errors(self.backbone, batch, self.joint_loss.draw(batch, random))
+        value = prior_preservation(errors, settings.batch, settings.prior_weight)
+        self.losses.append(float(value.detach()))
+        return value
+
+
 def fit(
     pipeline: Any,
     parameters: Mapping[str, nn.Parameter],
@@ -60,38 +99,25 @@ def fit(
     prior: Examples | None,
     settings: FitSettings,
 ) -> list[float]:
-    """Changes `parameters`, and nothing else, to lower the loss on the references; the loss of every step.
+    """Change `parameters`, and nothing else, to lower the loss on the references; returns each step's loss.
 
-    Raises ModelError for a loss or a gradient that is not finite.
+    Raises JeDiError for a gradient that is not finite.
     """
-    if not settings.steps:
-        return []
-    random = torch.Generator().manual_seed(settings.seed)
-    blank = _blank(pipeline, references.latents)
-    loss, denoiser = loss_of(pipeline.scheduler), pipeline.backbone
-    parts = [references] if prior is None else [references, prior]
-    losses = []
+    how = Settings(
+        name="fit",
+        schedule=Schedule(settings.learning_rate),
+        steps=settings.steps,
+        weight_decay=settings.weight_decay,
+        fused=False,
+        patience=1,
+        rate_key=f"the learning rate ({settings.learning_rate})",
+        progress_bar=False,
+    )
     with torch.enable_grad(), _only_trained(pipeline, parameters.values()):
-        optimizer = torch.optim.AdamW(
-            parameters.values(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        for step in range(settings.steps):
-            drawn = [part.draw(settings.batch, random) for part in parts]
-            latents = torch.cat([pictures for pictures, _ in drawn])
-            batch = sets_of_one(pipeline, latents, [text for _, texts in drawn for text in texts], blank)
-            errors = loss.errors(denoiser, batch, loss.draw(batch, random))
-            value = prior_preservation(errors, settings.batch, settings.prior_weight)
-            optimizer.zero_grad()
-            value.backward()
-            gradients = [each.grad for each in parameters.values() if each.grad is not None]
-            if not bool(torch.isfinite(value + nn.utils.get_total_norm(gradients))):
-                raise ModelError(
-                    f"The loss or its gradient is not finite at step {step} of the fit: lower the learning "
-                    f"rate ({settings.learning_rate})."
-                )
-            optimizer.step()
-            losses.append(float(value.detach()))
-    return losses
+        task = FitTask(pipeline, parameters, references, prior, settings)
+        if settings.steps:
+            Trainer(task, how, Processes(references.latents.device)).train()
+    return task.losses
 
 
 def prior_preservation(errors: Tensor, references: int, weight: float) -> Tensor:

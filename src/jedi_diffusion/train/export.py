@@ -10,7 +10,7 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import open_pipeline, result_name, save_result
 from jedi_diffusion.train.network import UNET, prepare_modules
 from jedi_diffusion.train.runner import TrainingRun
-from jedi_diffusion.train.state import checkpoints, read_state, step_of
+from jedi_diffusion.trainer.state import checkpoints, read_state, step_of
 
 
 def export_joint(recipe: JointRecipe, folder: Path, step: int | None, base: str | None = None) -> Path:

@@ -24,10 +24,10 @@ from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
 from jedi_diffusion.train.lora import save_lora
-from jedi_diffusion.train.processes import Accelerated
 from jedi_diffusion.train.samples import sample_sheet
-from jedi_diffusion.train.state import checkpoints
-from jedi_diffusion.train.trainer import Trainer
+from jedi_diffusion.trainer.loop import Trainer
+from jedi_diffusion.trainer.processes import Accelerated
+from jedi_diffusion.trainer.state import checkpoints
 
 SHOWN = 4
 """Sets on a sheet of samples."""

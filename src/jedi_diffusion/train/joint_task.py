@@ -1,7 +1,7 @@
 """Joint training at scale as a task: the sets of a mixture, laid out by `plan`, and a pipeline's UNet."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -18,11 +18,11 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.network import JointStep, prepare_modules
 from jedi_diffusion.train.peaks import peak
 from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
-from jedi_diffusion.train.processes import Accelerated
-from jedi_diffusion.train.settings import Every, Schedule, Settings
 from jedi_diffusion.train.sharding import shard, whole_unet
 from jedi_diffusion.train.tally import Tally
-from jedi_diffusion.train.trainer import Row, Task
+from jedi_diffusion.trainer.loop import Part, Row, Task
+from jedi_diffusion.trainer.processes import Accelerated
+from jedi_diffusion.trainer.settings import Every, Schedule, Settings
 
 
 class MixtureTask(Task):
@@ -56,10 +56,10 @@ class MixtureTask(Task):
         rank = self.processes.accelerator.process_index
         return seeded(keyed_number(self.recipe.seed, "dropout", step, rank) >> 1, self.processes.device)
 
-    def parts(self, step: int) -> list[Callable[[nn.Module], Tensor]]:
+    def parts(self, step: int) -> list[Part]:
         return self.parts_of(step, self._read(step))
 
-    def parts_of(self, step: int, examples: Sequence[AnyExample]) -> list[Callable[[nn.Module], Tensor]]:
+    def parts_of(self, step: int, examples: Sequence[AnyExample]) -> list[Part]:
         """Return the losses of a step's micro-batches, given this process's sets of it."""
         training, processes = self.recipe.training, self.processes
         plan = plan_step(self.recipe, self.mixture, step)
@@ -72,7 +72,7 @@ class MixtureTask(Task):
             sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
         )
 
-        def part(group: tuple[int, ...]) -> Callable[[nn.Module], Tensor]:
+        def part(group: tuple[int, ...]) -> Part:
             def loss(network: nn.Module) -> Tensor:
                 micro = self.encode([mine[n] for n in group], [examples[n] for n in group], coupling)
                 with processes.accelerator.autocast():

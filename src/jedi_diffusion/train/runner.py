@@ -28,8 +28,8 @@ from jedi_diffusion.train.config import AutoencoderStage, JointStage, Recipe, St
 from jedi_diffusion.train.pool import LatentPool, rendered_chunks, to_unit
 from jedi_diffusion.train.samples import reconstruction_sheet, sample_sheet
 from jedi_diffusion.train.stage import stage_trainer
-from jedi_diffusion.train.state import write_tensors
 from jedi_diffusion.train.tasks import AutoencoderTask, JointTask, StageLoss
+from jedi_diffusion.trainer.state import write_tensors
 from jedi_diffusion.weights import load_strict
 
 FINISHED = "finished.safetensors"

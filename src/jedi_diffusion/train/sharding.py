@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope, install_coupling
+from jedi_diffusion.trainer.sharded import whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,26 +39,6 @@ def shard(unet: UNet2DConditionModel, accelerator: Accelerator, precision: torch
             # Also the UNet's own weights go after a forward: sheets of samples run without a backward, and
             # whole weights that stayed would be stale after the next step.
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-
-
-def local(value: Tensor) -> Tensor:
-    """This process's part of a sharded tensor, in shared memory; any other tensor as it is."""
-    return value.to_local() if isinstance(value, DTensor) else value
-
-
-def whole(value: Tensor) -> Tensor:
-    """A sharded tensor brought together, by all processes at the same time; any other tensor as it is."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def split_like(value: Tensor, like: Tensor) -> Tensor:
-    """A copy of a whole tensor, which every process has, in the layout and on the device of `like`.
-
-    The layout in memory too: AdamW's fused kernel takes weights and moments to lie in one order.
-    """
-    if not isinstance(like, DTensor):
-        return torch.empty_like(like, requires_grad=False).copy_(value)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def whole_unet(unet: UNet2DConditionModel, wanted: bool) -> UNet2DConditionModel | None:

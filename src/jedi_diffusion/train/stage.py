@@ -1,7 +1,7 @@
 """A stage of a recipe as the trainer takes it: its settings, seeds, precision and kernels."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from jedi_diffusion.devices import autocast
 from jedi_diffusion.randomness import seeded
 from jedi_diffusion.train.config import Recipe, Stage
-from jedi_diffusion.train.processes import Processes
-from jedi_diffusion.train.settings import Every, Schedule, Settings
 from jedi_diffusion.train.tasks import StageLoss
-from jedi_diffusion.train.trainer import Task, Trainer
+from jedi_diffusion.trainer.loop import Part, Task, Trainer
+from jedi_diffusion.trainer.processes import Processes
+from jedi_diffusion.trainer.settings import Every, Schedule, Settings
 
 LOG_EVERY = 20
 
@@ -34,7 +34,7 @@ class StageTask(Task):
         with attention, seeded(seed, self.device):
             yield
 
-    def parts(self, step: int) -> list[Callable[[nn.Module], Tensor]]:
+    def parts(self, step: int) -> list[Part]:
         seed = step_seed(self.recipe.seed, self.stage.name, step)
 
         def loss(network: nn.Module) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jedi_diffusion.train.batches import MicroBatch
-from jedi_diffusion.train.processes import Processes
+from jedi_diffusion.trainer.processes import Processes
 
 LARGEST = 16
 """Sets of more pictures are counted with those of this many."""

@@ -16,12 +16,12 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from jedi_diffusion.errors import ModelError, RecipeError
-from jedi_diffusion.train.interrupts import stop_requests
-from jedi_diffusion.train.processes import Processes
-from jedi_diffusion.train.settings import Every, Settings
-from jedi_diffusion.train.sharding import local, split_like, whole
-from jedi_diffusion.train.skipping import Skipping, finite_or_none
-from jedi_diffusion.train.state import load_state, save_state
+from jedi_diffusion.trainer.interrupts import stop_requests
+from jedi_diffusion.trainer.processes import Processes
+from jedi_diffusion.trainer.settings import Every, Settings
+from jedi_diffusion.trainer.sharded import local, split_like, whole
+from jedi_diffusion.trainer.skipping import Skipping, finite_or_none
+from jedi_diffusion.trainer.state import load_state, save_state
 
 BAR = "{desc}: {percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"
 STATE, LOG = "state", "log.jsonl"
@@ -109,15 +109,17 @@ class Trainer:
             return self.settings.steps
         return self.step / self.progress if self.progress else float("inf")
 
-    def train(self, show: Callable[[int], None] | None = None) -> None:
+    def train(self, show: Callable[[int], None] | None = None) -> float | None:
         """Run to the end; `show(step)` is called as often as the settings say, with averaged weights in
         place, on the main process alone, but on all of them if weights are sharded.
 
-        Raises KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked any process to stop,
-        JeDiError where too many gradients in a row are not finite.
+        Returns the last step's loss, None if it is not finite or all steps were made before. Raises
+        KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked any process to stop, JeDiError
+        where too many gradients in a row are not finite.
         """
         settings, before, started = self.settings, self.spent, time.monotonic()
         last = dict.fromkeys(("save", "log", "show"), before)
+        loss = torch.tensor(torch.nan)
 
         def due(name: str, every: Every) -> bool:
             found = every.due(self.step, self.spent - last[name])
@@ -153,6 +155,7 @@ class Trainer:
                     )
         if settings.show_last and show is not None:
             self.with_average(show)
+        return finite_or_none(loss)
 
     def advance(self) -> tuple[Tensor, Tensor]:
         """Make one step; returns its loss on this process and the gradient's norm before clipping.

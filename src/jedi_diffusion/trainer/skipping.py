@@ -21,7 +21,7 @@ class Skipping:
         """Whether a gradient of this norm is finite; if not, a warning names the step, counted from 1."""
         finite = bool(torch.isfinite(norm))
         self.in_a_row = 0 if finite else self.in_a_row + 1
-        if not finite:
+        if not finite and self.patience > 1:
             logger.warning("Step %d is skipped: the norm of its gradient is %s.", step, float(norm))
         return finite
 
