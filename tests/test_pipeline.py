@@ -169,6 +169,18 @@ def test_null_sets_differ_with_references_and_agree_when_cached(pipe, photos):
         assert torch.allclose(joint, single, atol=1e-3) is same
 
 
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_steps_outside_of_the_interval_of_guidance_are_unguided(pipe, photos, coupling):
+    """Also with a scale of 0, where guidance alone would never read the references with their captions."""
+    settings = {"coupling": coupling, "reference_prompts": "a robot"}
+    plain = latents(pipe, "a dog", photos[:2], guidance_scale=1.0, **settings)
+    for scale in (0.0, 5.0):
+        never = {"guidance_scale": scale, "guidance_start": 0.5, "guidance_stop": 0.5}
+        assert torch.equal(latents(pipe, "a dog", photos[:2], **never, **settings), plain)
+    some = latents(pipe, "a dog", photos[:2], guidance_scale=5.0, guidance_stop=0.5, **settings)
+    assert not torch.allclose(some, plain, atol=1e-3)
+
+
 def test_the_untrained_model_personalizes_by_coupling_and_replacement(tmp_path, photos):
     base = StableDiffusionPipeline(
         **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -226,9 +238,9 @@ def test_a_temperature_scales_the_first_noise_and_is_saved_with_the_model(tmp_pa
     again.set_progress_bar_config(disable=True)
     assert torch.equal(latents(again, "a dog", photos[:1]), half)
     for wrong in (-0.1, 1.5, float("nan")):
-        with pytest.raises(UsageError, match="temperature must be a number from 0 to 1"):
+        with pytest.raises(UsageError, match=r"temperature is .*, but must lie between 0 and 1"):
             latents(pipe, "a dog", temperature=wrong)
-        with pytest.raises(UsageError, match="temperature must be a number from 0 to 1"):
+        with pytest.raises(UsageError, match=r"temperature is .*, but must lie between 0 and 1"):
             JeDiPipeline(**pipe.components, temperature=wrong)
 
 
@@ -484,6 +496,8 @@ NAN, INF = float("nan"), float("inf")
         ({"width": -8}, "width"),
         ({"generator": [generator()] * 3}, "3 generators for 1 pictures"),
         ({"joint_targets": True, "coupling": "cached"}, "joint_targets"),
+        ({"guidance_start": 1.5}, "guidance_start is 1.5, but must lie between 0 and 1"),
+        ({"guidance_start": 0.8, "guidance_stop": 0.2}, "must not lie beyond guidance_stop"),
     ],
 )
 def test_bad_requests_are_refused_before_any_network_runs(pipe, photos, monkeypatch, settings, message):

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from jedi_diffusion.errors import UsageError
@@ -45,6 +53,14 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{name} {_outside(value, low, high)}.")
 
 
+def check_interval(start: float, stop: float) -> None:
+    """Raise UsageError unless guidance starts and stops between 0 and 1, in this order."""
+    check_range("guidance_start", start, 0, 1)
+    check_range("guidance_stop", stop, 0, 1)
+    if start > stop:
+        raise UsageError(f"guidance_start is {start}, but must not lie beyond guidance_stop, {stop}.")
+
+
 def _outside(value: float, low: float, high: float) -> str:
     return f"is {value}, but must lie between {low} and {high}"
 
@@ -71,6 +87,7 @@ class Between:
 
 
 Scale = Annotated[float, Between(0, 100)]
+Fraction = Annotated[float, Between(0, 1)]
 Seed = Annotated[int, Between(0, MAX_SEED)]
 Side = Annotated[int, Field(multiple_of=8), Between(16, 2048)]
 """Pixels."""
@@ -109,12 +126,21 @@ class Sampling(Denoising):
     """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
     image_guidance: Scale | None = None
     """Scale of the references in the staged modes; that of the text if not given."""
+    guidance_start: Fraction = 0.0
+    """Share of the steps, 0 to 1, that come before guidance acts; there all conditions act unguided."""
+    guidance_stop: Fraction = 1.0
+    """Share of the steps, 0 to 1, after which guidance acts no longer, which saves time."""
     coupling: Coupling | None = None
     """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: NullSet = "joint"
     """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper)."""
-    temperature: Annotated[float, Between(0, 1)] | None = None
+    temperature: Fraction | None = None
     """0 to 1: how much noise a picture starts from; less is calmer. The model's own if not given."""
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> Self:
+        check_interval(self.guidance_start, self.guidance_stop)
+        return self
 
     def at(self, height: int, width: int) -> SizedSampling:
         """These settings for pictures of this size in pixels."""
@@ -182,7 +208,7 @@ def _said(details: Mapping[str, Any], called: Callable[[str], str]) -> str:
     value, expected = repr(details["input"]), message.removeprefix("Input should be ")
     if expected != message:
         return f"{name} is {value if len(value) <= 60 else value[:60] + '...'}, but must be {expected}"
-    message = message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ").removesuffix(".")
     return f"{name}: {message}" if place else message
 
 

@@ -208,6 +208,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         guidance_scale: float = 3.0,
         guidance_mode: GuidanceMode = "joint",
         image_guidance_scale: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_stop: float = 1.0,
         coupling: Coupling | None = None,
         null_set: NullSet = "joint",
         joint_targets: bool = False,
@@ -227,7 +229,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         references: any number of pictures; each is cut to its centre and resized (`conditioning.to_pixels`).
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
-        None for the same. guidance_mode: `diffusion.plan_guidance`.
+        None for the same. guidance_mode: `diffusion.plan_guidance`. guidance_start, guidance_stop: guidance
+        acts between these shares of the steps alone, 0 to 1; the others are faster.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
@@ -256,7 +259,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             captions=reference_prompts,
             images_per_prompt=num_images_per_prompt,
             steps=num_inference_steps,
-            guidance=(guidance_mode, guidance_scale, image_guidance_scale),
+            guidance=(guidance_mode, guidance_scale, image_guidance_scale, (guidance_start, guidance_stop)),
             coupling=coupling or ("joint" if joint_targets else self.own_coupling),
             null_set=null_set,
             joint_targets=joint_targets,
@@ -282,7 +285,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         captions: str | Sequence[str] | None,
         images_per_prompt: int,
         steps: int,
-        guidance: tuple[GuidanceMode, float, float | None],
+        guidance: tuple[GuidanceMode, float, float | None, tuple[float, float]],
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
@@ -402,7 +405,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         The references run with their captions, with empty ones, or with both, as guidance's branches ask.
         """
         count = plan.batch.set_sizes[0] - 1
-        captions = [text for text in (True, False) if (text, True) in plan.guidance.branches]
+        captions = [text for text in (True, False) if (text, True) in plan.guidance.conditions]
         first_set = plan.batch.select(list(range(count)), (count,))
         passes = [first_set if text else first_set.conditioned(plan.null) for text in captions]
         targets = torch.nonzero(~plan.batch.is_reference).flatten()

@@ -14,7 +14,7 @@ from jedi_diffusion.conditioning import Picture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import Guidance
 from jedi_diffusion.joint.sampler import NullSet
-from jedi_diffusion.options import Coupling
+from jedi_diffusion.options import Coupling, check_range
 from jedi_diffusion.randomness import spawn_generators
 
 
@@ -49,7 +49,8 @@ class Request:
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises UsageError unless the value is one of the choices."""
     if value not in choices:
-        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        *most, last = map(repr, choices)
+        raise UsageError(f"{name} is {value!r}, but must be {', '.join(most)} or {last}.")
 
 
 def checked_count(name: str, value: int, most: int | None = None) -> int:
@@ -63,8 +64,7 @@ def checked_count(name: str, value: int, most: int | None = None) -> int:
 
 def checked_temperature(value: float) -> float:
     """The value, if it is a number from 0 to 1. Raises UsageError."""
-    if not 0 <= value <= 1:  # also false for NaN
-        raise UsageError(f"temperature must be a number from 0 to 1, not {value}.")
+    check_range("temperature", value, 0, 1)
     return value
 
 

@@ -1,5 +1,6 @@
 """Sampling on many schedulers with denoisers whose answers are known, and the layout of the branches."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import MODES, Condition, plan_guidance
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, draw_noise, sample
 from jedi_diffusion.randomness import seeded_generator, spawn_generators
@@ -374,3 +376,53 @@ def test_guidance_can_run_one_branch_only():
     generators = spawn_generators(0, 2)
     sample(record, ready("ddim"), plan, draw_noise(batch, generators), generators)
     assert widths == [5] * 6
+
+
+@pytest.mark.parametrize("mode", ["joint", "text_first"])
+def test_guidance_acts_between_its_start_and_stop_alone(mode):
+    """A loop by hand over DDIM: all branches in the third to sixth of 8 steps, else the full one."""
+    batch = make_batch()
+    noise = draw_noise(batch, spawn_generators(3, 2))
+    given, rows = batch.is_reference, []
+
+    def counting(noisy, timestep, batch, coupling="joint", reference_cache=None, attention_record=None):
+        rows.append(len(noisy))
+        return set_mean_denoiser(noisy, timestep, batch)
+
+    guidance = plan_guidance(mode, 3.0, 2.0, (0.25, 0.75))
+    plan = SamplingPlan(batch, NULL, guidance)
+    found = sample(counting, ready("ddim", steps=8), plan, noise, spawn_generators(3, 2))
+
+    scheduler = ready("ddim", steps=8)
+    blank = {"latents": torch.zeros_like(batch.latents), "mask": torch.ones_like(batch.mask)}
+    text_alone = replace(batch, **blank)
+    null = text_alone.conditioned(NULL)
+    latents = noise[~given]
+    for step, timestep in enumerate(scheduler.timesteps):
+        alpha, sigma = alphas(scheduler, timestep)
+        noisy = alpha * batch.latents + sigma * noise
+        noisy[~given] = latents
+        full, partial, empty = (
+            set_mean_denoiser(noisy, timestep, each)[~given] for each in (batch, text_alone, null)
+        )
+        guided = full
+        if step in (2, 3, 4, 5) and mode == "joint":
+            guided = empty + 3 * (full - empty)
+        elif step in (2, 3, 4, 5):
+            guided = empty + 3 * (partial - empty) + 2 * (full - partial)
+        latents = scheduler.step(guided, timestep, latents).prev_sample
+    assert torch.allclose(found, latents, atol=1e-5)
+    branches = 2 if mode == "joint" else 3
+    assert rows == [5] * 2 + [5 * branches] * 4 + [5] * 2
+
+
+def test_outside_of_its_interval_guidance_of_any_scale_is_none():
+    """Also where the scale leaves the full branch out: a scale of 0 is not the same as no guidance."""
+    for scale in (0.0, 1.0, 7.0):
+        guidance = plan_guidance("joint", scale, interval=(0.5, 0.5))
+        assert {guidance.at(step, 4).branches for step in range(4)} == {((True, True),)}
+        assert (True, True) in guidance.conditions
+    assert plan_guidance("joint", 0.0).conditions == {(False, False)}
+    for interval in ((0.6, 0.4), (-0.1, 1.0), (0.0, float("nan"))):
+        with pytest.raises(UsageError, match="guidance_st"):
+            plan_guidance("joint", 3.0, interval=interval)

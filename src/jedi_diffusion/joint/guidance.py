@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.options import GuidanceMode
+from jedi_diffusion.options import GuidanceMode, check_interval
 
 MODES: tuple[str, ...] = get_args(GuidanceMode)
 
@@ -44,11 +44,27 @@ FULL = Condition(text=True, pictures=True)
 class Guidance:
     """Predictions to make and how to add them up: e_0 + sum over i of scales[i] * (e_(i+1) - e_i).
 
-    One branch is used as it is, two are equation 3, three are equation 4.
+    One branch is used as it is, two are equation 3, three are equation 4. Guidance acts on the steps between
+    the shares `start` and `stop` of them alone (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited
+    Interval"); the others see what `full` keeps, in one branch.
     """
 
     branches: tuple[Condition, ...]
     scales: tuple[float, ...]
+    full: Condition = FULL
+    start: float = 0.0
+    stop: float = 1.0
+
+    @property
+    def conditions(self) -> set[Condition]:
+        """Every branch of any step."""
+        return {*self.branches, self.full} if (self.start, self.stop) != (0, 1) else set(self.branches)
+
+    def at(self, step: int, steps: int) -> Guidance:
+        """Return the guidance of a step, from 0, out of `steps`."""
+        if round(self.start * steps) <= step < round(self.stop * steps):
+            return self
+        return Guidance((self.full,), ())
 
     def combine(self, predictions: Sequence[Tensor]) -> Tensor:
         """The guided prediction from one prediction a branch, in the order of `branches`."""
@@ -64,6 +80,7 @@ def plan_guidance(
     mode: GuidanceMode,
     guidance_scale: float,
     image_guidance_scale: float | None = None,
+    interval: tuple[float, float] = (0.0, 1.0),
     *,
     text_matters: bool = True,
     pictures_matter: bool = True,
@@ -75,12 +92,15 @@ def plan_guidance(
     `joint`: equation 3. `text_first`: equation 4, the partial prediction sees the text only. `image_first`:
     equation 4, the partial prediction sees the references only. `text_only`: the references stay in both
     predictions, guidance acts on the text alone.
+    interval: shares of the steps, 0 to 1, between which guidance acts, as in diffusers' guiders.
     text_matters, pictures_matter: false where dropping them changes nothing (empty captions; no references).
     Branches that cancel out are left out: equal neighbours, equal neighbouring scales, a scale of 1 at the
-    start or of 0 at the end. Raises UsageError for an unknown mode or a scale that is not finite.
+    start or of 0 at the end. Raises UsageError for an unknown mode, a scale that is not finite, or an
+    interval that is none.
     """
     if mode not in MODES:
         raise UsageError(f"guidance_mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    check_interval(*interval)
     image_scale = guidance_scale if image_guidance_scale is None else image_guidance_scale
     for name, value in (("guidance_scale", guidance_scale), ("image_guidance_scale", image_scale)):
         if not math.isfinite(value):
@@ -92,10 +112,14 @@ def plan_guidance(
         "text_only": ([IMAGE, FULL], [guidance_scale]),
     }[mode]
     seen = [Condition(each.text and text_matters, each.pictures and pictures_matter) for each in branches]
-    return _shortest(seen, [float(scale) for scale in scales])
+    full = seen[-1]
+    shortest, kept = _shortest(seen, [float(scale) for scale in scales])
+    return Guidance(shortest, kept, full, *interval)
 
 
-def _shortest(branches: list[Condition], scales: list[float]) -> Guidance:
+def _shortest(
+    branches: list[Condition], scales: list[float]
+) -> tuple[tuple[Condition, ...], tuple[float, ...]]:
     for i in reversed(range(len(scales))):
         if branches[i] == branches[i + 1]:
             del branches[i + 1], scales[i]
@@ -106,4 +130,4 @@ def _shortest(branches: list[Condition], scales: list[float]) -> Guidance:
         del branches[-1], scales[-1]
     if scales and scales[0] == 1:
         del branches[0], scales[0]
-    return Guidance(tuple(branches), tuple(scales))
+    return tuple(branches), tuple(scales)

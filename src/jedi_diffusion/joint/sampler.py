@@ -90,7 +90,7 @@ def sample(
     see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step)
     runs after each step and may return other latents. should_stop() is asked before each.
     """
-    layout = _lay_out(plan)
+    layouts: dict[Guidance, _Layout] = {}
     coupling: Coupling = "joint" if plan.cached is None else "cached"
     given = plan.batch.is_reference
     references, reference_noise = plan.batch.latents[given], noise[given]
@@ -102,6 +102,10 @@ def sample(
     for step, timestep in enumerate(scheduler.timesteps):
         if should_stop():
             break
+        guidance = plan.guidance.at(step, len(scheduler.timesteps))
+        if guidance not in layouts:
+            layouts[guidance] = _lay_out(replace(plan, guidance=guidance))
+        layout = layouts[guidance]
         level = level_of_step(scheduler, timestep, noise)
         noisy[~given] = scheduler.scale_model_input(latents, timestep)
         noisy[given] = level.add_noise(references, reference_noise)
@@ -109,7 +113,7 @@ def sample(
         predictions = denoiser(
             noisy[layout.rows], timestep, layout.batch, coupling, layout.reference_cache, record
         )
-        guided = plan.guidance.combine([predictions[rows] for rows in layout.targets])
+        guided = guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         if callback is not None:
             clean = level.clean(noisy[~given], guided, scheduler.config.prediction_type)
