@@ -11,7 +11,7 @@ from small_pipelines import sd_parts
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.train.joint_recipe import JointRecipe
-from jedi_diffusion.train.lora import add_lora, save_lora
+from jedi_diffusion.train.network import add_lora, save_lora
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jedi_diffusion.errors import RecipeError
-from jedi_diffusion.files import file_lock, make_folder, write_file
+from jedi_diffusion.files import RunFolder, file_lock, make_folder, write_file
 
 RECORD = "piece.json"
 
@@ -21,20 +21,8 @@ def open_piece(folder: str | Path, record: Mapping[str, Any]) -> Path:
 
     Raises RecipeError where it was begun with another one, OutputError.
     """
-    home = make_folder(folder)
-    path = home / RECORD
-    wanted = json.loads(json.dumps(record))
-    if not path.exists():
-        write_file(path, json.dumps(wanted, indent=1, ensure_ascii=False).encode())
-        return home
-    found = read_json(path)
-    if found != wanted:
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        raise RecipeError(
-            f"{home} was made by another recipe (another {', '.join(names)}): choose another folder for "
-            "--out, or remove that one to make it anew."
-        )
-    return home
+    remedy = "choose another folder for --out, or remove that one to make it anew"
+    return RunFolder(Path(folder), RECORD, "was made by another recipe", remedy).open(record)
 
 
 def piece_lock(out: Path, name: str, wait: bool = True) -> AbstractContextManager[bool]:

@@ -1,4 +1,4 @@
-"""Files and folders: names in one order and one spelling, text without byte-order marks, atomic writes."""
+"""Files and folders: names in one order and spelling, text without byte-order marks, atomic writes, runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import secrets
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jedi_diffusion.errors import DataError, JeDiError, OutputError
+from jedi_diffusion.errors import DataError, JeDiError, OutputError, RecipeError
 
 HIDDEN = frozenset(
     {
@@ -169,6 +170,53 @@ def make_folder(path: str | Path) -> Path:
             return path
     except OSError as error:
         raise OutputError(f"The folder {path} cannot be written to: {error.strerror or error}.") from error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder bound to the settings that it was begun with, which it keeps in the JSON file `record`.
+
+    holds, remedy: what a refusal says of the folder, and what to do. read: what counts of a record, from its
+    JSON object; raises ValueError for one that is of another kind.
+    """
+
+    path: Path
+    record: str = "recipe.json"
+    holds: str = "holds a run of another recipe"
+    remedy: str = "choose another folder for --out"
+    read: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder has its record."""
+        return (self.path / self.record).exists()
+
+    def open(self, settings: Mapping[str, Any]) -> Path:
+        """Make the folder for these settings (plain JSON values), or check that it is theirs; give its path.
+
+        Raises RecipeError that names what differs, OutputError.
+        """
+        make_folder(self.path)
+        if self.begun:
+            self.check(settings)
+        else:
+            write_file(self.path / self.record, json_bytes(settings, indent=2))
+        return self.path
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise RecipeError unless the folder was begun with these settings, naming what differs."""
+        file = self.path / self.record
+        try:
+            told = dict(json.loads(file.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise RecipeError(f"{file} cannot be read: {error}.") from error
+        try:
+            found, wanted = self.read(told), self.read(json.loads(json_bytes(settings)))
+        except ValueError:
+            raise RecipeError(f"{self.path} {self.holds}: {self.remedy}.") from None
+        if found != wanted:
+            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            raise RecipeError(f"{self.path} {self.holds} (another {', '.join(names)}): {self.remedy}.")
 
 
 @contextmanager

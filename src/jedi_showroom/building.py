@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.errors import DataError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.errors import DataError
+from jedi_diffusion.files import RunFolder, make_folder, write_file
 from jedi_showroom import cutouts, emoji, furniture, packages, panoramas
 from jedi_showroom.cutouts import SAMPLES, SIDE, Cutout
 from jedi_showroom.rendering import Mesh, random_view
@@ -37,13 +37,8 @@ class Build:
     def _check_same_build(self) -> None:
         """Hold a folder to what it was begun with: cut-outs that stay would be another seed's or size's."""
         settings = {"seed": self.seed, "side": SIDE, "samples": SAMPLES}
-        path = self.folder / "build.json"
-        if not path.exists():
-            write_file(path, (json.dumps(settings) + "\n").encode())
-        elif json.loads(path.read_text(encoding="utf-8")) != settings:
-            raise UsageError(
-                f"{self.folder} holds cut-outs of another seed or version ({path}): choose another folder."
-            )
+        holds, remedy = "holds cut-outs of another build", "choose another folder"
+        RunFolder(self.folder, "build.json", holds, remedy).open(settings)
 
     def run(self, progress: Callable[[Sequence[Subject]], Sequence[Subject]]) -> int:
         """Make what is missing; return how many subjects have cut-outs. A model that cannot be rendered is

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
-from pydantic import ValidationError
 
-from jedi_diffusion.errors import ModelError, RecipeError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.files import RunFolder, make_folder
 from jedi_diffusion.models import quiet_libraries
 from jedi_diffusion.recipes import find_recipe
 
@@ -94,7 +93,7 @@ def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
     elif options.export is not None:
         from jedi_diffusion.train.export import export_stages
 
-        _check_same_run(Path(options.out), recipe)
+        _check_begun(options, recipe)
         print(f"Exported: {export_stages(_prepare(recipe, 'cpu', options), _exported_step(options.export))}")
     else:
         run = _prepare(recipe, device, options)  # before the folder is made: it may refuse the recipe
@@ -122,7 +121,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
 
         quiet_libraries()
         folder = Path(options.out)
-        _check_same_run(folder, recipe)
+        _check_begun(options, recipe)
         result = export_joint(recipe, folder, _exported_step(options.export), folder_of(recipe.base))
         print(f"Exported: {result}")
         return
@@ -148,24 +147,6 @@ def _exported_step(given: str) -> int | None:
     return None if given == "last" else int(given)
 
 
-def _check_same_run(folder: Path, recipe: Recipe | JointRecipe) -> None:
-    """Raise UsageError where the folder holds no run, RecipeError where it holds one of another recipe.
-
-    The recipes' values are compared, so that a run from before a key existed has that key's default.
-    """
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise UsageError(f"{folder} holds no run: --export reads the checkpoints of the run in --out.")
-    try:
-        same = type(recipe).model_validate_json(path.read_bytes()) == recipe
-    except ValidationError:  # of a recipe of the other kind, or of one that this version cannot express
-        same = False
-    if not same:
-        raise RecipeError(
-            f"{folder} holds a run of another recipe ({path}): choose another folder for --out."
-        )
-
-
 def _print_estimate(recipe: JointRecipe, processes: int) -> None:
     """Parameters, memory and time, where the base's configuration is at hand."""
     from jedi_diffusion.train.estimate import estimate
@@ -178,16 +159,27 @@ def _print_estimate(recipe: JointRecipe, processes: int) -> None:
         print(f"No estimate of memory and time: {error}")
 
 
+def _run_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> RunFolder:
+    """The run's folder, for this recipe's values only: a key that a run lacks has its default there."""
+    return RunFolder(
+        Path(options.out), read=lambda found: type(recipe).model_validate(found).model_dump(mode="json")
+    )
+
+
+def _check_begun(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:
+    """Raise UsageError where --export finds no run, RecipeError where it finds one of another recipe."""
+    run = _run_folder(options, recipe)
+    if not run.begun:
+        raise UsageError(f"{options.out} holds no run: --export reads the checkpoints of the run in --out.")
+    run.check(recipe.model_dump(mode="json"))
+
+
 def _open_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:
     """Make the run's folder with the recipe in it; a run goes on with the recipe that it began with only."""
-    folder = make_folder(options.out)
-    path = folder / "recipe.json"
-    if not path.exists():
-        write_file(path, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
-    elif options.resume == "never":
-        raise UsageError(f"{folder} holds a run already: choose another folder for --out.")
-    else:
-        _check_same_run(folder, recipe)
+    run = _run_folder(options, recipe)
+    if run.begun and options.resume == "never":
+        raise UsageError(f"{options.out} holds a run already: choose another folder for --out.")
+    run.open(recipe.model_dump(mode="json"))
 
 
 def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -> Mixture:

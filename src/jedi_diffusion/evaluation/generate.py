@@ -6,7 +6,6 @@ what they were made with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from jedi_diffusion.errors import ModelError, OutputError, RecipeError
+from jedi_diffusion.errors import ModelError, OutputError
 from jedi_diffusion.evaluation.cases import Case, EvaluationSet
-from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.files import RunFolder, make_folder
 from jedi_diffusion.options import without_defaults
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pictures import open_picture, save_png
@@ -29,23 +28,13 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
 
     Raises RecipeError where it holds pictures that were made with another one, OutputError.
     """
-    home = make_folder(folder)
-    path = home / RECORD
-    if not path.exists():
-        write_file(path, json_bytes(record, indent=2))
-        return home
-    try:
-        found = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
-    found, wanted = _compared(found), _compared(json.loads(json.dumps(record)))
-    if found != wanted:
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        raise RecipeError(
-            f"{home} holds pictures that were made otherwise (another {', '.join(names)}): choose another "
-            "folder, or another name for the method."
-        )
-    return home
+    return RunFolder(
+        Path(folder),
+        RECORD,
+        "holds pictures that were made otherwise",
+        "choose another folder, or another name for the method",
+        _compared,
+    ).open(record)
 
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shards import ShardWriter, checksum
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import DataError, RecipeError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import RunFolder, make_folder, write_file
 from jedi_diffusion.pictures import open_picture
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.recipe import RunSection, ShardPlan, SynthesisRecipe
@@ -176,13 +176,12 @@ class OutputFolder:
         for left in self.folder.glob(f".{MANIFEST}.*"):  # of a run that was killed while it wrote it
             left.unlink(missing_ok=True)
         listed = "".join(f"{item.name}\t{item.category}\n" for item in items).encode()
-        path = self.folder / RECIPE
-        if not path.exists():
+        run = RunFolder(
+            self.folder, RECIPE, read=lambda found: SynthesisRecipe.model_validate(found).result_settings()
+        )
+        if not run.begun:
             write_file(self.folder / OBJECTS, listed)
-            write_file(path, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
-            return
-        if self.recipe.result_settings() != recipe.result_settings():
-            raise RecipeError(f"{self.folder} holds a run of another recipe ({path}): choose another folder.")
+        run.open(recipe.model_dump(mode="json"))
         if (self.folder / OBJECTS).read_bytes() != listed:
             raise RecipeError(
                 f"{self.folder} holds a run of other objects ({OBJECTS}): choose another folder."

@@ -22,8 +22,8 @@ from jedi_diffusion.errors import ModelError
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
-from jedi_diffusion.train.lora import add_lora
-from jedi_diffusion.train.peaks import PEAKS
+from jedi_diffusion.train.network import add_lora
+from jedi_diffusion.train.tally import PEAKS
 
 TEXT_TOKENS = 77
 SUSTAINED = 100e12

@@ -23,7 +23,7 @@ from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.frozen import encoders_fingerprint, on_device
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
-from jedi_diffusion.train.lora import save_lora
+from jedi_diffusion.train.network import save_lora
 from jedi_diffusion.train.samples import sample_sheet
 from jedi_diffusion.trainer.loop import Trainer
 from jedi_diffusion.trainer.processes import Accelerated

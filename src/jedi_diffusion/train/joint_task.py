@@ -16,10 +16,9 @@ from jedi_diffusion.train.batches import AnyExample, Encoder, MicroBatch, read_s
 from jedi_diffusion.train.estimate import count_work
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.network import JointStep, prepare_modules
-from jedi_diffusion.train.peaks import peak
 from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
 from jedi_diffusion.train.sharding import shard, whole_unet
-from jedi_diffusion.train.tally import Tally
+from jedi_diffusion.train.tally import Tally, peak
 from jedi_diffusion.trainer.loop import Part, Row, Task
 from jedi_diffusion.trainer.processes import Accelerated
 from jedi_diffusion.trainer.settings import Every, Schedule, Settings

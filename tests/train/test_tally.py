@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jedi_diffusion.train.peaks import peak, peak_of
+from jedi_diffusion.train.tally import peak, peak_of
 
 
 @pytest.mark.parametrize(
