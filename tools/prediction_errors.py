@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from jedi_diffusion.joint import process_of
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import LatentPool
@@ -57,8 +58,7 @@ def main() -> None:
         pipe.backbone,
         pipe.text_encoder,
         pool,
-        pipe.scheduler.alphas_cumprod,
-        pipe.scheduler.config.prediction_type,
+        process_of(pipe.scheduler),
         TIMESTEPS,
         torch.Generator().manual_seed(given.seed),
     )

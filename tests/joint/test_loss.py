@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
+from jedi_diffusion.joint.process import Diffusion
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
 SIZES = (3, 1, 2)
@@ -123,7 +124,11 @@ def test_a_batch_has_a_timestep_in_each_equal_part_of_the_schedule():
 
 def test_timesteps_are_uniform_over_the_whole_schedule():
     batch = SetBatch(torch.zeros(4000, 1, 1, 1), torch.ones(4000, 1, 1, 1), {}, (1,) * 4000)
-    drawn = JointLoss(torch.linspace(0.9, 0.1, 10)).draw(batch, torch.Generator().manual_seed(0)).timesteps
+    drawn = (
+        JointLoss(Diffusion(torch.linspace(0.9, 0.1, 10)))
+        .draw(batch, torch.Generator().manual_seed(0))
+        .timesteps
+    )
     counts = torch.bincount(drawn, minlength=10)
     assert len(counts) == 10
     assert (counts - 400).abs().max() < 4 * 19
@@ -141,7 +146,7 @@ def test_v_prediction_gives_back_x0_and_the_noise(zero_snr):
         steps.add_noise(batch.latents, noise, draw.timesteps), draw.noisy, rtol=1e-4, atol=1e-5
     )
     if zero_snr:
-        assert JointLoss.from_scheduler(steps).alphas_cumprod[-1] == 0
+        assert JointLoss.from_scheduler(steps).process.alphas_cumprod[-1] == 0
 
 
 def test_no_weight_at_all_gives_zero_and_finite_gradients():
@@ -165,14 +170,14 @@ def test_the_draw_is_a_function_of_the_generator():
 
 
 def test_unknown_prediction_types_are_refused():
-    with pytest.raises(UsageError, match=r"prediction types epsilon, v_prediction, sample, not .flow"):
-        JointLoss.from_scheduler(scheduler(prediction_type="flow"))
+    with pytest.raises(UsageError, match=r"prediction types epsilon, v_prediction, sample, not .score"):
+        JointLoss.from_scheduler(scheduler(prediction_type="score"))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_weighs_every_noise_level_as_published(prediction_type):
     abar = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.0])
-    loss = JointLoss(abar, prediction_type, min_snr=5.0)
+    loss = JointLoss(Diffusion(abar, prediction_type), min_snr=5.0)
     batch = SetBatch(torch.ones(200, 1, 1, 1), torch.ones(200, 1, 1, 1), {}, (1,) * 200)
     draw = loss.draw(batch, torch.Generator().manual_seed(0))
     for step, emphasis in zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True):
@@ -194,7 +199,7 @@ def test_min_snr_weighs_every_noise_level_as_published(prediction_type):
 
 
 def test_draws_of_sets_join_in_order():
-    loss = JointLoss(torch.linspace(0.9, 0.1, 10))
+    loss = JointLoss(Diffusion(torch.linspace(0.9, 0.1, 10)))
     whole = make_batch()
     parts = [whole.select(rows, (len(rows),)) for rows in ([0, 1, 2], [3], [4, 5])]
     draws = [loss.draw(part, torch.Generator().manual_seed(n)) for n, part in enumerate(parts)]
@@ -207,7 +212,9 @@ def test_draws_of_sets_join_in_order():
 def test_a_prediction_of_the_sample_is_judged_as_the_v_it_implies():
     steps = scheduler()
     sample, v = (JointLoss.from_scheduler(steps) for _ in range(2))
-    sample, v = replace(sample, prediction_type="sample"), replace(v, prediction_type="v_prediction")
+    levels = sample.process.alphas_cumprod
+    sample = replace(sample, process=Diffusion(levels, "sample"))
+    v = replace(v, process=Diffusion(levels, "v_prediction"))
     batch = make_batch()
     drawn = v.draw(batch, torch.Generator().manual_seed(4))
     alpha, sigma = (
@@ -229,7 +236,7 @@ def test_a_prediction_of_the_sample_is_judged_as_the_v_it_implies():
 
 
 def test_min_snr_bounds_what_near_clean_samples_count():
-    loss = JointLoss(torch.tensor([0.9999, 0.5, 0.0]), "sample", min_snr=5.0)
+    loss = JointLoss(Diffusion(torch.tensor([0.9999, 0.5, 0.0]), "sample"), min_snr=5.0)
     batch = SetBatch(torch.ones(50, 1, 1, 1), torch.ones(50, 1, 1, 1), {}, (1,) * 50)
     draw = loss.draw(batch, torch.Generator().manual_seed(0))
     by_step = dict(zip(draw.timesteps.tolist(), draw.emphasis.flatten().tolist(), strict=True))

@@ -16,6 +16,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.joint.process import Diffusion
 from jedi_diffusion.methods.conditioned import (
     ConcatenationBaseline,
     Conditioned,
@@ -168,7 +169,7 @@ def test_training_lowers_the_joint_loss(name: str) -> None:
     method = METHODS[name]()
     unet = (method.single if name == "concatenation" else method.denoiser).unet
     batch = random_batch(unet, (2, 3), references=(0, 2))
-    loss = JointLoss(torch.linspace(0.99, 0.01, 1000))
+    loss = JointLoss(Diffusion(torch.linspace(0.99, 0.01, 1000)))
     frozen = [each for each in method.parameters() if not each.requires_grad]
     before = [each.clone() for each in frozen]
     optimizer = torch.optim.AdamW([each for each in method.parameters() if each.requires_grad], 3e-3)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from jedi_diffusion.joint import Diffusion
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.prediction_errors import prediction_errors
@@ -39,7 +40,7 @@ def copying(noisy: torch.Tensor, timestep: torch.Tensor, batch: SetBatch, coupli
 
 def errors(denoiser: Any, kind: str, timesteps: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
     generator = torch.Generator().manual_seed(2)
-    return prediction_errors(denoiser, text_encoder, pool_of(), ABAR, kind, timesteps, generator)  # type: ignore[arg-type]
+    return prediction_errors(denoiser, text_encoder, pool_of(), Diffusion(ABAR, kind), timesteps, generator)  # type: ignore[arg-type]
 
 
 def test_a_network_that_copies_is_right_with_its_own_reference_only() -> None:

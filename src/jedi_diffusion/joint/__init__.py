@@ -13,7 +13,7 @@ from jedi_diffusion.joint.guidance import (
     staged_guidance,
 )
 from jedi_diffusion.joint.loss import JointLoss, NoiseDraw
-from jedi_diffusion.joint.process import NoiseLevel, level_of_step
+from jedi_diffusion.joint.process import Diffusion, Flow, NoiseLevel, Process, process_of
 from jedi_diffusion.joint.record import AttentionMap, AttentionRecord, Correspondence
 from jedi_diffusion.joint.sampler import (
     CachedReferences,
@@ -32,19 +32,22 @@ __all__ = [
     "Correspondence",
     "Coupling",
     "Denoiser",
+    "Diffusion",
+    "Flow",
     "Guidance",
     "GuidanceMode",
     "JointLoss",
     "NoiseDraw",
     "NoiseLevel",
     "NullSet",
+    "Process",
     "ReferenceCache",
     "SamplingPlan",
     "Step",
     "draw_noise",
     "joint_guidance",
-    "level_of_step",
     "plan_guidance",
+    "process_of",
     "sample",
     "staged_guidance",
 ]

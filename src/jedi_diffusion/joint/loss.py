@@ -14,18 +14,18 @@ from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.process import Process, process_of
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
 class NoiseDraw:
     """One draw of noise for a batch, and what the network should answer.
 
-    timesteps (I,) int64, in 0..T-1; noisy, target (I, C, H, W) float32; weight float32, broadcasts to those,
-    the weights of the mean; emphasis (I, 1, 1, 1) float32, multiplies errors but not the mean's denominator.
+    timesteps (I,), in the process's units; noisy, target (I, C, H, W) float32; weight float32, broadcasts to
+    those, the weights of the mean; emphasis (I, 1, 1, 1) float32, multiplies errors but not the mean's
+    denominator.
     """
 
     timesteps: Tensor
@@ -45,21 +45,16 @@ class NoiseDraw:
 class JointLoss:
     """Equation 2: noise every set to one level of its own, predict, mean of the weighted squared error.
 
-    alphas_cumprod (T,): the noise schedule; prediction_type: "epsilon",
-    "v_prediction", or "sample" (the clean latents x0, whose errors count as those of v would).
+    process: what noise does, and what the network predicts of it.
     reference_weight: weight of the references, 1 in the paper's loss (used by coupling "joint" only).
     min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023), None for the paper's plain mean.
     """
 
-    alphas_cumprod: Tensor
-    prediction_type: str = "epsilon"
+    process: Process
     reference_weight: float = 1.0
     min_snr: float | None = None
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in PREDICTION_TYPES:
-            known = ", ".join(PREDICTION_TYPES)
-            raise UsageError(f"The loss knows prediction types {known}, not {self.prediction_type!r}.")
         if not 0 <= self.reference_weight < float("inf"):
             raise UsageError(f"reference_weight must be 0 or more, but is {self.reference_weight}.")
         if self.min_snr is not None and not 0 < self.min_snr < float("inf"):
@@ -67,9 +62,8 @@ class JointLoss:
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, **settings: Any) -> JointLoss:
-        """The loss with the schedule and the prediction type of a diffusers scheduler."""
-        config = scheduler.config
-        return cls(scheduler.alphas_cumprod.clone().float(), config.prediction_type, **settings)
+        """Return the loss over the process of a diffusers scheduler; settings: the fields beside it."""
+        return cls(process_of(scheduler), **settings)
 
     def __call__(
         self, denoiser: Denoiser, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint"
@@ -88,17 +82,18 @@ class JointLoss:
     def draw(self, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint") -> NoiseDraw:
         """One timestep per set, one noise per picture, from the generator alone.
 
-        A set's timestep is uniform over 0..T-1; those of a batch are one from each of S equal parts of the
-        schedule (Kingma et al., Variational Diffusion Models, 2021), so that losses of batches vary less.
+        A set's time follows the density of the process (for `Diffusion` uniform over 0..T-1); the times of a
+        batch are one from each of S equal parts of it (Kingma et al., Variational Diffusion Models, 2021), so
+        that losses of batches vary less.
 
         Coupling "cached": references are clean, at REFERENCE_TIMESTEP, and carry no loss.
         """
         x0, is_reference = batch.latents.float(), batch.is_reference
-        timesteps = self._one_timestep_per_set(batch, generator)
+        timesteps = self._one_time_per_set(batch, generator)
         noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0.device)
-        alpha, sigma = self._levels(timesteps)
-        noisy = alpha * x0 + sigma * noise
-        target = self._target(x0, noise, alpha, sigma)
+        level = self.process.level(timesteps)
+        noisy = level.add_noise(x0, noise)
+        target = self.process.target(x0, noise, level)
         reference_weight = self.reference_weight
         if coupling == "cached":
             noisy = torch.where(is_reference.view(-1, 1, 1, 1), x0, noisy)
@@ -107,42 +102,15 @@ class JointLoss:
         weight = torch.where(is_reference, reference_weight, 1.0).view(-1, 1, 1, 1)
         if batch.weight is not None:
             weight = weight * batch.weight.float()
-        return NoiseDraw(timesteps, noisy, target, weight, self._emphasis(alpha, sigma))
+        return NoiseDraw(timesteps, noisy, target, weight, self.process.emphasis(level, self.min_snr))
 
-    def _one_timestep_per_set(self, batch: SetBatch, generator: torch.Generator) -> Tensor:
-        steps, sets = len(self.alphas_cumprod), len(batch.set_sizes)
+    def _one_time_per_set(self, batch: SetBatch, generator: torch.Generator) -> Tensor:
+        sets = len(batch.set_sizes)
         strata = torch.randperm(sets, generator=generator, device=generator.device)
         offsets = torch.rand(sets, generator=generator, device=generator.device)
-        drawn = ((strata + offsets) * steps / sets).long().clamp(max=steps - 1)
+        drawn = self.process.times(strata + offsets, sets)
         sizes = torch.tensor(batch.set_sizes, device=drawn.device)
         return drawn.repeat_interleave(sizes).to(batch.latents.device)
-
-    def _target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return noise
-        return x0 if self.prediction_type == "sample" else alpha * noise - sigma * x0
-
-    def _emphasis(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What squared errors are multiplied with, at noise levels of SNR = alpha^2 / sigma^2.
-
-        epsilon: 1, with min-SNR min(SNR, gamma) / SNR. v: 1, with min-SNR min(SNR, gamma) / (SNR + 1).
-        sample: SNR + 1, which makes its error v's (Salimans & Ho, ICLR 2022); with min-SNR at most gamma + 1,
-        for near clean pictures would outweigh all others.
-        """
-        if self.prediction_type == "sample":
-            least = 0.0 if self.min_snr is None else 1 / (self.min_snr + 1)
-            return 1 / (sigma**2).clamp(min=least)
-        if self.min_snr is None:
-            return torch.ones_like(alpha)
-        capped = torch.minimum(alpha**2, self.min_snr * sigma**2)  # sigma^2 * min(SNR, gamma)
-        if self.prediction_type == "v_prediction":
-            return capped
-        return torch.where(alpha > 0, capped / alpha**2, 1.0)
-
-    def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), each (I, 1, 1, 1)."""
-        abar = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-        return abar.sqrt(), (1 - abar).sqrt()
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from jedi_diffusion.joint.cache import CacheView, ReferenceCache
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import Condition, Guidance
-from jedi_diffusion.joint.process import level_of_step
+from jedi_diffusion.joint.process import process_of
 from jedi_diffusion.joint.record import AttentionRecord, AttentionWriter
 from jedi_diffusion.options import Coupling, NullSet
 from jedi_diffusion.sets import Conditions, SetBatch
@@ -86,7 +86,7 @@ def sample(
 ) -> Tensor:
     """The targets' clean latents (T, C, H, W), in the order of the batch; as far as they came if stopped.
 
-    scheduler: any of diffusers' SD family after `set_timesteps`; its state is used up. noise (I, C, H, W):
+    scheduler: one of diffusers' after `set_timesteps`; its state is used up. noise (I, C, H, W):
     see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step)
     runs after each step and may return other latents. should_stop() is asked before each.
     """
@@ -94,7 +94,8 @@ def sample(
     coupling: Coupling = "joint" if plan.cached is None else "cached"
     given = plan.batch.is_reference
     references, reference_noise = plan.batch.latents[given], noise[given]
-    latents = noise[~given] * (scheduler.init_noise_sigma * plan.temperature)
+    process = process_of(scheduler)
+    latents = noise[~given] * (process.initial_scale(scheduler) * plan.temperature)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # else repeated timesteps would be looked up by value
     options = _step_options(scheduler, generators)
@@ -106,17 +107,18 @@ def sample(
         if guidance not in layouts:
             layouts[guidance] = _lay_out(replace(plan, guidance=guidance))
         layout = layouts[guidance]
-        level = level_of_step(scheduler, timestep, noise)
-        noisy[~given] = scheduler.scale_model_input(latents, timestep)
+        level = process.level_of_step(scheduler, timestep, noise)
+        noisy[~given] = process.network_input(scheduler, latents, timestep)
         noisy[given] = level.add_noise(references, reference_noise)
         record = _recording(plan, layout, step)
+        time = process.network_time(scheduler, timestep)
         predictions = denoiser(
-            noisy[layout.rows], timestep, layout.batch, coupling, layout.reference_cache, record
+            noisy[layout.rows], time, layout.batch, coupling, layout.reference_cache, record
         )
         guided = guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         if callback is not None:
-            clean = level.clean(noisy[~given], guided, scheduler.config.prediction_type)
+            clean = process.clean(noisy[~given], guided, level)
             changed = callback(Step(step, timestep, latents, clean))
             latents = latents if changed is None else changed
     return latents

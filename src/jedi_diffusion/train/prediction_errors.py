@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.process import Process
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 from jedi_diffusion.train.pool import LatentPool
 
@@ -39,16 +40,15 @@ def prediction_errors(
     denoiser: Denoiser,
     text_encoder: CLIPTextModel,
     pool: LatentPool,
-    alphas_cumprod: Tensor,
-    prediction_type: str,
-    timesteps: Sequence[int],
+    process: Process,
+    times: Sequence[int],
     generator: torch.Generator,
 ) -> list[LevelErrors]:
-    """Return the mean squared error of the predicted x0 on the subject, for every timestep.
+    """Return the mean squared error of the predicted x0 on the subject, for each time of the process.
 
     pool: sets of two pictures or more; picture 0 is the reference (coupling "cached"), picture 1 the target,
-    and "other" takes picture 0 of the next subject. `noise` is sqrt(1 - abar) / sqrt(abar), inf at zero
-    signal-to-noise. The noise is the same for all three.
+    and "other" takes picture 0 of the next subject. `noise` is sigma / alpha, inf at zero signal-to-noise,
+    where an epsilon tells nothing of x0 and 0 is taken. The noise is the same for all three.
     """
     target, reference = pool.latents[:, 1].float(), pool.latents[:, 0].float()
     weight = pool.coverage[:, 1].float().unsqueeze(1) / 255
@@ -58,20 +58,18 @@ def prediction_errors(
     noise = torch.randn(target.shape, generator=generator)
     unit = target.var(dim=(0, 2, 3)).max()
     rows = []
-    for timestep in timesteps:
-        abar = alphas_cumprod[timestep].float()
-        alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
-        noisy = alpha * target + sigma * noise
+    for timestep in times:
+        level = process.level(torch.tensor([timestep]))
+        noisy = level.add_noise(target, noise)
         errors = {}
         for given in GIVEN:
             shift = 1 if given == "other" else 0
             shown = None if given == "none" else (reference.roll(-shift, 0), name.roll(-shift, 0))
             predicted = _predict(denoiser, noisy, timestep, text, shown)
-            clean = _clean(predicted, noisy, alpha, sigma, prediction_type)
+            clean = process.clean(noisy, predicted, level).nan_to_num(0.0, 0.0, 0.0)
             off = ((clean - target) ** 2).sum(1, keepdim=True)
             errors[given] = float((weight * off).sum() / weight.sum() / unit)
-        level = float(sigma / alpha) if alpha > 0 else float("inf")
-        rows.append(LevelErrors(timestep, level, **errors))
+        rows.append(LevelErrors(timestep, float(level.sigma / level.alpha), **errors))
     return rows
 
 
@@ -105,12 +103,3 @@ def _predict(
 def _alternate(first: Tensor, second: Tensor) -> Tensor:
     """Rows of both in turn."""
     return torch.stack([first, second], dim=1).flatten(0, 1)
-
-
-def _clean(predicted: Tensor, noisy: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
-    """x0 of what was predicted; at zero signal-to-noise an epsilon tells nothing of it, and 0 is taken."""
-    if prediction_type == "sample":
-        return predicted
-    if prediction_type == "v_prediction":
-        return alpha * noisy - sigma * predicted
-    return (noisy - sigma * predicted) / alpha if alpha > 0 else torch.zeros_like(noisy)
