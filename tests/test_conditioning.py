@@ -11,6 +11,7 @@ from small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 from jedi_diffusion.conditioning import (
     PromptReader,
+    TextReader,
     check_prompt,
     encode_text,
     known_text,
@@ -36,7 +37,7 @@ def encoder(tokenizer):
 @torch.no_grad()
 def test_one_encoder_gives_its_last_states(tokenizer, encoder):
     prompts = ["a robot", "", "a robot", "a dog on the beach"]
-    text = encode_text(prompts, [tokenizer], [encoder], CPU)
+    text = encode_text(prompts, TextReader((tokenizer,), (encoder,)), CPU)
     assert "pooled_text" not in text
     for row, prompt in zip(text["text"], prompts, strict=True):
         ids = tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt").input_ids
@@ -46,12 +47,39 @@ def test_one_encoder_gives_its_last_states(tokenizer, encoder):
 @torch.no_grad()
 def test_two_encoders_give_joined_penultimate_states_and_the_second_ones_pooled(tokenizer, encoder):
     second = make_text_encoder(tokenizer, 24, projection=True)
-    text = encode_text(["a dog"], [tokenizer, tokenizer], [encoder, second], CPU)
+    text = encode_text(
+        ["a dog"],
+        TextReader(
+            (
+                tokenizer,
+                tokenizer,
+            ),
+            (
+                encoder,
+                second,
+            ),
+        ),
+        CPU,
+    )
     ids = tokenizer(["a dog"], padding="max_length", max_length=16, return_tensors="pt").input_ids
     outputs = [each(ids, output_hidden_states=True) for each in (encoder, second)]
     torch.testing.assert_close(text["text"], torch.cat([out.hidden_states[-2] for out in outputs], -1))
     torch.testing.assert_close(text["pooled_text"], outputs[1].text_embeds)
-    zeros = encode_text(["", "a dog"], [tokenizer, tokenizer], [encoder, second], CPU, zero_if_empty=True)
+    zeros = encode_text(
+        ["", "a dog"],
+        TextReader(
+            (
+                tokenizer,
+                tokenizer,
+            ),
+            (
+                encoder,
+                second,
+            ),
+            True,
+        ),
+        CPU,
+    )
     assert zeros["text"][0].abs().max() == zeros["pooled_text"][0].abs().max() == 0
     torch.testing.assert_close(zeros["text"][1:], text["text"])
 
@@ -60,10 +88,10 @@ def test_two_encoders_give_joined_penultimate_states_and_the_second_ones_pooled(
 def test_what_is_too_long_is_dropped_and_quoted(tokenizer, encoder, caplog):
     fits = " ".join(["a robot"] * 7)
     with caplog.at_level(logging.WARNING):
-        short = encode_text([fits], [tokenizer], [encoder], CPU)
+        short = encode_text([fits], TextReader((tokenizer,), (encoder,)), CPU)
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        long = encode_text([f"{fits} on the beach"], [tokenizer], [encoder], CPU)
+        long = encode_text([f"{fits} on the beach"], TextReader((tokenizer,), (encoder,)), CPU)
     assert "'on the beach'" in caplog.text
     assert "16 tokens" in caplog.text
     torch.testing.assert_close(long["text"], short["text"])
@@ -72,7 +100,7 @@ def test_what_is_too_long_is_dropped_and_quoted(tokenizer, encoder, caplog):
 @torch.no_grad()
 def test_a_megabyte_of_prompt_is_cut_with_a_short_report(tokenizer, encoder, caplog):
     with caplog.at_level(logging.WARNING):
-        encode_text(["a dog " * 170_000], [tokenizer], [encoder], CPU)
+        encode_text(["a dog " * 170_000], TextReader((tokenizer,), (encoder,)), CPU)
     assert len(caplog.text) < 11_000
     assert "dropped" in caplog.text
 
@@ -95,7 +123,7 @@ def test_all_that_is_dropped_is_quoted_and_everywhere_the_same(tokenizer, encode
     end = " ".join(f"the robot {number}" for number in range(300))
     prompt = "a dog on the beach in the snow a dog on the beach in " + end
     with caplog.at_level(logging.WARNING):
-        encode_text([prompt, "a dog"], [tokenizer], [encoder], CPU)
+        encode_text([prompt, "a dog"], TextReader((tokenizer,), (encoder,)), CPU)
     (said,) = [record.getMessage() for record in caplog.records]
     assert repr(end) in said
     assert f"last {len(end)} characters" in said

@@ -11,7 +11,6 @@ from typing import Any, Self, cast
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
-from jedi_diffusion.backbones.unet import coupled_slope
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.loading import PathOrId, load_errors
 from jedi_diffusion.options import Coupling
@@ -59,7 +58,8 @@ class AdapterRecord:
 class RecordedAdapters(StableDiffusionLoraLoaderMixin):
     """diffusers' adapters on a pipeline with a joint UNet, whose calls take the coupling that they know."""
 
-    unet: Any
+    network: Any
+    backbone: Any
     scheduler: Any
     config: Any
 
@@ -124,7 +124,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
     @property
     def _loaded(self) -> dict[str, Any]:
         """peft's configurations of the UNet's adapters, by name: they come and go with the adapters."""
-        loaded: dict[str, Any] = getattr(self.unet, "peft_config", {})
+        loaded: dict[str, Any] = getattr(self.network, "peft_config", {})
         return loaded
 
     def _active_records(self) -> list[AdapterRecord]:
@@ -133,7 +133,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
             return []
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layer = next(each for each in self.unet.modules() if isinstance(each, BaseTunerLayer))
+        layer = next(each for each in self.network.modules() if isinstance(each, BaseTunerLayer))
         active = [] if layer.disable_adapters else layer.active_adapters
         records = (getattr(self._loaded[name], "jedi_record", None) for name in active)
         return [each for each in records if each is not None]
@@ -141,7 +141,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
     def _check_base(self, record: AdapterRecord) -> None:
         """Raises ModelError if the base here is of another kind than the one that the adapters know."""
         here = {
-            "distance_slope": coupled_slope(self.unet),
+            "distance_slope": self.backbone.distance_slope,
             "prediction_type": self.scheduler.config.prediction_type,
         }
         for name, value in here.items():

@@ -77,7 +77,7 @@ def _between_layers(pipe: Any, during_step: Callable[[], None] | None) -> Iterat
     """Call `during_step` before each layer of the networks that take time."""
     hooks = []
     if during_step is not None:
-        layers = [layer for network in (pipe.unet, pipe.vae) for layer in network.modules()]
+        layers = [layer for network in (pipe.network, pipe.vae) for layer in network.modules()]
         hooks = [layer.register_forward_pre_hook(lambda *_: during_step()) for layer in layers]
     try:
         yield

@@ -60,28 +60,33 @@ def check_prompt(prompt: str) -> None:
         raise UsageError(f"A prompt holds broken Unicode at position {error.start}; remove it.") from error
 
 
-def encode_text(
-    prompts: Sequence[str],
-    tokenizers: Sequence[Any],
-    encoders: Sequence[Any],
-    device: torch.device,
-    zero_if_empty: bool = False,
-) -> Conditions:
+@dataclass(frozen=True)
+class TextReader:
+    """A pipeline's tokenizers and the text encoders that belong to them.
+
+    zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained.
+    """
+
+    tokenizers: tuple[Any, ...]
+    encoders: tuple[Any, ...]
+    zero_if_empty: bool = False
+
+
+def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device) -> Conditions:
     """Return captions as `text` (B, K, D) and, for SDXL, `pooled_text` (B, P).
 
     One encoder (SD 1.x, 2.x) gives its last hidden states, two (SDXL) their penultimate ones, joined. Each
     distinct caption runs once. What exceeds a tokenizer's length is dropped, and a warning quotes it.
-    zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained. Raises UsageError for what
-    `check_prompt` refuses.
+    Raises UsageError for what `check_prompt` refuses.
     """
     distinct = list(dict.fromkeys(prompts))
     for prompt in distinct:
         check_prompt(prompt)
     states, pooled = [], None
-    for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
+    for tokenizer, encoder in zip(reader.tokenizers, reader.encoders, strict=True):
         tokens = torch.cat([_tokenize(tokenizer, prompt) for prompt in distinct]).to(device)
-        output = encoder(tokens, output_hidden_states=len(encoders) > 1)
-        if len(encoders) == 1:
+        output = encoder(tokens, output_hidden_states=len(reader.encoders) > 1)
+        if len(reader.encoders) == 1:
             states.append(output.last_hidden_state)
         else:
             states.append(output.hidden_states[-2])
@@ -89,7 +94,7 @@ def encode_text(
     made = {"text": torch.cat(states, dim=-1)}
     if pooled is not None:
         made["pooled_text"] = pooled
-    if zero_if_empty:
+    if reader.zero_if_empty:
         keep = torch.tensor([bool(prompt) for prompt in distinct], device=device)
         made = {name: value * keep.view(-1, *[1] * (value.ndim - 1)) for name, value in made.items()}
     return select_rows(made, [distinct.index(prompt) for prompt in prompts])

@@ -141,7 +141,7 @@ def _trial(pipe: Any, side: int) -> tuple[float, float, float]:
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    hooks = [pipe.unet.register_forward_pre_hook(mark), pipe.unet.register_forward_hook(mark)]
+    hooks = [pipe.network.register_forward_pre_hook(mark), pipe.network.register_forward_hook(mark)]
     sampling = SizedSampling(height=side, width=side, steps=1, guidance=1.0, coupling="joint")
     call = Call(["a"], [0], [Image.new("RGB", (side, side), "gray")], ["a"], sampling)
     start = time.perf_counter()

@@ -115,8 +115,8 @@ def quiet_libraries() -> None:
 
 def own_size(pipe: JeDiPipeline) -> int:
     """Side in pixels of the pictures that the model was made for. Raises UsageError if it does not say."""
-    latent = pipe.unet.config.sample_size
-    if not isinstance(latent, int):
+    latent, width = pipe.backbone.latent_size
+    if latent is None or latent != width:
         raise UsageError("The model does not say its own size; give one with --size.")
     return latent * pipe.vae_scale_factor
 

@@ -26,11 +26,10 @@ from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.conditioning import (
     Picture,
+    TextReader,
     check_prompt,
-    encode_text,
     read_prompt,
     to_pixels,
-    without_overflow,
 )
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
@@ -128,11 +127,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         self.register_to_config(
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
-            distance_slope=family_of(unet)(unet).distance_slope,
+            distance_slope=self.backbone.distance_slope,
             temperature=checked_temperature(temperature),
             targets_show=targets_show,
         )
-        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.vae_scale_factor = self.backbone.stride(self.vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False
         self._num_timesteps = 0
@@ -176,7 +175,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
         their layers lie around the model's own, which such a folder cannot say."""
-        if getattr(self.unet, "peft_config", None):
+        if getattr(self.network, "peft_config", None):
             raise UsageError(
                 "Adapters are loaded, so the model cannot be saved as it is: merge them with "
                 "pipe.fuse_lora() and then pipe.unload_lora_weights(), or call that alone."
@@ -272,7 +271,6 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if denoiser is not None and request.coupling == "cached":
             raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
         self._num_timesteps = len(request.scheduler.timesteps)
-        self._couple()
         made = self._sample(request, denoiser or self.backbone, callback_on_step_end)
         images = self._to_output(made, output_type)
         self.maybe_free_model_hooks()
@@ -312,7 +310,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
         if attention_record is not None:
             check_recordable(len(references), plan)
-        height, width = picture_size(*size, self.unet.config.sample_size, self.vae_scale_factor)
+        height, width = picture_size(*size, self.backbone.latent_size, self.vae_scale_factor)
         if latents is not None:
             check_latents(latents, (len(targets), *self._latent_shape(height, width)))
         request = Request(
@@ -340,16 +338,21 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     @property
     def backbone(self) -> Backbone:
-        """The network as the joint model calls it."""
-        return family_of(self.unet)(self.unet)
+        """The network as the joint model calls it.
 
-    def _couple(self) -> None:
-        """Couple the network again where one of diffusers' switches (attention slicing, default processors)
-        has put plain attention in its place."""
-        family = family_of(self.unet)
-        if not family.is_coupled(self.unet):
+        It is coupled again where one of diffusers' switches (attention slicing, default processors) has put
+        plain attention in its place.
+        """
+        family = family_of(self.network)
+        if not family.is_coupled(self.network):
             config: Any = self.config
-            family.couple(self.unet, config.distance_slope)
+            family.couple(self.network, config.distance_slope)
+        return family(self.network)
+
+    @property
+    def network(self) -> Any:
+        """The network that denoises."""
+        return self.unet
 
     def _sample(self, request: Request, denoiser: Denoiser, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""
@@ -418,20 +421,20 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     def encode_captions(self, captions: Sequence[str]) -> Conditions:
         """Return captions as the network reads them: `text` (B, K, D) and what its family adds."""
-        tokenizers = [each for each in (self.tokenizer, self.tokenizer_2) if each is not None]
-        encoders = [each for each in (self.text_encoder, self.text_encoder_2) if each is not None]
         config: Any = self.config
-        zeros = config.force_zeros_for_empty_prompt
-        return encode_text(captions, tokenizers, encoders, self._execution_device, zeros)
+        reader = TextReader(
+            tuple(each for each in (self.tokenizer, self.tokenizer_2) if each is not None),
+            tuple(each for each in (self.text_encoder, self.text_encoder_2) if each is not None),
+            config.force_zeros_for_empty_prompt,
+        )
+        return self.backbone.encode_text(reader, captions, self._execution_device)
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] as scaled latents (B, C, H, W) float32, the encoder's mode."""
         device = self._execution_device
         if not len(pixels):
             return torch.zeros(0, *self._latent_shape(*pixels.shape[2:]), device=device)
-        with without_overflow(self.vae):
-            latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
-        return (latents - self._shift) * self.vae.config.scaling_factor
+        return self.backbone.encode_images(self.vae, pixels.to(device))
 
     def blank_latents(self, height: int, width: int) -> Tensor | None:
         """What targets of this size in pixels show in place of reference latents, (1, C, H, W) float32 on the
@@ -443,19 +446,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
-        with without_overflow(self.vae):
-            latents = latents / self.vae.config.scaling_factor + self._shift
-            return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        return self.backbone.decode_latents(self.vae, latents)
 
     def _to_output(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
         if output_type == "latent":
             return latents
         return self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
 
-    @property
-    def _shift(self) -> float:
-        return getattr(self.vae.config, "shift_factor", None) or 0.0
-
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor
-        return self.unet.config.out_channels, height // factor, width // factor
+        return self.backbone.latent_channels, height // factor, width // factor

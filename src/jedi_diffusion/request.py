@@ -154,18 +154,22 @@ def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:
     return scheduler
 
 
-def picture_size(height: int | None, width: int | None, own: Any, factor: int) -> tuple[int, int]:
-    """Height and width in pixels, by default the UNet's own size.
+def picture_size(
+    height: int | None, width: int | None, own: tuple[int | None, int | None], factor: int
+) -> tuple[int, int]:
+    """Height and width in pixels, by default the network's own.
 
-    own: its `sample_size` in latents (one number, two, or None); factor: pixels a latent. Raises UsageError
+    own: that in latents; None where the network does not say; factor: pixels a latent. Raises UsageError
     for sides that are not multiples of it.
     """
-    rows, columns = own if isinstance(own, list | tuple) else (own, own)
+    rows, columns = own
     sides = []
     for name, side, latents in (("height", height, rows), ("width", width, columns)):
-        if side is None and latents is None:
-            raise UsageError(f"This model's UNet states no size of its own; give the {name}.")
-        pixels = checked_count(name, latents * factor if side is None else side)
+        if side is None:
+            if latents is None:
+                raise UsageError(f"This model's network states no size of its own; give the {name}.")
+            side = latents * factor
+        pixels = checked_count(name, side)
         if pixels % factor:
             raise UsageError(f"{name} must be a multiple of {factor} pixels, not {pixels}.")
         sides.append(pixels)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import nn
 
+from jedi_diffusion.conditioning import TextReader, without_overflow
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
@@ -64,6 +65,12 @@ class Backbone(nn.Module, ABC):
     def latent_channels(self) -> int:
         """C of the latents that it denoises."""
 
+    @property
+    def latent_size(self) -> tuple[int | None, int | None]:
+        """Height and width of the latents that it was made for; None where it does not say."""
+        own = getattr(self.network.config, "sample_size", None)
+        return own if isinstance(own, list | tuple) else (own, own)  # type: ignore[return-value]
+
     @abstractmethod
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
@@ -77,6 +84,29 @@ class Backbone(nn.Module, ABC):
     def distance_slope(self) -> float:
         """How much attention prefers near positions (`positions.distance_bias`); 0 for not at all."""
         return 0.0
+
+    @abstractmethod
+    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+        """Return captions as the network reads them: `text` (B, K, D) and what its family adds.
+
+        Raises UsageError for what `conditioning.check_prompt` refuses.
+        """
+
+    def stride(self, vae: Any) -> int:
+        """Return how many pixels a latent stands for along a side."""
+        return 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] as scaled latents in float32, the encoder's mode."""
+        with without_overflow(vae):
+            latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+        return (latents - _shift(vae)) * vae.config.scaling_factor
+
+    def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Return scaled latents as images (B, 3, H, W) float32, about [-1, 1], not clipped."""
+        with without_overflow(vae):
+            latents = latents / vae.config.scaling_factor + _shift(vae)
+            return vae.decode(latents.to(vae.dtype)).sample.float()
 
     def size_conditions(self, count: int, height: int, width: int, device: torch.device | str) -> Conditions:
         """Return the conditions of `count` images that follow from their size in pixels, a row each."""
@@ -161,6 +191,10 @@ class Backbone(nn.Module, ABC):
         order = rows[True] + rows[False]
         back = sorted(range(len(order)), key=order.__getitem__)
         return torch.cat(outputs)[back]
+
+
+def _shift(vae: Any) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:

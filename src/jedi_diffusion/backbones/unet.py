@@ -5,7 +5,7 @@ Letters: I pictures in a batch; C, H, W a latent's channels, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,6 +23,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
+from jedi_diffusion.conditioning import TextReader, encode_text
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.sets import Conditions, SetBatch
@@ -276,6 +277,9 @@ class UNetBackbone(Backbone):
         if not {"pooled_text", "time_ids"} <= given.keys():
             raise UsageError("This UNet (SDXL) needs `pooled_text` and `time_ids` in the batch.")
         return {"text_embeds": given["pooled_text"].to(self.unet.dtype), "time_ids": given["time_ids"]}
+
+    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+        return encode_text(captions, reader, device)
 
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
         config, device = self.unet.config, self.unet.device

@@ -83,7 +83,7 @@ class Finetuned:
     _prior: tuple[str, Examples] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.pipeline.unet.dtype != torch.float32:
+        if self.pipeline.network.dtype != torch.float32:
             raise ModelError("Finetuning methods need a backbone in float32; small steps vanish otherwise.")
 
     def __call__(

@@ -66,7 +66,7 @@ class FitTask(Task):
         prior: Examples | None,
         settings: FitSettings,
     ) -> None:
-        self.network, self.trained = pipeline.unet, parameters
+        self.network, self.trained = pipeline.network, parameters
         self.pipeline, self.settings = pipeline, settings
         self.examples = [references] if prior is None else [references, prior]
         self.random = torch.Generator().manual_seed(settings.seed)
@@ -195,5 +195,5 @@ def kept_flags(pipeline: Any) -> Iterator[None]:
 
 def networks(pipeline: Any) -> list[nn.Module]:
     """The networks that fitting may change."""
-    parts = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)
+    parts = (pipeline.network, pipeline.text_encoder, pipeline.text_encoder_2)
     return [part for part in parts if part is not None]

@@ -144,7 +144,7 @@ class Encoder:
 
     def _stored(self, plan: SetPlan, given: EncodedSet) -> tuple[Tensor, Conditions]:
         """The same of a set that was encoded before, in the types that the networks would give."""
-        device, dtype = self.pipeline.unet.device, self.pipeline.text_encoder.dtype
+        device, dtype = self.pipeline.network.device, self.pipeline.text_encoder.dtype
         silent = torch.tensor(plan.silent)
         text = {"text": torch.where(silent[:, None, None], given.null_text, given.text).to(device, dtype)}
         if given.pooled is not None and given.null_pooled is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from jedi_diffusion.adapters import AdapterRecord
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope
+from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import keyed_number, seeded
@@ -64,19 +64,19 @@ def prepare_modules(
     """
     precision = getattr(torch, recipe.training.precision)
     freeze(pipeline, "cpu" if encoded else device, precision)
-    unet = pipeline.unet
+    network = pipeline.network
     if not sharded:  # else its parts go there one by one, as the whole may not fit
-        unet.to(device)
+        network.to(device)
     if recipe.lora is None:
-        unet.to(torch.float32).requires_grad_(True)
+        network.to(torch.float32).requires_grad_(True)
     else:
-        unet.to(precision)
-        add_lora(unet, recipe.lora, recipe.seed)
+        network.to(precision)
+        add_lora(network, recipe.lora, recipe.seed)
     if recipe.training.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if recipe.training.channels_last:
-        unet.to(memory_format=torch.channels_last)
-    unet.train()
+        network.to(memory_format=torch.channels_last)
+    network.train()
 
 
 def add_lora(unet: UNet2DConditionModel, section: LoraSection, seed: int) -> None:
@@ -116,7 +116,7 @@ def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None
     record = AdapterRecord(
         coupling=main_coupling(recipe.conditions.cached),
         base=recipe.base,
-        distance_slope=coupled_slope(pipeline.unet),
+        distance_slope=pipeline.backbone.distance_slope,
         prediction_type=pipeline.scheduler.config.prediction_type,
     )
     JeDiPipeline.write_lora_layers(
