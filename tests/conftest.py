@@ -31,7 +31,7 @@ def dreambench() -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a checkpoint by its name in `small_adapters` ("sam"), not to be changed."""
-    import small_adapters
+    from tests.helpers import small_adapters
 
     folder, made = tmp_path_factory.mktemp("checkpoints"), {}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_pipelines import sd_parts
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.network import add_lora, save_lora
+from tests.helpers.small_pipelines import sd_parts
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 from jedi_diffusion.conditioning import (
     PromptReader,
@@ -19,6 +18,7 @@ from jedi_diffusion.conditioning import (
     to_pixels,
 )
 from jedi_diffusion.errors import UsageError
+from tests.helpers.small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 CPU = torch.device("cpu")
 

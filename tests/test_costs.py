@@ -6,12 +6,12 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from small_pipelines import save_joint
 
 from jedi_diffusion import JeDiPipeline, costs
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.small_pipelines import save_joint
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import io
 
 import pytest
-from certificates import Signer, make_signer, pem_of, read_manifest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from PIL import Image
 
 from jedi_diffusion import credentials
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.pictures import PARAMETERS_KEY, png_bytes
+from tests.helpers.certificates import Signer, make_signer, pem_of, read_manifest
 
 PICTURE = Image.effect_noise((24, 16), 60).convert("RGB")
 

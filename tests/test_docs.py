@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from doc_checks import check_call, parse_call, resolve
-from newcomer import blocks_of
 
 from jedi_toybox import world
+from tests.helpers.doc_checks import check_call, parse_call, resolve
+from tests.helpers.newcomer import blocks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

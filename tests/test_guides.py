@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from diffusers import StableDiffusionPipeline
-from newcomer import ROOT, Block, Newcomer, blocks_of, build_wheel, free_port, make_environment
-from small_benchmarks import make_clone, picture
-from small_pipelines import sd_parts
 
 from jedi_diffusion.recipes import CONFIGS
+from tests.helpers.newcomer import ROOT, Block, Newcomer, blocks_of, build_wheel, free_port, make_environment
+from tests.helpers.small_benchmarks import make_clone, picture
+from tests.helpers.small_pipelines import sd_parts
 
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from doc_checks import check_call, resolve
 
 from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import ModelSection, Recipe, for_device
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.plan import plan_set
+from tests.helpers.doc_checks import check_call, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 MAP = (ROOT / "docs" / "paper_map.md").read_text(encoding="utf-8")

@@ -5,13 +5,13 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler
 from PIL import Image
-from small_pipelines import sd_parts
 
 from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_pipelines import sd_parts
 
 POINT = (0.3, 0.6)
 

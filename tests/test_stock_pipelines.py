@@ -11,12 +11,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from PIL import Image
-from small_pipelines import sd_parts, sdxl_parts
 
 from jedi_diffusion.backbones.unet import make_joint
 from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.models import SCHEDULERS, set_scheduler
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_pipelines import sd_parts, sdxl_parts
 
 STEPS = 4
 PROMPT, CAPTION = "a dog on the beach", "a robot"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
-from small_models import small_sd14_unet, tiny_unet
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.weights import check_model_folder, check_weights_file, load_strict
+from tests.helpers.small_models import small_sd14_unet, tiny_unet
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,6 @@ import pytest
 import torch
 from fakes import wait
 from PIL import Image
-from small_pipelines import make_tokenizer
 
 from jedi_diffusion.app import runner as app_runner
 from jedi_diffusion.app.engine import Engine
@@ -21,6 +20,7 @@ from jedi_diffusion.calls import Call
 from jedi_diffusion.conditioning import PromptReader
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.small_pipelines import make_tokenizer
 
 SAMPLING = SizedSampling(height=32, width=32, steps=3)
 
@@ -41,9 +41,8 @@ def steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> PipelineRunner:
-    from small_pipelines import save_joint
-
     from jedi_diffusion import JeDiPipeline
+    from tests.helpers.small_pipelines import save_joint
 
     pipe = JeDiPipeline.from_pretrained(save_joint(tmp_path_factory.mktemp("models") / "joint"))
     pipe.set_progress_bar_config(disable=True)

@@ -5,7 +5,6 @@ import io
 import zipfile
 
 import pytest
-from certificates import Signer, make_signer, read_manifest
 from fakes import CARD, FakeRunner, wait
 from PIL import Image
 
@@ -13,6 +12,7 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.session import Controls, Photo, Session, ask_of, keep, write_zip
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError
+from tests.helpers.certificates import Signer, make_signer, read_manifest
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from small_models import random_batch, randomize_new_channels, small_sd14_unet, small_sdxl_unet
 
 from jedi_diffusion.backbones.unet import (
     CoupledSelfAttnProcessor,
@@ -17,6 +16,7 @@ from jedi_diffusion.backbones.unet import (
 )
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
+from tests.helpers.small_models import random_batch, randomize_new_channels, small_sd14_unet, small_sdxl_unet
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
 

@@ -5,7 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from small_pipelines import save_joint
+from tests.helpers.small_pipelines import save_joint
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sampling.py"
 

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "serving.py"
 
 @pytest.mark.slow
 def test_last_line(tmp_path: Path) -> None:
-    from small_pipelines import save_joint
+    from tests.helpers.small_pipelines import save_joint
 
     words = ["--model", str(save_joint(tmp_path / "joint")), "--steps", "2", "--seconds", "1"]
     words += ["--overload", "2", "--repetitions", "1"]

@@ -41,7 +41,7 @@ def jedi(capfd: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(scope="session")
 def joint_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from small_pipelines import save_joint
+    from tests.helpers.small_pipelines import save_joint
 
     return save_joint(tmp_path_factory.mktemp("models") / "joint")
 

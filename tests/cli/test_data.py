@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from object_store import object_store
 from PIL import Image
-from small_sets import picture, subject_set
 
 from jedi_diffusion.data.folders import SubjectFolders, write_subject
 from jedi_diffusion.data.storage import read_bytes
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.pictures import open_picture
+from tests.helpers.object_store import object_store
+from tests.helpers.small_sets import picture, subject_set
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_adapters
 from PIL import Image
-from scoring_encoders import save_clip, save_dino
-from small_benchmarks import make_clone, make_pictures, picture
 
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.evaluation.judging import load_finder
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import COPY_INPUT
 from jedi_diffusion.vision.detection import Box, DetectedSubject, Detection, SubjectFinder
+from tests.helpers import small_adapters
+from tests.helpers.scoring_encoders import save_clip, save_dino
+from tests.helpers.small_benchmarks import make_clone, make_pictures, picture
 
 
 class Boxes:

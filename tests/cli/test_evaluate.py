@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import TypeAdapter
-from small_benchmarks import make_clone
-from small_blip_diffusion import save_blip_diffusion
 
 from jedi_diffusion import models
 from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
 from jedi_diffusion.methods.opening import tuning_of
 from jedi_diffusion.recipes import CONFIGS
+from tests.helpers.small_benchmarks import make_clone
+from tests.helpers.small_blip_diffusion import save_blip_diffusion
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_lite import small_lite0
 
 from jedi_diffusion.vision.places import PlaceClassifier
+from tests.helpers.small_lite import small_lite0
 
 package = pytest.fixture(small_lite0)
 COLORS = {"on red sand": (220, 30, 30), "on blue ice": (30, 30, 220)}

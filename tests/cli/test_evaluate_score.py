@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from scoring_encoders import save_clip, save_dino
-from small_benchmarks import make_clone, make_pictures
-from small_lite import small_lite0
 
 from jedi_diffusion.cli.evaluate_score import named
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_toybox import world
 from jedi_toybox.score import to_picture
+from tests.helpers.scoring_encoders import save_clip, save_dino
+from tests.helpers.small_benchmarks import make_clone, make_pictures
+from tests.helpers.small_lite import small_lite0
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_interrupt_keeps_what_is_made(generate, tmp_path, monkeypatch) -> None:
 
 
 def test_a_single_image_model_runs_and_says_that_it_is_untrained(generate, tmp_path_factory) -> None:
-    from small_pipelines import save_sd14
+    from tests.helpers.small_pipelines import save_sd14
 
     done = generate("--model", save_sd14(tmp_path_factory.mktemp("sd14")), "--size", 64)
     assert done.status == 0, done.err

@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from small_benchmarks import make_clone
-from small_lite import small_lite0
 
 from jedi_diffusion.cli import photos_score
 from jedi_diffusion.vision import lite
 from jedi_diffusion.vision.places import PlaceClassifier
+from tests.helpers.small_benchmarks import make_clone
+from tests.helpers.small_lite import small_lite0
 
 
 @pytest.fixture

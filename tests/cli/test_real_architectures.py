@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module", params=["sd14", "sdxl"])
 def base_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import small_pipelines
+    from tests.helpers import small_pipelines
 
     return getattr(small_pipelines, f"save_{request.param}")(
         tmp_path_factory.mktemp("models") / request.param

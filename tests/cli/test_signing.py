@@ -2,7 +2,7 @@
 
 import json
 
-from certificates import make_signer, read_manifest
+from tests.helpers.certificates import make_signer, read_manifest
 
 
 def test_generate_and_batch_sign_and_record_no_key(generate, jedi, joint_model, tmp_path) -> None:

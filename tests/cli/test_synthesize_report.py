@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from scoring_encoders import save_clip, save_dino
-from small_benchmarks import make_clone
-from synthesis_runs import write_run
+
+from tests.helpers.scoring_encoders import save_clip, save_dino
+from tests.helpers.small_benchmarks import make_clone
+from tests.helpers.synthesis_runs import write_run
 
 
 @pytest.fixture

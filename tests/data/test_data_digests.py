@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from object_store import object_store
-from small_sets import picture, subject_set, write_shards
 
 from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.folders import SubjectFolders, write_subject
@@ -15,6 +13,8 @@ from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.storage import write_bytes
 from jedi_diffusion.data.stored import StoredSets
 from jedi_diffusion.errors import RecipeError
+from tests.helpers.object_store import object_store
+from tests.helpers.small_sets import picture, subject_set, write_shards
 
 
 @pytest.fixture

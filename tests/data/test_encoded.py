@@ -10,7 +10,6 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
-from small_sets import write_shards
 
 from jedi_diffusion.data import encoded_shard
 from jedi_diffusion.data.encoded import EncodedSets
@@ -25,6 +24,7 @@ from jedi_diffusion.data.recipe import Source, open_source
 from jedi_diffusion.data.shards import load_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, UsageError
+from tests.helpers.small_sets import write_shards
 
 COUNTS = (3, 0, 1, 4)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

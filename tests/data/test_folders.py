@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import encoded, picture, same, stored_set, subject_set
 
 from jedi_diffusion.data.folders import (
     SubjectFolders,
@@ -19,6 +18,7 @@ from jedi_diffusion.data.folders import (
 )
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError
+from tests.helpers.small_sets import encoded, picture, same, stored_set, subject_set
 
 
 def test_captions_come_from_texts_records_and_names(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import picture, subject_set
 
 from jedi_diffusion.data.mixture import BLOCK, Mixture, MixtureSource, Schedule, places
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.sets import ImageSet
+from tests.helpers.small_sets import picture, subject_set
 
 
 class Plain:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import picture
 
 from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.errors import DataError, PictureError
+from tests.helpers.small_sets import picture
 
 WITH_PHOTO = 2
 """A seed of which the first of one view gets a photographed background."""

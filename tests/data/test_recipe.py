@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
-from small_sets import encoded, picture, subject_set, write_shards
 
 from jedi_diffusion.data.collection import SetCollection
 from jedi_diffusion.data.folders import SubjectFolders, write_subject
@@ -20,6 +19,7 @@ from jedi_diffusion.data.shards import build_index, save_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.data.video import VideoFrames
 from jedi_diffusion.errors import DataError
+from tests.helpers.small_sets import encoded, picture, subject_set, write_shards
 
 READER: TypeAdapter = TypeAdapter(Source)
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import encoded, picture, same, stored_set, subject_set
 
 from jedi_diffusion.data.record import KINDS, LARGEST_SIDE, StoredSet, largest_set, stack
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 from jedi_diffusion.sets import ImageSet
+from tests.helpers.small_sets import encoded, picture, same, stored_set, subject_set
 
 
 @pytest.mark.parametrize("masks", [False, True])

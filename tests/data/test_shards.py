@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import StoredSet
@@ -26,6 +25,7 @@ from jedi_diffusion.data.shards import (
     save_index,
 )
 from jedi_diffusion.errors import DataError, OutputError, UsageError
+from tests.helpers.small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 
 def read(shards: Shards, item: int):
@@ -157,7 +157,7 @@ def test_a_full_disk_costs_no_finished_shard(tmp_path: Path) -> None:
 
 ENDLESS = """
 import sys
-from small_sets import stored_set
+from tests.helpers.small_sets import stored_set
 from jedi_diffusion.data.shards import ShardWriter
 with ShardWriter(sys.argv[1], sets=3) as writer:
     for seed in range(10**6):

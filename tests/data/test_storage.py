@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import object_store
-from small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data import storage
 from jedi_diffusion.data.record import StoredSet
@@ -29,6 +27,8 @@ from jedi_diffusion.data.storage import (
     write_bytes,
 )
 from jedi_diffusion.errors import DataError, OutputError, UsageError
+from tests.helpers.object_store import object_store
+from tests.helpers.small_sets import SIZES, same, stored_set, subject_set, write_shards
 
 
 class RangeHandler(BaseHTTPRequestHandler):

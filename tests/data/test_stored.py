@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import SIZES, encoded, picture, same, stored_set, subject_set, write_shards
 
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.shards import build_index, save_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, PictureError
+from tests.helpers.small_sets import SIZES, encoded, picture, same, stored_set, subject_set, write_shards
 
 
 def test_sets_give_some_of_their_pictures(tmp_path: Path) -> None:

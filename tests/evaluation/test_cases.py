@@ -6,13 +6,13 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from small_benchmarks import make_clone, make_pictures, picture
 
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_diffusion.evaluation.dreambench import PICKS, open_dreambench
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.files import json_bytes
+from tests.helpers.small_benchmarks import make_clone, make_pictures, picture
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_benchmarks import make_clone
 
 from jedi_diffusion.errors import ModelError, RecipeError
 from jedi_diffusion.evaluation.dreambench import open_dreambench
 from jedi_diffusion.evaluation.generate import generate, open_method_folder, pending
 from jedi_diffusion.evaluation.layout import find_pictures
 from jedi_diffusion.pictures import read_parameters
+from tests.helpers.small_benchmarks import make_clone
 
 
 class Painter:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scoring_encoders import ColorEncoder
 
 from jedi_diffusion.errors import ModelError, PictureError
 from jedi_diffusion.evaluation.cache import FeatureCache, key_of
 from jedi_diffusion.evaluation.encoders import Thumbnails
 from jedi_diffusion.evaluation.features import FeatureReader, Item
+from tests.helpers.scoring_encoders import ColorEncoder
 
 
 @pytest.fixture

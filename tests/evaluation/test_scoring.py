@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scoring_encoders import ColorEncoder
-from small_benchmarks import make_clone, make_pictures, picture
 
 from jedi_diffusion.errors import PictureError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
@@ -21,6 +19,8 @@ from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.report import ranked
 from jedi_diffusion.evaluation.scale import scaled_columns
 from jedi_diffusion.evaluation.scoring import COPY_INPUT, ORACLE, OTHER, Results, RowScores, Scorer, rival
+from tests.helpers.scoring_encoders import ColorEncoder
+from tests.helpers.small_benchmarks import make_clone, make_pictures, picture
 
 ENCODER = ColorEncoder()
 

@@ -4,7 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_models import (
+
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.joint.record import GRID, AttentionMap, AttentionRecord, asked_tokens, attention_weights
+from jedi_diffusion.sets import REFERENCE_TIMESTEP
+from tests.helpers.small_models import (
     SLOPE,
     distances,
     near_sd14_unet,
@@ -13,12 +19,6 @@ from small_models import (
     small_sd14_unet,
     small_sdxl_unet,
 )
-
-from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
-from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.record import GRID, AttentionMap, AttentionRecord, asked_tokens, attention_weights
-from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400

@@ -8,11 +8,18 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import SD14_CONFIG, random_batch, random_unet, small_sd14_unet, small_sdxl_unet, tiny_unet
 
 from jedi_diffusion.backbones.unet import install_coupling, remove_coupling
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.attention import SetReads, coupled_attention
+from tests.helpers.small_models import (
+    SD14_CONFIG,
+    random_batch,
+    random_unet,
+    small_sd14_unet,
+    small_sdxl_unet,
+    tiny_unet,
+)
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet}
 

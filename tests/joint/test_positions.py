@@ -7,15 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import (
-    SLOPE,
-    distances,
-    near_sd14_unet,
-    random_batch,
-    randomize_new_channels,
-    small_sd14_unet,
-    tiny_unet,
-)  # fmt: skip
 
 from jedi_diffusion.backbones.unet import (
     UNetBackbone,
@@ -27,6 +18,15 @@ from jedi_diffusion.backbones.unet import (
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads, coupled_attention
 from jedi_diffusion.joint.positions import distance_bias, token_grid
+from tests.helpers.small_models import (
+    SLOPE,
+    distances,
+    near_sd14_unet,
+    random_batch,
+    randomize_new_channels,
+    small_sd14_unet,
+    tiny_unet,
+)  # fmt: skip
 
 SIZES = (3, 1, 2)
 

@@ -5,7 +5,13 @@ import weakref
 
 import pytest
 import torch
-from small_models import (
+
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
+from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.joint.cache import ReferenceCache
+from jedi_diffusion.sets import REFERENCE_TIMESTEP
+from tests.helpers.small_models import (
     near_sd14_unet,
     random_batch,
     randomize_new_channels,
@@ -13,12 +19,6 @@ from small_models import (
     small_sdxl_unet,
     tiny_unet,
 )
-
-from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
-from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.cache import ReferenceCache
-from jedi_diffusion.sets import REFERENCE_TIMESTEP
 
 BUILDERS = {"sd14": small_sd14_unet, "sdxl": small_sdxl_unet, "near": near_sd14_unet}
 STEP = 400

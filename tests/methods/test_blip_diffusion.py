@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_blip_diffusion import save_blip_diffusion
-from small_pipelines import save_joint
 from torch import nn
 from transformers import Blip2QFormerConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 from transformers import Blip2QFormerModel as StockQFormer
@@ -18,6 +16,8 @@ from transformers import Blip2QFormerModel as StockQFormer
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion, subject_tokens
 from jedi_diffusion.personalizer import Personalizer
+from tests.helpers.small_blip_diffusion import save_blip_diffusion
+from tests.helpers.small_pipelines import save_joint
 
 SAMPLING = {"num_inference_steps": 2, "height": 32, "width": 32, "guidance_scale": 2.0}
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import TEXT_TOKENS, TEXT_WIDTH, random_batch, randomize_new_channels, tiny_unet
-from small_pipelines import make_text_encoder, make_tokenizer, sd_parts
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -32,6 +30,14 @@ from jedi_diffusion.methods.image_tokens import (
     tokens_of_sets,
 )
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_models import (
+    TEXT_TOKENS,
+    TEXT_WIDTH,
+    random_batch,
+    randomize_new_channels,
+    tiny_unet,
+)
+from tests.helpers.small_pipelines import make_text_encoder, make_tokenizer, sd_parts
 
 STEP = torch.tensor(300)
 

@@ -12,8 +12,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import save_file
-from small_adapters import NO_CHECKER, save_sdxl
-from small_pipelines import sd_parts
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from jedi_diffusion.methods.conditioned import (
@@ -41,6 +39,8 @@ from jedi_diffusion.methods.textual_inversion import TextualInversion
 from jedi_diffusion.methods.training_free import TrainingFreeJoint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_adapters import NO_CHECKER, save_sdxl
+from tests.helpers.small_pipelines import sd_parts
 
 SAMPLING = {"num_inference_steps": 2, "guidance_scale": 2.0, "height": 64, "width": 64}
 FIT = FitSettings(steps=2, learning_rate=0.05)

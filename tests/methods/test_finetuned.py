@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import JeDiError, ModelError
@@ -23,6 +22,7 @@ from jedi_diffusion.methods.textual_inversion import TextualInversion
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import spawn_generators
+from tests.helpers.small_pipelines import make_text_encoder, make_tokenizer, sd_parts, sdxl_parts
 
 TUNINGS: dict[str, Any] = {
     "dreambooth": DreamBooth(),

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small_pipelines import save_joint, sd_parts
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
 from jedi_diffusion.personalizer import Personalizer
+from tests.helpers.small_pipelines import save_joint, sd_parts
 
 SAMPLING = {"num_inference_steps": 2, "height": 32, "width": 32, "guidance_scale": 2.0}
 EMBEDDING, TEXT_WIDTH = 12, 24

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_pipelines import save_joint
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.copy_input import CopyInput
@@ -14,6 +13,7 @@ from jedi_diffusion.methods.oracle import Oracle, oracle_key
 from jedi_diffusion.methods.text_only import TextOnly
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_pipelines import save_joint
 
 
 def plain(value: int) -> Image.Image:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.naming import identifier, knows, new_word, noun_of, rename
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
 
 def seeded() -> torch.Generator:

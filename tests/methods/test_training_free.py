@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import random_batch, randomize_new_channels, tiny_unet
-from small_pipelines import save_joint
 
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.training_free import HiddenReferences, TrainingFreeJoint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_models import random_batch, randomize_new_channels, tiny_unet
+from tests.helpers.small_pipelines import save_joint
 
 
 def test_the_network_is_not_told_which_pictures_are_given() -> None:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import tiny_unet
-from small_pipelines import make_scheduler, sd_parts
 from torch import nn
 
 from jedi_diffusion.backbones.unet import UNetBackbone
@@ -18,6 +16,8 @@ from jedi_diffusion.methods.fitting import Examples, loss_of, prior_preservation
 from jedi_diffusion.methods.parameters import copies
 from jedi_diffusion.methods.svdiff import SpectralShift, SVDiff, decompose
 from jedi_diffusion.pipeline import JeDiPipeline
+from tests.helpers.small_models import tiny_unet
+from tests.helpers.small_pipelines import make_scheduler, sd_parts
 
 
 @pytest.fixture(scope="module")

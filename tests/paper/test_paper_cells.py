@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_paper import small_recipe
 
 from experiments.paper_tables.cells import Cells, Scored, averaged
 from experiments.paper_tables.plan import Cell
@@ -16,6 +15,7 @@ from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 from jedi_diffusion.evaluation.scoring import Scorer
 from jedi_toybox.evaluation_data import write_evaluation_data
 from jedi_toybox.judges import ToyboxFinder, load_judges
+from tests.helpers.small_paper import small_recipe
 
 CELL = Cell("joint-6", 1, 3.0)
 

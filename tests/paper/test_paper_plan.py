@@ -3,13 +3,13 @@
 import pytest
 import yaml
 from pydantic import ValidationError
-from small_paper import small_recipe
 
 from experiments.paper_tables.estimate import estimate
 from experiments.paper_tables.numbers import DINO, TABLES
 from experiments.paper_tables.plan import FITTED, Plan, Training
 from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from jedi_diffusion.train.config import for_device
+from tests.helpers.small_paper import small_recipe
 
 ALL = ["2", "3", "4", "5", "6", "7", "8", "9", "10", "references", "coupling", "null_set", "steps"]
 

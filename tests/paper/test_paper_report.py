@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import TEXT_TOKENS, random_batch, tiny_unet
-from small_paper import small_recipe
 
 from experiments.paper_tables.cells import Scored
 from experiments.paper_tables.findings import findings
@@ -18,6 +16,8 @@ from experiments.paper_tables.tables import gather
 from experiments.paper_tables.timing import large_unet, step_seconds
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.estimates import weighted_mean
+from tests.helpers.small_models import TEXT_TOKENS, random_batch, tiny_unet
+from tests.helpers.small_paper import small_recipe
 
 PAPER_TABLES = ["2", "3", "4", "5", "6", "7", "9", "references", "coupling", "null_set", "steps"]
 RECIPE = PaperRecipe.model_validate(small_recipe(tables=PAPER_TABLES))

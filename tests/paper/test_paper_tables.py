@@ -9,13 +9,13 @@ from typing import NamedTuple
 import pytest
 import torch
 import yaml
-from small_paper import small_recipe
 
 from experiments.paper_tables import training, work
 from experiments.paper_tables.__main__ import main
 from experiments.paper_tables.pieces import piece_lock
 from experiments.paper_tables.plan import Plan
 from experiments.paper_tables.recipe import PaperRecipe
+from tests.helpers.small_paper import small_recipe
 
 
 class Result(NamedTuple):

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain_source import PlainSource, image_set
 from safetensors.torch import load_file
-from small_paper import small_recipe
 
 from experiments.paper_tables import training as trainings_module
 from experiments.paper_tables.plan import Training
@@ -17,6 +15,8 @@ from experiments.paper_tables.recipe import PaperRecipe
 from experiments.paper_tables.training import Sources, Trainings
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.trainer.loop import Trainer
+from tests.helpers.plain_source import PlainSource, image_set
+from tests.helpers.small_paper import small_recipe
 
 DESIGNS = ("joint", "cached", "clip", "concatenation", "learned", "joint_clip")
 

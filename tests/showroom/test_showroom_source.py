@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plain_source import PlainSource
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import DataError, RecipeError, UsageError
@@ -19,6 +18,7 @@ from jedi_showroom import cutouts
 from jedi_showroom.building import Build
 from jedi_showroom.mixed import MixedSource
 from jedi_showroom.source import ShowroomSource
+from tests.helpers.plain_source import PlainSource
 
 
 def test_a_set_is_the_same_alone_and_among_others(showroom: ShowroomSource) -> None:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synthesis_models import BACKGROUND, DISCS, Detector, Embedder, Generator, Segmenter, disc_mask
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.collages import (
@@ -26,6 +25,15 @@ from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.records import Collage, CollagePlan, Instance, Key, Outcome, Reason
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.vision.detection import Box, Detection
+from tests.helpers.synthesis_models import (
+    BACKGROUND,
+    DISCS,
+    Detector,
+    Embedder,
+    Generator,
+    Segmenter,
+    disc_mask,
+)
 
 DISC = ObjectName("disc", "shape")
 SETTINGS = StageSettings(collage_size=128)

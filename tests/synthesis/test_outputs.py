@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthesis_models import make_models
 
 from jedi_diffusion.data.recipe import SetsSection, open_mixture
 from jedi_diffusion.errors import DataError, OutputError, RecipeError
@@ -15,6 +14,7 @@ from jedi_diffusion.synthesis.recipe import PARTS, SynthesisRecipe, plan_shards,
 from jedi_diffusion.synthesis.records import Reason
 from jedi_diffusion.synthesis.stages import synthesize
 from jedi_diffusion.synthesis.work import STEP_NAMES, Work, do_all
+from tests.helpers.synthesis_models import make_models
 
 ITEMS = (ObjectName("disc", "shape"), ObjectName("Ring/2", "shape"), ObjectName("dot"))
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from synthesis_models import Writer
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.names import ObjectName
@@ -18,6 +17,7 @@ from jedi_diffusion.synthesis.prompts import (
 from jedi_diffusion.synthesis.protocols import Failure
 from jedi_diffusion.synthesis.records import Reason, Stage
 from jedi_diffusion.synthesis.settings import StageSettings
+from tests.helpers.synthesis_models import Writer
 
 CUP = ObjectName("tea cup", "kitchenware")
 

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from synthesis_models import build, deadly, refuse
+
+from tests.helpers.synthesis_models import build, deadly, refuse
 
 pytest.importorskip("ray")
 

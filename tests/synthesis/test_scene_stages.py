@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from PIL import Image
-from synthesis_models import Captioner, Inpainter, Stylizer, Writer
 
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.records import Group, Instance, Key, Reason, Scene
@@ -25,6 +24,7 @@ from jedi_diffusion.synthesis.scenes import (
 )
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.vision.detection import Box
+from tests.helpers.synthesis_models import Captioner, Inpainter, Stylizer, Writer
 
 DISC = ObjectName("disc", "shape")
 SETTINGS = StageSettings(scene_size=64)

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from synthesis_models import Writer, make_models
 
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.names import ObjectName
@@ -14,6 +13,7 @@ from jedi_diffusion.synthesis.records import Reason, Stage
 from jedi_diffusion.synthesis.seeds import LARGEST_SEED, derive_generator, derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.synthesis.stages import synthesize
+from tests.helpers.synthesis_models import Writer, make_models
 
 ITEMS = [ObjectName("disc", "shape"), ObjectName("ring", "shape")]
 SETTINGS = StageSettings(collages=2, collage_size=128, scene_size=64)

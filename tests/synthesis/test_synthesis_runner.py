@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from synthesis_models import Failing, build, deadly, die, make_models, refuse
 
 from jedi_diffusion.errors import ModelError, OutputError, UsageError
 from jedi_diffusion.synthesis import progress
@@ -21,6 +20,7 @@ from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.recipe import PARTS, SynthesisRecipe
 from jedi_diffusion.synthesis.runner import Job, run_local, sole_run, synthesize_recipe
 from jedi_diffusion.synthesis.work import STEP_NAMES
+from tests.helpers.synthesis_models import Failing, build, deadly, die, make_models, refuse
 
 ITEMS = tuple(ObjectName(f"thing {number}") for number in range(6))
 

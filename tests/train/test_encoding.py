@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from object_store import object_store
-from small_sets import subject_set
 from tiny_runs import recipe, save_base
 
 from jedi_diffusion.cli import main
@@ -24,6 +22,8 @@ from jedi_diffusion.train.frozen import encoders_fingerprint
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_toybox.bundle import folder_of
+from tests.helpers.object_store import object_store
+from tests.helpers.small_sets import subject_set
 
 SIZES = (3, 2, 4, 2, 3)
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
-from small_pipelines import make_autoencoder
 from tiny_runs import recipe, save_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +26,8 @@ from jedi_diffusion.train.estimate import (
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.plan import plan_set
 from jedi_toybox.bundle import FOLDER
+from tests.helpers.small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
+from tests.helpers.small_pipelines import make_autoencoder
 
 
 @pytest.mark.parametrize(

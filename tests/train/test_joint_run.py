@@ -11,7 +11,6 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from small_pipelines import sd_parts
 from tiny_runs import COLORS, recipe, run_of, save_base, save_subjects
 from two_processes import run_in_two_processes
 
@@ -26,6 +25,7 @@ from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_proce
 from jedi_diffusion.train.plan import plan_step
 from jedi_diffusion.train.sharding import whole_unet
 from jedi_diffusion.trainer.state import checkpoints
+from tests.helpers.small_pipelines import sd_parts
 
 
 @pytest.fixture(scope="module")

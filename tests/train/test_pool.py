@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import torch
-from plain_source import PlainSource
 from torch import Tensor
 
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.networks.text import make_word_tokenizer, tokenize
 from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import CHUNK, LatentPool, compose, draw_sets, mirror, to_unit
+from tests.helpers.plain_source import PlainSource
 
 SUBJECTS, PICTURES, SIZE = 70, 4, 16
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from small_sets import picture
 
 from jedi_diffusion.data.encoded_shard import EncodedSet
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.batches import read_steps
+from tests.helpers.small_sets import picture
 
 BATCH = 400
 

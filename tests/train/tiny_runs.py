@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from plain_source import PlainSource, image_set
-from small_pipelines import sd_parts, sdxl_parts
 
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_diffusion.train.runner import TrainingRun
+from tests.helpers.plain_source import PlainSource, image_set
+from tests.helpers.small_pipelines import sd_parts, sdxl_parts
 
 COLORS = ((220, 40, 40), (40, 200, 60), (50, 60, 220), (230, 200, 40), (200, 60, 200))
 

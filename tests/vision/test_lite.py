@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_lite import small_lite0, their_network
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.vision import lite
 from jedi_diffusion.vision.efficientnet import EfficientNetLite, folded
 from jedi_diffusion.vision.lite import LiteEncoder, LiteName
 from jedi_diffusion.vision.packaged import PackagedFile
+from tests.helpers.small_lite import small_lite0, their_network
 
 package = pytest.fixture(small_lite0)
 

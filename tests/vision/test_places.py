@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small_lite import small_lite0
 
 from jedi_diffusion.errors import DataError, ModelError
 from jedi_diffusion.evaluation.encoders import TextEncoder
@@ -23,6 +22,7 @@ from jedi_diffusion.vision.places import (
 )
 from jedi_toybox import world
 from jedi_toybox.places import place_pictures
+from tests.helpers.small_lite import small_lite0
 
 package = pytest.fixture(small_lite0)
 PLACES = ("in a forest", "in a forest at night", "on the beach")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scoring_encoders import save_clip, save_dino
 from transformers import CLIPModel, ViTModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.vision.clip import CLIP_PREPROCESSING, ClipEncoder
 from jedi_diffusion.vision.dino import DINO_PREPROCESSING, DinoEncoder
+from tests.helpers.scoring_encoders import save_clip, save_dino
 
 
 @pytest.fixture(scope="module")

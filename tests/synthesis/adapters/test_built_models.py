@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from synthesis_models import Writer
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.synthesis.models_config import build_model, build_models, check_models
@@ -11,6 +10,7 @@ from jedi_diffusion.synthesis.protocols import Models
 from jedi_diffusion.synthesis.records import Stage
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.synthesis.stages import synthesize
+from tests.helpers.synthesis_models import Writer
 
 FOLDERS = {
     "writer": "instruct",

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from synthesis_models import disc_mask
+
+from tests.helpers.synthesis_models import disc_mask
 
 pytest.importorskip("skimage")
 

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scoring_encoders import ColorEncoder
-from small_benchmarks import picture
-from synthesis_runs import write_run
 
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.synthesis.report import page
@@ -24,6 +21,9 @@ from jedi_diffusion.synthesis.report.sheets import (
     surroundings,
     with_boxes,
 )
+from tests.helpers.scoring_encoders import ColorEncoder
+from tests.helpers.small_benchmarks import picture
+from tests.helpers.synthesis_runs import write_run
 
 
 def report(folder: Path, **more: object) -> tuple[Facts, Chosen]:

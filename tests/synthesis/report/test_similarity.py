@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 from PIL import Image
-from scoring_encoders import ColorEncoder
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.synthesis.report.similarity import SetFeatures
+from tests.helpers.scoring_encoders import ColorEncoder
 
 RNG = np.random.default_rng(0)
 

@@ -4,13 +4,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from synthesis_records import Written, alone, box, collage, made_set, picture, rejection
 
 from jedi_diffusion.synthesis.collages import connected_components
 from jedi_diffusion.synthesis.records import Stage
 from jedi_diffusion.synthesis.report.filters import FilterScores, intersection_over_union, shown_by
 from jedi_diffusion.synthesis.report.records import CollageRecord, InstanceRecord, read_collages
 from jedi_diffusion.synthesis.report.thresholds import GRID, AffinityCurve
+from tests.helpers.synthesis_records import Written, alone, box, collage, made_set, picture, rejection
 
 PANELS = [("a", 0, True), ("a", 1, True), ("a", 2, True), ("b", 3, True), ("b", 4, True), ("a", 5, False)]
 NEAR = {

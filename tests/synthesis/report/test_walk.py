@@ -2,11 +2,10 @@
 
 import re
 
-from synthesis_models import Failing, Writer, make_models
-from synthesis_runs import ITEMS, Telling, recipe
-
 from jedi_diffusion.synthesis.report.walk import walk, walk_page
 from jedi_diffusion.synthesis.work import STEP_NAMES, do_all
+from tests.helpers.synthesis_models import Failing, Writer, make_models
+from tests.helpers.synthesis_runs import ITEMS, Telling, recipe
 
 DISC = ITEMS[0]
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
-from synthesis_models import DISCS, Generator, make_models
 
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.outputs import OutputFolder
 from jedi_diffusion.synthesis.recipe import PARTS, SynthesisRecipe, plan_shards
 from jedi_diffusion.synthesis.work import do_all
+from tests.helpers.synthesis_models import DISCS, Generator, make_models
 
 ITEMS = (ObjectName("disc", "shape"), ObjectName("ring", "shape"), ObjectName("dot", "point"))
 

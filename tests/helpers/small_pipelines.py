@@ -13,9 +13,10 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from small_models import SD14_CONFIG, SDXL_CONFIG, random_unet, tiny_sdxl_unet, tiny_unet
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from tests.helpers.small_models import SD14_CONFIG, SDXL_CONFIG, random_unet, tiny_sdxl_unet, tiny_unet
 
 WORDS = ("a", "robot", "dog", "on", "the", "beach", "in", "snow")
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

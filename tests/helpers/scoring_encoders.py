@@ -9,8 +9,9 @@ import numpy as np
 def save_clip(folder: Path) -> Path:
     """A CLIP with pictures of 224 pixels, as narrow as can be."""
     import torch
-    from small_pipelines import make_tokenizer
     from transformers import CLIPConfig, CLIPModel
+
+    from tests.helpers.small_pipelines import make_tokenizer
 
     tokenizer = make_tokenizer(max_length=12)
     narrow = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

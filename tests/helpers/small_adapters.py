@@ -9,7 +9,6 @@ from diffusers import (
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
 )
-from small_pipelines import NOISE, sd_parts, sdxl_parts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -34,6 +33,8 @@ from transformers import (
     SwinConfig,
     T5Config,
 )
+
+from tests.helpers.small_pipelines import NOISE, sd_parts, sdxl_parts
 
 CHAT = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[{{ tone }}answer]"
 ENDINGS = list(range(40, 80))

@@ -8,9 +8,10 @@ from diffusers import PNDMScheduler, UNet2DConditionModel
 from diffusers.pipelines.deprecated.blip_diffusion.blip_image_processing import BlipImageProcessor
 from diffusers.pipelines.deprecated.blip_diffusion.modeling_blip2 import Blip2QFormerModel
 from diffusers.pipelines.deprecated.blip_diffusion.modeling_ctx_clip import ContextCLIPTextModel
-from small_models import random_unet
-from small_pipelines import NARROW_SD14_CONFIG, NOISE, make_tokenizer, sd_parts
 from transformers import BertTokenizer, Blip2Config, CLIPTextConfig, CLIPTokenizer
+
+from tests.helpers.small_models import random_unet
+from tests.helpers.small_pipelines import NARROW_SD14_CONFIG, NOISE, make_tokenizer, sd_parts
 
 NARROW = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "robot", "a")

@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(\.venv/bin/)?(jedi|python|pip|git|curl|make|torchrun|ray|apt-get)\b|\w+=")
 READY_SECONDS = 120
