@@ -267,11 +267,15 @@ def test_settings_of_earlier_pictures_by_keyboard_and_dropped(visit, photos, tmp
     picture = there.download("#png", tmp_path / "picture.png")
     there.prompt("a cow")
     tab.uncheck("#locked input")
+    choosers: list = []
+    tab.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # long before it is used: the browser takes its time to know
     tab.focus("#prompts textarea")
     there.press_until("document.activeElement.closest('#recorded') != null")
-    with tab.expect_file_chooser() as chooser:
-        tab.keyboard.press("Enter")
-    chooser.value.set_files(str(picture))
+    tab.keyboard.press("Enter")
+    until(lambda: bool(choosers), tab)
+    choosers[0].set_files(str(picture))
     tab.wait_for_selector("#taken [role=status]:has-text('The settings of picture.png are taken.')")
     there.wait_for_text("#prompts", "a dog")
     there.wait_for_text("#seed", "8")
