@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jedi_diffusion.adapters import RecordedAdapters
 from jedi_diffusion.backbones import family_of
@@ -31,13 +31,12 @@ from jedi_diffusion.conditioning import (
     read_prompt,
     to_pixels,
 )
-from jedi_diffusion.errors import UsageError
+from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet
 from jedi_diffusion.request import (
     Request,
@@ -70,41 +69,45 @@ class JeDiPipelineOutput(BaseOutput):
 
 
 class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
-    """Personalized text-to-image generation with a joint-image model of the Stable Diffusion family.
+    """Personalized text-to-image generation with a joint-image model.
 
-    vae: AutoencoderKL or PatchAutoencoder; unet: a UNet2DConditionModel with 2C + 1 input channels, on which
-    coupled self-attention is installed; text_encoder_2 and tokenizer_2: SDXL only. Adapters trained on a base
-    model are put on top of it with `load_lora_weights`, and calls take the coupling that those know.
+    unet or transformer: what denoises, of a family that `backbones` knows; coupled attention is installed on
+    it. A UNet has 2C + 1 input channels. text_encoder_2 and tokenizer_2: where the family has two. Adapters
+    trained on a base model are put on top of it with `load_lora_weights`, and calls take the coupling that
+    those know.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
     temperature: what a call takes that names none; 1 for a model that has learned its world.
     targets_show: what targets have in the channels where references show their latents: "zeros", the paper's,
     or "grey", the encoding of a grey picture, which inpainting checkpoints were trained with.
-    Raises ModelError for a UNet that is not joint.
+    Raises ModelError for a network that is not joint.
     """
 
     vae: Any
     unet: Any
+    transformer: Any
     scheduler: Any
     tokenizer: Any
     text_encoder: Any
     tokenizer_2: Any
     text_encoder_2: Any
 
-    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->vae"
-    _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012 - diffusers reads it from the class
+    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->transformer->vae"
+    # diffusers reads these two from the class
+    _optional_components = ["text_encoder_2", "tokenizer_2", "unet", "transformer"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents", "clean_latents"]  # noqa: RUF012
 
     def __init__(
         self,
-        vae: AutoencoderKL | PatchAutoencoder,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
+        vae: ModelMixin,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        unet: ModelMixin | None,
         scheduler: SchedulerMixin,
-        text_encoder_2: CLIPTextModelWithProjection | None = None,
-        tokenizer_2: CLIPTokenizer | None = None,
+        text_encoder_2: PreTrainedModel | None = None,
+        tokenizer_2: PreTrainedTokenizerBase | None = None,
+        transformer: ModelMixin | None = None,
         force_zeros_for_empty_prompt: bool = False,
         coupling: str = "joint",
         distance_slope: float | None = None,
@@ -112,7 +115,10 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         targets_show: str = "zeros",
     ) -> None:
         super().__init__()
-        family_of(unet).couple(unet, distance_slope)
+        network = transformer if unet is None else unet
+        if network is None:
+            raise ModelError("The model has neither a unet nor a transformer; one of them must denoise.")
+        family_of(network).couple(network, distance_slope)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -121,6 +127,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             scheduler=scheduler,
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
+            transformer=transformer,
         )
         check_choice("coupling", coupling, get_args(Coupling))
         check_choice("targets_show", targets_show, ("zeros", "grey"))
@@ -352,7 +359,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     @property
     def network(self) -> Any:
         """The network that denoises."""
-        return self.unet
+        return self.transformer if self.unet is None else self.unet
 
     def _sample(self, request: Request, denoiser: Denoiser, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""

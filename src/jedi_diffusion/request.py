@@ -13,6 +13,7 @@ from torch import Tensor
 from jedi_diffusion.conditioning import Picture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import Guidance
+from jedi_diffusion.joint.process import Diffusion, process_of
 from jedi_diffusion.joint.sampler import NullSet
 from jedi_diffusion.options import Coupling, check_range
 from jedi_diffusion.randomness import spawn_generators
@@ -148,8 +149,8 @@ def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:
         scheduler.set_timesteps(steps, device=device)
     except ValueError as error:
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps: {error}") from error
-    trained = scheduler.config.num_train_timesteps
-    if float(scheduler.timesteps.max()) > trained - 1:  # an offset moves the first of very many steps there
+    last = scheduler.config.num_train_timesteps - isinstance(process_of(scheduler), Diffusion)
+    if float(scheduler.timesteps.max()) > last:  # an offset moves the first of very many steps there
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps; take fewer.")
     return scheduler
 

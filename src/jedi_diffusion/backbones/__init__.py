@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.backbones.base import Backbone
 
-FAMILIES = {"UNet2DConditionModel": "unet.UNetBackbone"}
-"""By the class of a network: the file below this package and the class that knows its family."""
+FAMILIES = {"UNet2DConditionModel": f"{__name__}.unet.UNetBackbone"}
+"""By the name of a network's class: where the backbone is that knows its family."""
 
 
 def family_of(network: nn.Module) -> type[Backbone]:
@@ -22,6 +22,6 @@ def family_of(network: nn.Module) -> type[Backbone]:
     name = next((name for name in names if name in FAMILIES), None)
     if name is None:
         raise ModelError(f"A {names[0]} cannot be made joint; known are {', '.join(FAMILIES)}.")
-    module, _, kind = FAMILIES[name].partition(".")
-    found: type[Backbone] = getattr(import_module(f"{__name__}.{module}"), kind)
+    module, _, kind = FAMILIES[name].rpartition(".")
+    found: type[Backbone] = getattr(import_module(module), kind)
     return found
