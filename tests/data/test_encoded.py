@@ -100,6 +100,12 @@ def test_it_is_a_safetensors_file(tmp_path: Path) -> None:
     with safe_open(tmp_path / "x", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = json.loads(file.metadata()["jedi"])
+    for number in range(8):  # headers end at multiples of eight bytes, as safetensors' own writer has it
+        facts_of_tar = about().model_copy(update={"base": "b" * number})
+        with EncodedWriter(str(tmp_path / f"{number}"), facts_of_tar) as writer:
+            writer.add_captions([""], torch.zeros(1, 1, 1), None)
+            writer.add_set(torch.zeros(1, 1, 1, 1), [""])
+        assert int.from_bytes((tmp_path / f"{number}").read_bytes()[:8], "little") % 8 == 0
     assert torch.equal(tensors["latents"], torch.cat([latents_of(r) for r in (0, 2, 3)]).bfloat16())
     assert tensors["first"].tolist() == [0, 3, 3, 4, 8]
     assert tensors["caption"].tolist() == [1, 2, 3, 1, 1, 4, 5, 6]

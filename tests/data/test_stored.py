@@ -112,6 +112,10 @@ def test_a_folder_in_the_papers_format_is_a_source_too(tmp_path: Path) -> None:
     for item, count in enumerate((2, 3)):
         decoded = sets.stored(item).decode(sets.name(item))
         assert same(decoded, subject_set(item, count, masks=item == 1))
+    (tmp_path / "00000.png").write_bytes(stored_set(0, 2).stacked[:-30])
+    with pytest.raises(PictureError, match=r"00000\.png"):
+        sets.read(0, 1, np.random.default_rng(0))
+    (tmp_path / "00000.png").write_bytes(stored_set(0, 2).stacked)
     with pytest.raises(DataError, match=r"lost\.png has no captions"):
         sets.read(2, 1, np.random.default_rng(0))
     for ending, data in stored_set(2, 2).members().items():  # the picture's ending is what tells its format
