@@ -82,6 +82,8 @@ class SetBatch:
     conditions: see `Conditions`; one caption an image.
     set_sizes: N of every set, in order; they sum to I.
     weight (I, 1, H, W): weights of the loss per latent, None for 1 everywhere.
+    Images of different sizes are padded to one: their condition `extent` (I, 2) is the height and width that
+    count, from the top left.
     blank (I, C, H, W): what targets show where references show their latents, None for zeros.
     """
 
@@ -123,6 +125,14 @@ class SetBatch:
     def is_reference(self) -> torch.Tensor:
         """(I,) bool, true where M = 0."""
         return self.mask.flatten() < 0.5
+
+    @property
+    def extents(self) -> list[tuple[int, int]]:
+        """Height and width in latents of each image, without padding."""
+        given = self.conditions.get("extent")
+        if given is None:
+            return [(self.latents.shape[2], self.latents.shape[3])] * len(self.mask)
+        return [(int(height), int(width)) for height, width in given.tolist()]
 
     def conditioned(self, conditions: Mapping[str, torch.Tensor]) -> SetBatch:
         """Return the batch with these conditions in place of those of the same names.

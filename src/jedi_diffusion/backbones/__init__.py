@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.backbones.base import Backbone
 
-FAMILIES = {"UNet2DConditionModel": f"{__name__}.unet.UNetBackbone"}
+FAMILIES = {
+    "UNet2DConditionModel": f"{__name__}.unet.UNetBackbone",
+    "Flux2Transformer2DModel": f"{__name__}.flux2.Flux2Backbone",
+}
 """By the name of a network's class: where the backbone is that knows its family."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.attention_processor import (
     Attention,
     AttnProcessor,
@@ -165,6 +166,9 @@ class CoupledSelfAttnProcessor:
         self.layer = layer
         self.stock = stock
         self.distance_slope = distance_slope
+        self._attention_backend: AttentionBackendName | None = getattr(
+            stock, "_attention_backend", None
+        )  # diffusers sets it
 
     def __call__(
         self,
@@ -182,7 +186,9 @@ class CoupledSelfAttnProcessor:
             )
         layers = (attn.to_q, attn.to_k, attn.to_v)
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
-        mixed = (reads or SetReads()).attend(self.layer, query, key, value, self.distance_slope)
+        mixed = (reads or SetReads()).attend(
+            self.layer, query, key, value, self.distance_slope, self._attention_backend
+        )
         output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
         return attn.to_out[1](output)
 

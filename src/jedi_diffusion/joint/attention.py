@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, Pair
@@ -43,12 +43,13 @@ class SetReads:
         key: torch.Tensor,
         value: torch.Tensor,
         distance_slope: float = 0.0,
+        backend: AttentionBackendName | None = None,
     ) -> torch.Tensor:
         """Return coupled attention at a layer: (I, L, H, D) three times -> (I, L, H, D).
 
         layer: its name in the cache. distance_slope: see `positions.distance_bias`; above 0, tokens at near
-        positions are preferred. Raises UsageError for sizes that do not add up to I, a cache that does not
-        fit, or a grid that is missing.
+        positions are preferred. backend: see `coupled_attention`. Raises UsageError for sizes that do not add
+        up to I, a cache that does not fit, or a grid that is missing.
         """
         sizes = self._checked_sizes(images=query.shape[0])
         bias = None
@@ -61,7 +62,7 @@ class SetReads:
             references = self.cache.read(layer, like=key)
         if self.record is not None:
             self.record.store(layer, query, key, sizes, references, bias)
-        return coupled_attention(query, key, value, sizes, references, self.is_reference, bias)
+        return coupled_attention(query, key, value, sizes, references, self.is_reference, bias, backend)
 
     def _tokens(self, query: torch.Tensor) -> Size:
         if self.grid is None:
@@ -89,6 +90,7 @@ def coupled_attention(
     references: Sequence[Pair | None] | None = None,
     is_reference: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
+    backend: AttentionBackendName | None = None,
 ) -> torch.Tensor:
     """Attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
 
@@ -99,8 +101,9 @@ def coupled_attention(
     references: for each set, cached (keys, values) (R, L, H, D) that it reads beside its own, or None.
     is_reference (I,) bool: the cached coupling as one masked pass without a cache: references see the
     references of their set, a target sees those and itself. Slower, and the plain statement of what the cache
-    computes. bias (H, L, L): added to the scores of every two pictures. Raises UsageError if `references` is
-    not one entry a set, or both it and `is_reference` are given.
+    computes. bias (H, L, L): added to the scores of every two pictures. backend: diffusers' name of an
+    implementation of attention; None: the active one. Raises UsageError if `references` is not one entry a
+    set, or both it and `is_reference` are given.
     """
     if references is None:
         references = [None] * len(set_sizes)
@@ -132,7 +135,8 @@ def coupled_attention(
             mask = _cached_mask(is_reference, set_sizes, numbers, query.shape[1])
         if bias is not None:
             mask = _biased(mask, bias.to(query.dtype), size, keys.shape[1])
-        mixed = _attend(queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2), mask)
+        flat = (queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2))
+        mixed = dispatch_attention_fn(*flat, attn_mask=mask, backend=backend)
         own = _split(mixed.reshape(-1, *query.shape[1:]), [pictures[run] for run in members])
         for run, piece in zip(members, own, strict=True):
             pieces[run] = piece
@@ -153,14 +157,6 @@ def _prepend(read: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     """For each of G sets (R, L, H, D) of references, and (G, N, L, H, D): (G, R + N, L, H, D)."""
     pieces = [piece for both in zip(read, own.unbind(), strict=True) for piece in both]
     return torch.cat(pieces).unflatten(0, (len(read), -1))
-
-
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """(G, N*L, H, D), (G, T, H, D) twice -> (G, N*L, H, D)."""
-    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def _biased(mask: torch.Tensor | None, bias: torch.Tensor, size: int, seen: int) -> torch.Tensor:

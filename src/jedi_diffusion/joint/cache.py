@@ -19,10 +19,13 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class ReferenceCache:
-    """Keys and values (I, L, H, D) of references, by self-attention layer, and the sizes of their sets."""
+    """Keys and values of reference sets, by self-attention layer and number of the set, and the sets' sizes.
+
+    Those of a set are (R, L, H, D), or (1, tokens, H, D) where references may differ in size.
+    """
 
     def __init__(self) -> None:
-        self._layers: dict[str, Pair] = {}
+        self._layers: dict[str, dict[int, Pair]] = {}
         self._set_sizes: tuple[int, ...] = ()
 
     @property
@@ -33,7 +36,7 @@ class ReferenceCache:
     @property
     def nbytes(self) -> int:
         """Bytes held by all keys and values."""
-        return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
+        return sum(each.nbytes for layer in self._layers.values() for pair in layer.values() for each in pair)
 
     def writer(self, set_sizes: Sequence[int]) -> CacheWriter:
         """A writer for one pass over references laid out as `set_sizes`.
@@ -47,7 +50,7 @@ class ReferenceCache:
                 f"Reference sets need at least one picture each; the sizes are {tuple(set_sizes)}."
             )
         self._set_sizes = tuple(set_sizes)
-        return CacheWriter(self._layers)
+        return CacheWriter(self._layers, self._set_sizes)
 
     def for_sets(self, index: Sequence[int | None]) -> CacheView:
         """A read view for a batch of len(index) target sets; set s reads reference set index[s], or none.
@@ -67,13 +70,17 @@ class ReferenceCache:
         self._set_sizes = ()
 
     def sets_of_layer(self, layer: str) -> list[Pair]:
-        """(keys, values), each (R, L, H, D), of every reference set at this layer."""
+        """(keys, values) of every reference set at this layer."""
         if layer not in self._layers:
             raise UsageError(
                 f"The reference cache is empty at layer {layer}; run the references through first."
             )
-        keys, values = self._layers[layer]
-        return list(zip(keys.split(self._set_sizes), values.split(self._set_sizes), strict=True))
+        return [self._layers[layer][number] for number in range(len(self._set_sizes))]
+
+    def tokens(self, number: int) -> int:
+        """Return how many tokens reference set `number` has at its first layer; 0 while that is empty."""
+        layer = next(iter(self._layers.values()), {})
+        return layer[number][0][..., 0, 0].numel() if number in layer else 0
 
 
 class CacheWriter:
@@ -83,15 +90,22 @@ class CacheWriter:
     recomputes must not replace the tensors that the targets have read.
     """
 
-    def __init__(self, layers: dict[str, Pair]) -> None:
+    def __init__(self, layers: dict[str, dict[int, Pair]], set_sizes: tuple[int, ...]) -> None:
         self._layers = layers
-        self._written: set[str] = set()
+        self._set_sizes = set_sizes
+        self._written: set[tuple[str, int]] = set()
 
     def store(self, layer: str, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Keeps keys and values, each (I, L, H, D), with their gradient history if they have one."""
-        if layer not in self._written:
-            self._written.add(layer)
-            self._layers[layer] = (keys, values)
+        """Keep keys and values, each (I, L, H, D), with their gradient history if they have one."""
+        parts = zip(keys.split(self._set_sizes), values.split(self._set_sizes), strict=True)
+        for number, (own_keys, own_values) in enumerate(parts):
+            self.store_set(layer, number, own_keys, own_values)
+
+    def store_set(self, layer: str, number: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Keep those of reference set `number` alone: (R, L, H, D), or (1, tokens, H, D)."""
+        if (layer, number) not in self._written:
+            self._written.add((layer, number))
+            self._layers.setdefault(layer, {})[number] = (keys, values)
 
 
 class CacheView:
@@ -101,16 +115,21 @@ class CacheView:
         self._cache = cache
         self.index = index
 
-    def read(self, layer: str, like: torch.Tensor) -> list[Pair | None]:
+    def tokens(self) -> list[int]:
+        """Return how many cached tokens each target set reads."""
+        return [0 if number is None else self._cache.tokens(number) for number in self.index]
+
+    def read(self, layer: str, like: torch.Tensor, one_size: bool = True) -> list[Pair | None]:
         """(keys, values), each (R, L, H, D), for each target set, or None; they must fit `like` (I, L, H, D).
 
-        Raises UsageError if the layer was never filled, or at another picture size, width, dtype or device.
+        one_size: whether L has to be the same. Raises UsageError if the layer was never filled, or at another
+        picture size, width, dtype or device.
         """
         if all(number is None for number in self.index):
             return [None] * len(self.index)
         sets = self._cache.sets_of_layer(layer)
-        keys = sets[0][0]
-        if (keys.shape[1:], keys.dtype, keys.device) != (like.shape[1:], like.dtype, like.device):
+        keys, first = sets[0][0], 1 if one_size else 2
+        if (keys.shape[first:], keys.dtype, keys.device) != (like.shape[first:], like.dtype, like.device):
             raise UsageError(
                 f"References and targets differ at {layer}: {_describe(keys)} against {_describe(like)}; "
                 "picture size, dtype and device must agree."

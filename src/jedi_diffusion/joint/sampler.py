@@ -131,8 +131,10 @@ def draw_noise(
 
     A target's noise comes from its own generator, or is its row of `latents` (T, C, H, W) where these are
     given; then a set's references draw from its first's. A picture is so the same alone or in a larger call.
+    Padding beyond an image's own size stays zero.
     """
-    noise = torch.empty_like(batch.latents, dtype=torch.float32)
+    noise = torch.zeros_like(batch.latents, dtype=torch.float32)
+    extents = batch.extents
     given = batch.is_reference.tolist()
     remaining = iter(generators)
     start = 0
@@ -143,10 +145,13 @@ def draw_noise(
         drawn = [] if latents is not None else list(own.items())
         for row, generator in [*drawn, *((row, first) for row in rows if given[row])]:
             device = generator.device if generator else None
-            noise[row] = torch.randn(noise.shape[1:], generator=generator, device=device)
+            height, width = extents[row]
+            drawn_noise = torch.randn((noise.shape[1], height, width), generator=generator, device=device)
+            noise[row, :, :height, :width] = drawn_noise
         start += size
     if latents is not None:
-        noise[~batch.is_reference] = latents.to(noise)
+        height, width = latents.shape[-2:]
+        noise[~batch.is_reference, :, :height, :width] = latents.to(noise)
     return noise
 
 

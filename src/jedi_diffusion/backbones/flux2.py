@@ -1,0 +1,321 @@
+"""FLUX.2: [klein] of every size, distilled or not, with or without a key-value cache, and [dev].
+
+Letters: I images in a batch; G sets of one shape; T tokens of a sequence; C, H, W a latent's channels,
+height, width, where a latent is a 2x2 patch of the autoencoder's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2Attention,
+    Flux2AttnProcessor,
+    Flux2KVAttnProcessor,
+    Flux2KVParallelSelfAttnProcessor,
+    Flux2ParallelSelfAttention,
+    Flux2ParallelSelfAttnProcessor,
+    Flux2SingleTransformerBlock,
+    Flux2Transformer2DModel,
+    Flux2TransformerBlock,
+    _get_qkv_projections,
+)
+from torch import nn
+
+from jedi_diffusion.backbones.base import Backbone
+from jedi_diffusion.backbones.sequences import ImageTokens, SequenceLayout, lay_out
+from jedi_diffusion.conditioning import SHOWN, TextReader, check_prompt
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.sets import Conditions, SetBatch, select_rows
+
+logger = logging.getLogger(__name__)
+
+OWN_SIZE = 64
+"""Latents along a side of the images that these models were made for: 1024 pixels."""
+TEXT_TOKENS = 512
+TEXT_LAYERS = (9, 18, 27)
+"""Hidden states of Qwen3 that are joined to the text that [klein] reads."""
+INDEX_STEP = 10
+"""Reference k lies at T = 10 k of the position axes (T, H, W, L), the target at 0, text along L."""
+EMBEDDED_GUIDANCE = 4.0
+"""What a model that takes guidance as an input ([dev]) is told, where the batch has no `guidance` (I,)."""
+
+_PLAIN_PROCESSORS = (
+    Flux2AttnProcessor,
+    Flux2KVAttnProcessor,
+    Flux2ParallelSelfAttnProcessor,
+    Flux2KVParallelSelfAttnProcessor,
+)
+
+
+class _CoupledProcessor:
+    """What both kinds of blocks share: the layer's name in a cache, and an implementation of attention.
+
+    Without a layout all tokens of a sequence see each other, bit for bit as with the processor it replaces.
+    """
+
+    def __init__(self, layer: str, backend: AttentionBackendName | None = None) -> None:
+        self.layer = layer
+        self._attention_backend = backend  # `set_attention_backend` of diffusers sets it, by this name
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        layout: SequenceLayout | None,
+    ) -> torch.Tensor:
+        """(G, T, heads, features) three times -> (G, T, heads * features)."""
+        if rotary is not None:
+            query, key = (_rotated(each, rotary) for each in (query, key))
+        whole = layout or SequenceLayout((), (), (), 0)
+        return whole.attend(self.layer, query, key, value, self._attention_backend).flatten(2).to(query.dtype)
+
+
+class CoupledDoubleProcessor(_CoupledProcessor):
+    """Attention of a double-stream block, in which text and images have projections of their own."""
+
+    def __call__(
+        self,
+        attn: Flux2Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        layout: SequenceLayout | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (G, T - K, F) and text (G, K, F) -> the same."""
+        made = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
+        query, key, value, *of_text = (each.unflatten(-1, (attn.heads, attn.head_dim)) for each in made)
+        text_query, text_key, text_value = of_text
+        query = torch.cat([attn.norm_added_q(text_query), attn.norm_q(query)], dim=1)
+        key = torch.cat([attn.norm_added_k(text_key), attn.norm_k(key)], dim=1)
+        value = torch.cat([text_value, value], dim=1)
+        mixed = self._attend(query, key, value, image_rotary_emb, layout)
+        text, images = mixed.split([encoder_hidden_states.shape[1], hidden_states.shape[1]], dim=1)
+        return attn.to_out[1](attn.to_out[0](images)), attn.to_add_out(text)
+
+
+class CoupledSingleProcessor(_CoupledProcessor):
+    """Attention of a single-stream block, whose projections also hold those of its MLP."""
+
+    def __call__(
+        self,
+        attn: Flux2ParallelSelfAttention,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        layout: SequenceLayout | None = None,
+    ) -> torch.Tensor:
+        """(G, T, F) -> (G, T, F), text first."""
+        projected = attn.to_qkv_mlp_proj(hidden_states)
+        mixing = 3 * attn.inner_dim
+        joined, of_mlp = projected.split([mixing, projected.shape[-1] - mixing], dim=-1)
+        query, key, value = (
+            each.unflatten(-1, (attn.heads, attn.head_dim)) for each in joined.chunk(3, dim=-1)
+        )
+        mixed = self._attend(attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, layout)
+        output: torch.Tensor = attn.to_out(torch.cat([mixed, attn.mlp_act_fn(of_mlp)], dim=-1))
+        return output
+
+
+class Flux2Backbone(Backbone):
+    """A FLUX.2 transformer over sets (`sequences.SequenceLayout`).
+
+    References stand clean in the sequence, whatever `noisy` holds for them: with coupling "joint" at the
+    targets' time, as [klein] was trained, with "cached" at time 0 and reading references only, as [klein]
+    9B-KV was. They read a caption of their own where the batch says that they have one (`captioned`), which
+    no published model was trained with; else, as published, the targets', and none where they are cached.
+    """
+
+    lora_targets = (
+        r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+        r"|ff(_context)?\.linear_(in|out))"
+        r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+    )
+    shard_units = (Flux2TransformerBlock, Flux2SingleTransformerBlock)
+
+    def __init__(self, transformer: Flux2Transformer2DModel) -> None:
+        super().__init__()
+        if not self.is_coupled(transformer):
+            raise ModelError("The transformer is not coupled; call Flux2Backbone.couple(transformer) first.")
+        self.transformer = transformer
+
+    @classmethod
+    def make_joint(cls, network: nn.Module) -> None:
+        """Couple the attention: the model reads references as it is."""
+        cls.couple(network)
+
+    @classmethod
+    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
+        if distance_slope:
+            raise ModelError("A FLUX.2 transformer knows positions itself; distance_slope must be 0.")
+        transformer = cast(Flux2Transformer2DModel, network)
+        for name, attn in _attention_layers(transformer):
+            stock: Any = attn.processor
+            kind = CoupledDoubleProcessor if isinstance(attn, Flux2Attention) else CoupledSingleProcessor
+            if not isinstance(stock, (*_PLAIN_PROCESSORS, kind)):
+                raise ModelError(
+                    f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
+                    "unload what installed it before the transformer is coupled."
+                )
+            coupled: Any = kind(name, getattr(stock, "_attention_backend", None))
+            attn.set_processor(coupled)
+
+    @classmethod
+    def is_coupled(cls, network: nn.Module) -> bool:
+        layers = [attn for _, attn in _attention_layers(cast(Flux2Transformer2DModel, network))]
+        return bool(layers) and all(isinstance(attn.processor, _CoupledProcessor) for attn in layers)
+
+    @property
+    def network(self) -> Flux2Transformer2DModel:
+        return self.transformer
+
+    @property
+    def latent_channels(self) -> int:
+        channels: int = self.transformer.config["in_channels"]
+        return channels
+
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
+    ) -> torch.Tensor:
+        """Raises UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
+        if reads.record is not None:
+            raise UsageError("Where a FLUX.2 model looks cannot be recorded.")
+        times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))
+        shown = torch.where(batch.is_reference.view(-1, 1, 1, 1), batch.latents.to(noisy.dtype), noisy)
+        dtype = self.transformer.dtype
+        made: dict[int, torch.Tensor] = {}
+        for layout in lay_out(batch, reads):
+            first = [rows[0] for rows in layout.rows]
+            tokens: torch.Tensor = self.transformer(
+                hidden_states=layout.pack(shown).to(dtype),
+                encoder_hidden_states=layout.captions(batch.text).to(dtype),
+                timestep=times[first],
+                img_ids=image_ids(layout.images).to(noisy.device),
+                txt_ids=text_ids(layout.text_tokens).repeat(len(layout.captioned), 1).to(noisy.device),
+                guidance=self._guidance(batch, first),
+                joint_attention_kwargs={"layout": layout},
+                return_dict=False,
+            )[0]
+            made |= layout.unpack(tokens.to(noisy.dtype), noisy.shape[-2:])
+        return torch.stack([made[row] for row in range(len(noisy))])
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        return OWN_SIZE, OWN_SIZE
+
+    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+        """Return `text` (B, 512, D), and `captioned` (B,), false for empty captions.
+
+        A caption is what a user says to Qwen3; each distinct one runs once. The model reads what pads it too.
+        What exceeds 512 tokens is dropped, with a warning.
+        """
+        (tokenizer,), (encoder,) = reader.tokenizers, reader.encoders
+        distinct = list(dict.fromkeys(captions))
+        for caption in distinct:
+            check_prompt(caption)
+        said = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": caption}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+            for caption in distinct
+        ]
+        for caption, length in zip(distinct, map(len, tokenizer(said).input_ids), strict=True):
+            if length > TEXT_TOKENS:
+                logger.warning(
+                    "The prompt exceeds the %d tokens that the model reads by %d; its end is dropped: %r.",
+                    TEXT_TOKENS,
+                    length - TEXT_TOKENS,
+                    caption[-SHOWN:],
+                )
+        padded = {"padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
+        tokens = tokenizer(said, return_tensors="pt", **padded).to(device)
+        states = encoder(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+        made = {
+            "text": torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1),
+            "captioned": torch.tensor([bool(caption) for caption in distinct], device=device),
+        }
+        return select_rows(made, [distinct.index(caption) for caption in captions])
+
+    def stride(self, vae: Any) -> int:
+        return 2 * super().stride(vae)
+
+    def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] as patches of latents, normalized, in float32."""
+        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+        mean, deviation = _statistics(vae)
+        return (F.pixel_unshuffle(latents, 2) - mean) / deviation
+
+    def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, deviation = _statistics(vae)
+        whole = F.pixel_shuffle(latents * deviation + mean, 2)
+        images: torch.Tensor = vae.decode(whole.to(vae.dtype)).sample.float()
+        return images
+
+    def _guidance(self, batch: SetBatch, rows: list[int]) -> torch.Tensor | None:
+        if not self.transformer.config["guidance_embeds"]:
+            return None
+        given = batch.conditions.get("guidance")
+        if given is None:
+            return torch.full((len(rows),), EMBEDDED_GUIDANCE, device=batch.latents.device)
+        return given[rows]
+
+    def example_conditions(self, count: int, text_tokens: int) -> Conditions:
+        width = self.transformer.config["joint_attention_dim"]
+        return {"text": torch.zeros(count, text_tokens, width, device=self.transformer.device)}
+
+
+def _statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32."""
+    variance = vae.bn.running_var.float() + vae.config.batch_norm_eps
+    return vae.bn.running_mean.float().view(1, -1, 1, 1), variance.sqrt().view(1, -1, 1, 1)
+
+
+def _rotated(tokens: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    turned: torch.Tensor = apply_rotary_emb(tokens, rotary, sequence_dim=1)  # type: ignore[arg-type, assignment]
+    return turned
+
+
+def _attention_layers(
+    transformer: Flux2Transformer2DModel,
+) -> Iterator[tuple[str, Flux2Attention | Flux2ParallelSelfAttention]]:
+    for name, module in transformer.named_modules():
+        if isinstance(module, Flux2Attention | Flux2ParallelSelfAttention):
+            yield name, module
+
+
+def image_ids(images: Sequence[ImageTokens]) -> torch.Tensor:
+    """Return the positions (T, H, W, L) of the tokens of images, int64 (tokens, 4)."""
+    return torch.cat(
+        [
+            torch.cartesian_prod(
+                torch.tensor([INDEX_STEP * image.place]),
+                torch.arange(image.height),
+                torch.arange(image.width),
+                torch.zeros(1, dtype=torch.int64),
+            )
+            for image in images
+        ]
+    )
+
+
+def text_ids(tokens: int) -> torch.Tensor:
+    """Return the positions of a caption's tokens, int64 (tokens, 4)."""
+    return F.pad(torch.arange(tokens)[:, None], (3, 0))

@@ -1,0 +1,268 @@
+"""A FLUX.2 transformer over sets, against the stock transformer as diffusers' own pipelines call it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.transformers.transformer_flux2 import (
+    Flux2KVAttnProcessor,
+    Flux2KVParallelSelfAttnProcessor,
+)
+
+from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones.flux2 import Flux2Backbone
+from jedi_diffusion.backbones.sequences import image_indices
+from jedi_diffusion.errors import ModelError, UsageError
+from tests.helpers.small_flux2 import flux2_batch, tiny_transformer
+
+TIME = torch.tensor(0.7)
+EXTENTS = [(4, 6), (3, 5), (2, 7), (4, 6)]
+
+
+def coupled(**config) -> Flux2Backbone:
+    transformer = tiny_transformer(**config)
+    Flux2Backbone.couple(transformer)
+    return Flux2Backbone(transformer)
+
+
+def noise_like(latents, seed=1):
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def cut(latents, extents):
+    """Images without their padding, each (1, C, h, w)."""
+    return [latent[None, :, :h, :w] for latent, (h, w) in zip(latents, extents, strict=True)]
+
+
+def packed(images):
+    """Images one after another as tokens, (1, T, C)."""
+    return torch.cat([Flux2KleinPipeline._pack_latents(image) for image in images], dim=1)
+
+
+def published(transformer, noisy, batch, **options):
+    """One set whose last image is the target, called as `Flux2KleinPipeline` does: (C, h, w)."""
+    (target,), references = cut(noisy[-1:], batch.extents[-1:]), cut(batch.latents[:-1], batch.extents[:-1])
+    ids = [Flux2KleinPipeline._prepare_latent_ids(target)]
+    if references:
+        ids.append(Flux2KleinPipeline._prepare_image_ids(references))
+    output = transformer(
+        hidden_states=packed([target, *references]),
+        encoder_hidden_states=batch.text[-1:],
+        timestep=TIME.expand(1),
+        img_ids=torch.cat(ids, dim=1),
+        txt_ids=Flux2KleinPipeline._prepare_text_ids(batch.text[-1:]),
+        return_dict=False,
+        **options,
+    )[0]
+    height, width = target.shape[2:]
+    return output[0, : height * width].T.unflatten(1, (height, width))
+
+
+def kv_extracted(transformer, noisy, batch):
+    """The same as the first step of `Flux2KleinKVPipeline`: one pass, masked, references at time 0."""
+    twin = Flux2Transformer2DModel.from_config(transformer.config).eval()
+    twin.load_state_dict(transformer.state_dict())
+    for block in twin.transformer_blocks:
+        block.attn.set_processor(Flux2KVAttnProcessor())
+    for block in twin.single_transformer_blocks:
+        block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+    (target,), references = cut(noisy[-1:], batch.extents[-1:]), cut(batch.latents[:-1], batch.extents[:-1])
+    ids = [Flux2KleinPipeline._prepare_image_ids(references), Flux2KleinPipeline._prepare_latent_ids(target)]
+    output = twin(
+        hidden_states=packed([*references, target]),
+        encoder_hidden_states=batch.text[-1:],
+        timestep=TIME.expand(1),
+        img_ids=torch.cat(ids, dim=1),
+        txt_ids=Flux2KleinPipeline._prepare_text_ids(batch.text[-1:]),
+        kv_cache_mode="extract",
+        num_ref_tokens=packed(references).shape[1],
+        return_dict=False,
+    )[0]
+    return output[0].T.unflatten(1, target.shape[2:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("references", [0, 1, 3])
+def test_a_set_with_one_target_equals_the_stock_transformer_exactly(references):
+    batch = flux2_batch((references + 1,), tuple(range(references)), EXTENTS[-1 - references :])
+    noisy = noise_like(batch.latents)
+    got = coupled()(noisy, TIME, batch)[-1, :, :4, :6]
+    assert torch.equal(got, published(tiny_transformer(), noisy, batch))
+
+
+@torch.no_grad()
+def test_what_the_coupled_transformer_does_outside_of_sets_is_unchanged():
+    batch = flux2_batch((2,), (0,))
+    noisy = noise_like(batch.latents)
+    assert torch.equal(
+        published(coupled().network, noisy, batch), published(tiny_transformer(), noisy, batch)
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("references", [1, 3])
+def test_cached_equals_one_masked_pass_of_the_key_value_variant(references):
+    batch = flux2_batch((references + 1,), tuple(range(references)), EXTENTS[-1 - references :])
+    noisy, backbone = noise_like(batch.latents), coupled()
+    want = kv_extracted(backbone.network, noisy, batch)
+    together = backbone(noisy, TIME, batch, "cached")[-1, :, :4, :6]
+    torch.testing.assert_close(together, want, atol=1e-5, rtol=0)
+    cache = backbone.fill_cache(batch.select(range(references), (references,)))
+    alone = batch.select([references], (1,))
+    kept = backbone(noisy[-1:], TIME, alone, "cached", cache.for_sets([0]))[0, :, :4, :6]
+    torch.testing.assert_close(kept, want, atol=1e-5, rtol=0)
+
+
+RAGGED = {
+    "sizes": (2, 1, 3, 4, 2),
+    "references": (0, 3, 6, 7, 10),
+    "extents": [
+        (4, 6),
+        (4, 6),
+        (4, 6),
+        (3, 5),
+        (4, 6),
+        (4, 4),
+        (2, 7),
+        (2, 7),
+        (4, 6),
+        (4, 6),
+        (4, 6),
+        (4, 6),
+    ],
+}
+
+
+def ragged():
+    return flux2_batch(RAGGED["sizes"], RAGGED["references"], RAGGED["extents"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_ragged_sets_in_one_batch_equal_one_by_one(coupling):
+    batch, backbone = ragged(), coupled()
+    noisy = noise_like(batch.latents)
+    times = torch.linspace(0.1, 0.9, len(batch.set_sizes)).repeat_interleave(torch.tensor(batch.set_sizes))
+    got, start = backbone(noisy, times, batch, coupling), 0
+    for size in batch.set_sizes:
+        rows = list(range(start, start + size))
+        own = backbone(noisy[rows], times[rows], batch.select(rows, (size,)), coupling)
+        torch.testing.assert_close(got[rows], own, atol=1e-5, rtol=0)
+        start += size
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_sets_in_one_batch_do_not_touch(coupling):
+    batch, backbone = flux2_batch((3, 3), (0, 3)), coupled()
+    noisy = noise_like(batch.latents)
+    before = backbone(noisy, TIME, batch, coupling)
+    other = replace(batch, latents=batch.latents.clone(), conditions=dict(batch.conditions))
+    other.latents[3] += 1
+    noisy[4:] += 1
+    other.conditions["text"] = other.text.clone()
+    other.conditions["text"][3:] += 1
+    after = backbone(noisy, TIME, other, coupling)
+    assert torch.equal(before[:3], after[:3])
+    assert (before[4:] != after[4:]).flatten(1).any(dim=1).all()
+
+
+@torch.no_grad()
+def test_permuting_a_set_with_its_indices_permutes_the_output():
+    backbone = coupled()
+    batch = flux2_batch((5,), (0, 1), [(4, 6), (3, 5), (4, 6), (4, 6), (2, 2)])
+    indices = torch.tensor(image_indices(batch.is_reference.tolist()))
+    batch = batch.conditioned({"index": indices, "captioned": torch.tensor([False, True, True, True, True])})
+    noisy, order = noise_like(batch.latents), [3, 1, 4, 0, 2]
+    want = backbone(noisy, TIME, batch)[order]
+    got = backbone(noisy[order], TIME, batch.select(order, (5,)))
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_text_is_private_and_images_are_not():
+    """One pass of one layer, where nothing travels on by way of other tokens."""
+    backbone = coupled(num_layers=0, num_single_layers=1)
+    batch = flux2_batch((3,), (0,)).conditioned({"captioned": torch.tensor([[True]] * 3).flatten()})
+    noisy = noise_like(batch.latents)
+    before = backbone(noisy, TIME, batch)
+
+    def changed(noisy=noisy, **text):
+        made = backbone(noisy, TIME, batch.conditioned(text))
+        return (made != before).flatten(1).any(dim=1).tolist()
+
+    for row in range(3):
+        text = batch.text.clone()
+        text[row] += 1
+        assert changed(text=text) == [number == row for number in range(3)]
+    other = noisy.clone()
+    other[1] += 1
+    assert changed(other) == [True, True, True]
+    assert not torch.equal(
+        backbone(noisy, TIME, batch.conditioned({"captioned": torch.tensor([False] * 3)}))[0], before[0]
+    )
+
+
+def test_images_beyond_the_first_target_lie_at_indices_of_references():
+    assert image_indices([True, True, False]) == [1, 2, 0]
+    assert image_indices([True, False, False, True, False]) == [1, 0, 3, 2, 4]
+    assert image_indices([False, False]) == [0, 1]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_gradients_reach_every_weight(coupling, checkpointing):
+    backbone = coupled().double().train()
+    if checkpointing:
+        backbone.network.enable_gradient_checkpointing()
+    batch = ragged().to(torch.float64)
+    noisy = noise_like(batch.latents).double()
+    backbone(noisy, TIME, batch, coupling)[~batch.is_reference].square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in backbone.parameters())
+
+
+def test_the_backend_of_attention_is_diffusers_to_set(monkeypatch):
+    from jedi_diffusion.backbones import sequences
+
+    used = []
+    real = sequences.dispatch_attention_fn
+
+    def spy(*args, backend=None, **options):
+        used.append(backend)
+        return real(*args, backend=backend, **options)
+
+    monkeypatch.setattr(sequences, "dispatch_attention_fn", spy)
+    # Setting it on one network also makes it the default of all.
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
+    backbone = coupled()
+    backbone.network.set_attention_backend("_native_math")
+    Flux2Backbone.couple(backbone.network)
+    batch = flux2_batch((2,), (0,))
+    with torch.no_grad():
+        backbone(noise_like(batch.latents), TIME, batch)
+    assert {str(getattr(each, "value", each)) for each in used} == {"_native_math"}
+
+
+def test_families_know_a_flux2_transformer_and_refuse_what_is_not_coupled():
+    transformer = tiny_transformer()
+    assert family_of(transformer) is Flux2Backbone
+    with pytest.raises(ModelError, match="couple"):
+        Flux2Backbone(transformer)
+    with pytest.raises(ModelError, match="distance_slope"):
+        Flux2Backbone.couple(transformer, 1.0)
+    batch = flux2_batch((1,))
+    with pytest.raises(UsageError, match="recorded"):
+        coupled()(batch.latents, TIME, batch, attention_record=object())
+
+
+@torch.no_grad()
+def test_a_model_of_the_shape_of_dev_is_told_its_guidance():
+    backbone = coupled(guidance_embeds=True)
+    batch = flux2_batch((2,), (0,))
+    noisy = noise_like(batch.latents)
+    want = published(tiny_transformer(guidance_embeds=True), noisy, batch, guidance=torch.tensor([4.0]))
+    assert torch.equal(backbone(noisy, TIME, batch)[-1], want)
+    other = backbone(noisy, TIME, batch.conditioned({"guidance": torch.tensor([1.0, 1.0])}))
+    assert not torch.equal(other[-1], want)

@@ -1,0 +1,45 @@
+"""Tiny FLUX.2 models of the real classes, with random weights."""
+
+import torch
+from diffusers import Flux2Transformer2DModel
+
+from jedi_diffusion.sets import SetBatch
+
+TINY = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 24,
+    "timestep_guidance_channels": 16,
+    "mlp_ratio": 2.0,
+    "axes_dims_rope": (4, 4, 4, 4),
+    "guidance_embeds": False,
+}
+
+
+def tiny_transformer(seed: int = 0, **config: object) -> Flux2Transformer2DModel:
+    torch.manual_seed(seed)
+    return Flux2Transformer2DModel(**{**TINY, **config}).eval()
+
+
+def flux2_batch(
+    set_sizes: tuple[int, ...],
+    references: tuple[int, ...] = (),
+    extents: list[tuple[int, int]] | None = None,
+    text_tokens: int = 5,
+    seed: int = 0,
+) -> SetBatch:
+    """Random sets; images are 4 x 6 latents, or have their own sizes, padded."""
+    images = sum(set_sizes)
+    generator = torch.Generator().manual_seed(seed)
+    extents = extents or [(4, 6)] * images
+    height, width = (max(each[axis] for each in extents) for axis in (0, 1))
+    latents = torch.randn(images, TINY["in_channels"], height, width, generator=generator)
+    for latent, (rows, columns) in zip(latents, extents, strict=True):
+        latent[:, rows:], latent[:, :, columns:] = 0, 0
+    mask = torch.tensor([float(number not in references) for number in range(images)])
+    text = torch.randn(images, text_tokens, TINY["joint_attention_dim"], generator=generator)
+    conditions = {"text": text, "extent": torch.tensor(extents)}
+    return SetBatch(latents, mask.view(-1, 1, 1, 1), conditions, set_sizes)
