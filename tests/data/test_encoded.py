@@ -273,7 +273,24 @@ def test_latents_of_something_else_are_refused(tmp_path: Path) -> None:
 
     sets, single = StoredSets(str(tmp_path)), SinglePictures(str(tmp_path))
     url = write(2)
-    assert len(EncodedSets(sets, "n")) == 2
+    encoded = EncodedSets(sets, "n")
+    assert len(encoded) == 2
+    before = list(encoded.parts())
+    assert [place for place, _ in before] == [str(tar), url]
+    assert before[0] == (str(tar), index)
+    encoded.check("key", "b", 32)
+    with pytest.raises(
+        DataError, match=f"{url} was encoded at 32 pixels, but the recipe asks for 16: .* 16 under"
+    ):
+        encoded.check("key", "b", 16)
+    with pytest.raises(
+        DataError, match=f"{url} is stale: .* text encoders of b, which are not those of other:"
+    ):
+        encoded.check("another", "other", 32)
+    write(2, encoders="another")
+    after = list(EncodedSets(sets, "n").parts())
+    assert (after[0], after[1] == before[1]) == (before[0], False)
+    write(2)
     with pytest.raises(DataError, match=f"{url} was encoded as sets, not as single: .* --kind single"):
         EncodedSets(single, "n")
     write(2, kind="single")

@@ -133,6 +133,33 @@ def test_an_error_leaves_finished_shards_only(tmp_path: Path) -> None:
     assert len(Shards(str(tmp_path))) == 4
 
 
+def test_a_set_that_is_stopped_half_way_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.write(stored_set(0, 2))
+    added: list[str] = []
+    add = tarfile.TarFile.addfile
+
+    def stopped(self: tarfile.TarFile, info: tarfile.TarInfo, data: object = None) -> None:
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        added.append(info.name)
+        add(self, info, data)
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(stored_set(1, 3))
+    monkeypatch.undo()
+    assert added == ["00001.png", "00001.txt"]
+    writer.write(stored_set(2, 1))
+    writer.finish()
+    shards = Shards(str(tmp_path))
+    assert len(shards) == 2
+    assert same(read(shards, 0), subject_set(0, 2))
+    assert same(read(shards, 1), subject_set(2, 1))
+
+
 def test_a_full_disk_costs_no_finished_shard(tmp_path: Path) -> None:
     """The limit on the size of a file stands in for the disk: writing beyond it fails in the kernel."""
     write_shards(tmp_path, (1, 2))

@@ -92,7 +92,13 @@ def test_folders_and_shards_give_the_same_sets(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     tar = shards_of(folder)
     assert load_index(str(tar))[0].seconds == pytest.approx(4.0, abs=0.01)
+    folder = folder / "00000"  # beside the tar, which would be read in the place of loose files
     loose, packed = VideoFrames(str(folder), gap=0.9), VideoFrames(str(tar), gap=0.9)
+    assert packed.name(1) == f"00001 of {tar}"
+    assert list(packed.parts()) == [(str(tar), load_index(str(tar)).header.checksum)]
+    (folder / "lost.txt").touch()  # of no video
+    names = [f"{number:05d}.{ending}" for ending in ("mp4", "txt") for number in range(3)]
+    assert list(loose.parts()) == [(f"{folder}/{name}", None) for name in names]
     assert [loose.size(item) for item in range(3)] == [packed.size(item) for item in range(3)] == [5, 1, 3]
     for seed in range(5):
         one, other = (each.read(0, 4, np.random.default_rng(seed)) for each in (loose, packed))
@@ -131,6 +137,6 @@ def test_damaged_videos_are_quarantined(tmp_path: Path) -> None:
     (folder / "00000" / "00001.mp4").write_bytes(cut)
     tar = shards_of(folder)
     assert load_index(str(tar))[1].seconds is None
-    assert VideoFrames(str(tar), gap=0.1).size(1) == VideoFrames(str(folder), gap=0.1).size(0) == 1
+    assert VideoFrames(str(tar), gap=0.1).size(1) == VideoFrames(str(folder / "00000"), gap=0.1).size(0) == 1
     with pytest.raises(UsageError, match="gap"):
         VideoFrames(str(tar), gap=0)
