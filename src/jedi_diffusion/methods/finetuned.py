@@ -120,13 +120,13 @@ class Finetuned:
         prior = self._draw_prior(caption)
         prior_seconds = time.perf_counter() - start
         height, width = self.settings.get("height"), self.settings.get("width")
-        unet: Any = self.pipeline.unet.config
-        size = picture_size(height, width, unet.sample_size, self.pipeline.vae_scale_factor)
+        own = self.pipeline.backbone.latent_size
+        size = picture_size(height, width, own, self.pipeline.vae_scale_factor)
         with torch.no_grad():
             latents = self.pipeline.encode_pictures(to_pixels(references, *size))
         with self._installed(noun) as parameters:
-            own = Examples(latents, self.tuning.captions(noun))
-            losses = fit(self.pipeline, parameters, own, prior, self.fit)
+            shown = Examples(latents, self.tuning.captions(noun))
+            losses = fit(self.pipeline, parameters, shown, prior, self.fit)
             state = {name: each.detach().cpu().clone() for name, each in parameters.items()}
         stored = sum(each.numel() * each.element_size() for each in state.values())
         return state, FitReport(time.perf_counter() - start, prior_seconds, stored, losses)
