@@ -14,7 +14,7 @@ from jedi_diffusion.app.session import read_controls
 from jedi_diffusion.cli.batch import BatchOptions, read_line
 from jedi_diffusion.cli.options import from_settings, parse
 from jedi_diffusion.errors import RecipeError, UsageError
-from jedi_diffusion.evaluation.recipe import ModelMethod
+from jedi_diffusion.methods.joint import ModelMethod
 from jedi_diffusion.options import ARGUMENTS, Denoising, Sampling, SizedSampling, without_defaults
 from jedi_diffusion.recipes import checked
 
@@ -32,7 +32,7 @@ from jedi_diffusion.app.page import component, controls_of, values_of
 from jedi_diffusion.app.routes import FIELDS
 from jedi_diffusion.app.session import Controls, sampling_of
 from jedi_diffusion.cli import batch, demo, options, photos_score, toybox_score
-from jedi_diffusion.evaluation.recipe import ModelMethod, TextOnlyMethod, TrainingFreeMethod
+from jedi_diffusion.methods.recipe import ModelMethod, TextOnlyMethod, TrainingFreeMethod
 
 helps = {}
 for command in (options.parse, batch.run, demo.run, photos_score.run, toybox_score.run):

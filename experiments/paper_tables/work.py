@@ -25,11 +25,11 @@ from jedi_diffusion.cli import synthesize, synthesize_report
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.own_subjects import open_own_subjects
-from jedi_diffusion.evaluation.recipe import CustomDiffusionMethod, DreamBoothMethod
 from jedi_diffusion.evaluation.scoring import Scorer
 from jedi_diffusion.methods.conditioned import Conditioned
+from jedi_diffusion.methods.custom_diffusion import CustomDiffusionMethod
+from jedi_diffusion.methods.dreambooth import DreamBoothMethod
 from jedi_diffusion.methods.joint import Joint
-from jedi_diffusion.methods.opening import finetuned
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
@@ -176,9 +176,9 @@ class Work:
     def _finetuned(self, cell: Cell, settings: dict[str, Any]) -> Personalizer:
         kind = DreamBoothMethod if cell.method == DREAMBOOTH else CustomDiffusionMethod
         fit = getattr(self.recipe.finetuning, cell.method).model_dump()
-        method: Any = kind.model_validate({"kind": cell.method, "name": cell.name, **fit})
+        method = kind.model_validate({"kind": cell.method, "name": cell.name, **fit})
         pipe = open_backbone(self.trainings.backbone, str(self.device))
-        return finetuned(method, pipe, settings, self.cells.folder(cell) / "fits")
+        return method.on(pipe, settings, self.cells.folder(cell) / "fits")
 
     def _seconds(self) -> dict[str, dict[str, list[float]]]:
         """Table 10, each size once: at that of the backbone, and at Stable Diffusion's."""

@@ -8,9 +8,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from jedi_diffusion import models
-from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
 from jedi_diffusion.methods import custom_diffusion, diffusekrona, dreambooth, svdiff, textual_inversion
-from jedi_diffusion.methods.opening import tuning_of
+from jedi_diffusion.methods.recipe import EvaluationRecipe, Method
 from jedi_diffusion.recipes import CONFIGS
 from tests.helpers.small_benchmarks import make_clone
 from tests.helpers.small_blip_diffusion import save_blip_diffusion
@@ -126,7 +125,7 @@ def test_methods_of_diffusers_run_with_the_users_weights(jedi, recipe, tmp_path)
 )
 def test_finetuning_methods_by_kind(method, tuning, own) -> None:
     section = TypeAdapter(Method).validate_python({"name": "x", **method})
-    assert tuning_of(section) == (tuning, own)
+    assert section.tuning() == (tuning, own)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from transformers import Blip2QFormerConfig, CLIPTextModel, CLIPVisionConfig, CL
 from transformers import Blip2QFormerModel as StockQFormer
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.methods.blip_diffusion import BlipDiffusion, load_blip_diffusion, subject_tokens
+from jedi_diffusion.methods.blip_diffusion import BlipDiffusion
+from jedi_diffusion.methods.blip_pipeline import load_blip_diffusion, subject_tokens
 from jedi_diffusion.personalizer import Personalizer
 from tests.helpers.small_blip_diffusion import save_blip_diffusion
 from tests.helpers.small_pipelines import save_joint

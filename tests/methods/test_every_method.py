@@ -11,8 +11,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from jedi_diffusion.methods.conditioned import (
     ConcatenationBaseline,
@@ -26,6 +24,7 @@ from jedi_diffusion.methods.diffusekrona import DiffuseKronA
 from jedi_diffusion.methods.dreambooth import DreamBooth
 from jedi_diffusion.methods.finetuned import Finetuned
 from jedi_diffusion.methods.fitting import FitSettings
+from jedi_diffusion.methods.free_custom import FreeCustom
 from jedi_diffusion.methods.image_tokens import (
     ClipFeatures,
     LearnedTokens,
@@ -40,11 +39,11 @@ from jedi_diffusion.methods.training_free import TrainingFreeJoint
 from jedi_diffusion.personalizer import Personalizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from tests.helpers.small_adapters import NO_CHECKER, save_sdxl
+from tests.helpers.small_ip_adapter import FEATURES, save_adapter, small_clip
 from tests.helpers.small_pipelines import sd_parts
 
 SAMPLING = {"num_inference_steps": 2, "guidance_scale": 2.0, "height": 64, "width": 64}
 FIT = FitSettings(steps=2, learning_rate=0.05)
-FEATURES = 12
 TUNINGS = {
     "dreambooth": DreamBooth(),
     "lora": DreamBooth(rank=2),
@@ -79,13 +78,6 @@ def pipe(family: Path) -> Any:
     return pipeline
 
 
-def clip() -> CLIPVisionModelWithProjection:
-    torch.manual_seed(3)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPVisionConfig(**size, image_size=16, patch_size=8, projection_dim=FEATURES)
-    return CLIPVisionModelWithProjection(config)
-
-
 def trained(denoiser: Any) -> Any:
     """As if trained: values of image tokens away from zero."""
     with torch.no_grad():
@@ -103,7 +95,7 @@ def conditioned(name: str, pipe: Any) -> Conditioned:
         return Conditioned(
             pipe, trained(TokenBaseline(pipe.unet, LearnedTokens(4, width, 16, 2), tokens)), SAMPLING
         )
-    encoder = PictureTokens(ClipFeatures(clip(), pipe.decode_latents), FEATURES, width, tokens=2)
+    encoder = PictureTokens(ClipFeatures(small_clip(), pipe.decode_latents), FEATURES, width, tokens=2)
     kind = TokenBaseline if name == "clip encoder" else JointWithTokens
     return Conditioned(pipe, trained(kind(pipe.unet, encoder, tokens)), SAMPLING)
 
@@ -111,6 +103,7 @@ def conditioned(name: str, pipe: Any) -> Conditioned:
 METHODS: dict[str, Callable[[str, Any], Personalizer]] = {
     "text only": lambda _, pipe: TextOnly(pipe, SAMPLING),
     "training-free": lambda _, pipe: TrainingFreeJoint(pipe, SAMPLING),
+    "freecustom": lambda _, pipe: FreeCustom(pipe, SAMPLING),
     **dict.fromkeys(TUNINGS, lambda name, pipe: Finetuned(pipe, TUNINGS[name], FIT, SAMPLING)),
     **dict.fromkeys(("clip encoder", "concatenation", "learned encoder", "jedi and clip"), conditioned),
 }
@@ -140,21 +133,7 @@ def test_on_a_single_image_model_made_joint(pipe: Any, name: str) -> None:
 
 
 def test_ip_adapter_on_the_folder_itself(family: Path, pipe: Any, tmp_path: Path) -> None:
-    clip().save_pretrained(tmp_path / "encoder")
-    unet, random = pipe.unet, torch.Generator().manual_seed(0)
-    width = unet.config.cross_attention_dim
-    state = {
-        "image_proj.proj.weight": torch.randn(4 * width, FEATURES, generator=random),
-        "image_proj.proj.bias": torch.zeros(4 * width),
-        "image_proj.norm.weight": torch.ones(width),
-        "image_proj.norm.bias": torch.zeros(width),
-    }
-    for number, name in enumerate(unet.attn_processors):
-        if name.endswith("attn2.processor"):
-            shape = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape
-            for what in ("k", "v"):
-                state[f"ip_adapter.{number}.to_{what}_ip.weight"] = 20 * torch.randn(shape, generator=random)
-    save_file(state, tmp_path / "adapter.safetensors")
+    save_adapter(tmp_path, pipe.unet)
     adapted = load_ip_adapter(
         str(family), tmp_path / "adapter.safetensors", tmp_path / "encoder", 1.0, torch.float32
     )
@@ -171,7 +150,7 @@ def of_papers() -> list[type]:
     from jedi_diffusion.methods.blip_diffusion import BlipDiffusion
 
     tunings = {type(each) for each in TUNINGS.values()}
-    others = [ConcatenationBaseline, TokenBaseline, JointWithTokens, TrainingFreeJoint, IPAdapter]
+    others = [ConcatenationBaseline, TokenBaseline, JointWithTokens, TrainingFreeJoint, FreeCustom, IPAdapter]
     return sorted([*tunings, *others, BlipDiffusion], key=lambda each: each.__name__)
 
 

@@ -7,53 +7,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.methods.ip_adapter import IPAdapter, load_ip_adapter
 from jedi_diffusion.personalizer import Personalizer
-from tests.helpers.small_pipelines import save_joint, sd_parts
+from tests.helpers.small_ip_adapter import save_ip_adapter
+from tests.helpers.small_pipelines import save_joint
 
 SAMPLING = {"num_inference_steps": 2, "height": 32, "width": 32, "guidance_scale": 2.0}
-EMBEDDING, TEXT_WIDTH = 12, 24
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MODEL/, ENCODER/ and adapter.safetensors, as the real ones are laid out."""
-    from diffusers import StableDiffusionPipeline
-
-    home = tmp_path_factory.mktemp("adapter")
-    parts = sd_parts()
-    StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    ).save_pretrained(home / "model")
-    CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-            projection_dim=EMBEDDING,
-        )
-    ).save_pretrained(home / "encoder")
-    random = torch.Generator().manual_seed(0)
-    state = {
-        "image_proj.proj.weight": torch.randn(4 * TEXT_WIDTH, EMBEDDING, generator=random),
-        "image_proj.proj.bias": torch.zeros(4 * TEXT_WIDTH),
-        "image_proj.norm.weight": torch.ones(TEXT_WIDTH),
-        "image_proj.norm.bias": torch.zeros(TEXT_WIDTH),
-    }
-    for number, name in enumerate(parts["unet"].attn_processors):
-        if name.endswith("attn2.processor"):
-            attn = parts["unet"].get_submodule(name.removesuffix(".processor"))
-            for what in ("k", "v"):
-                shape = attn.to_k.weight.shape
-                state[f"ip_adapter.{number}.to_{what}_ip.weight"] = torch.randn(shape, generator=random)
-    save_file(state, home / "adapter.safetensors")
-    return home
+    return save_ip_adapter(tmp_path_factory.mktemp("adapter"))
 
 
 def load(folder: Path, scale: float = 1.0, **changes: object) -> IPAdapter:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
-    from jedi_diffusion.evaluation.recipe import EvaluationRecipe, Method
+    from jedi_diffusion.methods.recipe import EvaluationRecipe
+    from jedi_diffusion.methods.settings import MethodSettings
 
-MEGABYTE = 10**6
 MOVED = (
     "The paper's tables have left the package; in a checkout of the repository, "
     "`python -m experiments.paper_tables {}` makes them."
@@ -57,8 +57,7 @@ def run(arguments: list[str]) -> None:
     show_notices()
     from jedi_diffusion.evaluation.layout import find_pictures
     from jedi_diffusion.evaluation.outputs import write_results
-    from jedi_diffusion.evaluation.recipe import EvaluationRecipe
-    from jedi_diffusion.methods.opening import check_methods
+    from jedi_diffusion.methods.recipe import EvaluationRecipe
     from jedi_diffusion.train.config import checked, for_device, read_yaml
 
     device = devices.pick_device(given.device)
@@ -71,7 +70,8 @@ def run(arguments: list[str]) -> None:
     recipe = checked(EvaluationRecipe, raw, path)
     resolved = json.dumps(recipe.model_dump(mode="json"), indent=2)
     print(resolved)
-    check_methods(recipe.methods)
+    for method in recipe.methods:
+        method.check()
     if given.dry_run:
         return
     out = make_folder(given.out)
@@ -89,36 +89,20 @@ def run(arguments: list[str]) -> None:
 
 
 def generate_with(
-    method: Method, recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: torch.device
+    method: MethodSettings, recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: torch.device
 ) -> None:
     """The method's pictures that are missing; its model is loaded only where there are any."""
     from jedi_diffusion.evaluation.generate import generate, open_method_folder, pending
-    from jedi_diffusion.evaluation.recipe import FinetunedMethod
-    from jedi_diffusion.methods.opening import open_method
 
     record = {"method": method.model_dump(mode="json"), "set": wanted.settings}
     folder = open_method_folder(pictures_of(method, out), record)
+    fits = out / "fits" / method.name
     if pending(wanted, folder):
-        generate(wanted, open_method(method, wanted, device, fits_of(method, out)), folder, recipe.batch)
-    if isinstance(method, FinetunedMethod):
-        print(describe_fits(method.name, fits_of(method, out)))
+        generate(wanted, method.build(wanted, device, fits), folder, recipe.batch)
+    remark = method.remark(fits)
+    if remark is not None:
+        print(remark)
 
 
-def pictures_of(method: Method, out: Path) -> Path:
+def pictures_of(method: MethodSettings, out: Path) -> Path:
     return out / "pictures" / method.name
-
-
-def fits_of(method: Method, out: Path) -> Path:
-    return out / "fits" / method.name
-
-
-def describe_fits(name: str, store: Path) -> str:
-    """The fits of a method that are stored, their mean time and size, in a line. Raises ModelError."""
-    from jedi_diffusion.methods.finetuned import read_reports
-
-    reports = read_reports(store)
-    if not reports:
-        return f"{name}: no fits"
-    seconds = sum(each.seconds for each in reports) / len(reports)
-    stored = sum(each.stored_bytes for each in reports) / len(reports)
-    return f"{name}: fitted {len(reports)} times, {seconds:.1f} s and {stored / MEGABYTE:.3f} MB on average"

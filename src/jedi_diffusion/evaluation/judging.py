@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.evaluation.cases import EvaluationSet
     from jedi_diffusion.evaluation.encoders import Encoder
-    from jedi_diffusion.evaluation.recipe import EvaluationRecipe
+    from jedi_diffusion.evaluation.recipe import Evaluation
     from jedi_diffusion.evaluation.scoring import Scorer
     from jedi_diffusion.vision.detection import SubjectFinder
 
@@ -47,7 +47,7 @@ def open_set(
     return open_own_subjects(data, references, inputs, samples, seed=seed)
 
 
-def open_recipe_set(recipe: EvaluationRecipe, out: Path, device: str) -> EvaluationSet:
+def open_recipe_set(recipe: Evaluation, out: Path, device: str) -> EvaluationSet:
     """The evaluation set of a recipe; the toybox's is rendered into OUT/data first."""
     part = recipe.set
     if part.kind == "toybox":
@@ -139,7 +139,7 @@ def load_finder(
     )
 
 
-def open_scorer(recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: str) -> Scorer:
+def open_scorer(recipe: Evaluation, wanted: EvaluationSet, out: Path, device: str) -> Scorer:
     """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
     encoders shows before hours of work, not after.
     """

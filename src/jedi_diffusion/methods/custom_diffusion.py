@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from jedi_diffusion.methods.finetuned import FinetunedMethod
 from jedi_diffusion.methods.fitting import FitSettings
 from jedi_diffusion.methods.naming import new_word, rename
 from jedi_diffusion.methods.parameters import copies
@@ -43,3 +44,12 @@ class CustomDiffusion:
 
     def prompt(self, text: str, noun: str) -> str:
         return rename(text, noun, f"{self.name} {noun}")
+
+
+class CustomDiffusionMethod(FinetunedMethod):
+    """Custom Diffusion: keys and values of the cross-attention, and one new word."""
+
+    kind: Literal["custom_diffusion"]
+
+    def tuning(self) -> tuple[CustomDiffusion, FitSettings]:
+        return CustomDiffusion(), SETTINGS

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from jedi_diffusion.methods.dreambooth import ATTENTION
+from jedi_diffusion.methods.finetuned import FinetunedMethod
 from jedi_diffusion.methods.fitting import FitSettings
 from jedi_diffusion.methods.naming import NamedSubject, identifier
 from jedi_diffusion.methods.parameters import adapters, need_peft
@@ -45,3 +47,13 @@ class DiffuseKronA(NamedSubject):
             adapters(pipeline.unet, config, random) as factors,
         ):
             yield factors
+
+
+class DiffuseKronAMethod(FinetunedMethod):
+    """DiffuseKronA: Kronecker products on the attention layers. `factor`: near A's sides; none: roots."""
+
+    kind: Literal["diffusekrona"]
+    factor: Annotated[int | None, Field(ge=1, le=1024)] = None
+
+    def tuning(self) -> tuple[DiffuseKronA, FitSettings]:
+        return DiffuseKronA(factor=self.factor or -1), SETTINGS

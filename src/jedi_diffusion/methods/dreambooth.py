@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from jedi_diffusion.methods.finetuned import FinetunedMethod
 from jedi_diffusion.methods.fitting import FitSettings
 from jedi_diffusion.methods.naming import NamedSubject, identifier
 from jedi_diffusion.methods.parameters import adapters, copies, need_peft
@@ -47,3 +49,13 @@ class DreamBooth(NamedSubject):
 
         config = LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=ATTENTION)
         return adapters(unet, config, random)
+
+
+class DreamBoothMethod(FinetunedMethod):
+    """DreamBooth with prior preservation: all weights, or LoRA of a rank."""
+
+    kind: Literal["dreambooth"]
+    rank: Annotated[int | None, Field(ge=1, le=1024)] = None
+
+    def tuning(self) -> tuple[DreamBooth, FitSettings]:
+        return DreamBooth(rank=self.rank), FULL if self.rank is None else LORA

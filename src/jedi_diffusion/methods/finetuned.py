@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from jedi_diffusion import models
 from jedi_diffusion.conditioning import to_pixels
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit, kept_flags
 from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.methods.naming import noun_of
 from jedi_diffusion.methods.oracle import oracle_key
+from jedi_diffusion.methods.settings import ModelSettings
 from jedi_diffusion.request import picture_size
 from jedi_diffusion.weights import check_weights_file
 
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 State = dict[str, Tensor]
+MEGABYTE = 10**6
 
 
 class Tuning(Protocol):
@@ -172,11 +178,6 @@ def _write(file: Path, state: State, report: FitReport) -> None:
     write_file(file, save(state, {"report": json.dumps(asdict(report))}))
 
 
-def read_reports(store: Path) -> list[FitReport]:
-    """What the fits that are kept in a folder took. Raises ModelError for a file that no fit wrote."""
-    return [_read_report(file) for file in sorted(store.glob("*.safetensors"))]
-
-
 def _read(file: Path) -> tuple[State, FitReport]:
     report = _read_report(file)
     return load_file(str(file)), report
@@ -190,3 +191,51 @@ def _read_report(file: Path) -> FitReport:
         return FitReport(**json.loads(told or ""))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{file} was not written by a fit; remove it, and it is fitted anew.") from error
+
+
+class FinetunedMethod(ModelSettings):
+    """What finetuning methods share: how each subject is fitted. What is not given is the method's own."""
+
+    fit_steps: Annotated[int | None, Field(ge=0, description="0: nothing is fitted")] = None
+    learning_rate: Annotated[float | None, Field(gt=0, le=10)] = None
+    fit_batch: Annotated[int | None, Field(ge=1, le=1024, description="references a step")] = None
+    prior_pictures: Annotated[int | None, Field(ge=0, le=10_000, description="0: no preservation")] = None
+    prior_weight: Annotated[float | None, Field(ge=0, le=1000)] = None
+    fit_seed: int = Field(0, ge=0, lt=2**31)
+    dtype: Literal["auto", "float32"] = "auto"
+
+    @abstractmethod
+    def tuning(self) -> tuple[Tuning, FitSettings]:
+        """Return what the method changes, and how it is fitted by default. Raise ModelError without peft."""
+
+    def check(self) -> None:
+        super().check()
+        self.tuning()
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> Finetuned:
+        pipe, settings = self.model_copy(update={"dtype": "float32"}).open(device)
+        return self.on(pipe, settings, store)
+
+    def on(self, pipeline: Any, settings: dict[str, Any], store: Path) -> Finetuned:
+        """Return the method on a loaded backbone; what it fits is kept in `store`, for these very weights."""
+        tuning, own = self.tuning()
+        given = {
+            "steps": self.fit_steps,
+            "learning_rate": self.learning_rate,
+            "batch": self.fit_batch,
+            "prior_pictures": self.prior_pictures,
+            "prior_weight": self.prior_weight,
+            "seed": self.fit_seed,
+        }
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        record = {"weights": models.fingerprint(pipeline)}
+        return Finetuned(pipeline, tuning, replace(own, **changes), settings, store, record)
+
+    def remark(self, store: Path) -> str:
+        """Return how many fits are stored, their mean time and size. Raise ModelError for other files."""
+        reports = [_read_report(file) for file in sorted(store.glob("*.safetensors"))]
+        if not reports:
+            return f"{self.name}: no fits"
+        seconds = sum(each.seconds for each in reports) / len(reports)
+        stored = sum(each.stored_bytes for each in reports) / len(reports) / MEGABYTE
+        return f"{self.name}: fitted {len(reports)} times, {seconds:.1f} s and {stored:.3f} MB on average"

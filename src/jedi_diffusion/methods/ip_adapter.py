@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file
 
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.loading import checked_folder, load_errors
+from jedi_diffusion.methods.settings import StockSettings
 from jedi_diffusion.randomness import seeded_generator
 from jedi_diffusion.weights import check_weights_file
 
@@ -107,3 +110,22 @@ def read_adapter(weights: str | Path) -> dict[str, dict[str, torch.Tensor]]:
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     return parts
+
+
+class IPAdapterMethod(StockSettings):
+    """IP-Adapter on a single-image model. `weights`: a safetensors file; `image_encoder`: a CLIP folder."""
+
+    kind: Literal["ip_adapter"]
+    weights: str
+    image_encoder: str
+    scale: Annotated[float, Field(ge=0, le=10)] = 1.0
+
+    def check(self) -> None:
+        super().check()
+        check_adapter(self.weights)
+
+    def load(self, dtype: torch.dtype) -> Any:
+        return load_ip_adapter(self.model, self.weights, self.image_encoder, self.scale, dtype)
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> IPAdapter:
+        return IPAdapter(*self.open(device))

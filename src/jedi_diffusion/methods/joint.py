@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from jedi_diffusion.evaluation.cases import EvaluationSet
+from jedi_diffusion.methods.settings import ModelSettings
+from jedi_diffusion.options import Sampling
+from jedi_diffusion.randomness import seeded_generator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,8 +35,6 @@ class Joint:
         prompts: Sequence[str],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        from jedi_diffusion.randomness import seeded_generator
-
         out: Any = self.pipeline(
             prompt=list(prompts),
             references=list(references),
@@ -37,3 +43,12 @@ class Joint:
             **self.settings,
         )
         return out.images
+
+
+class ModelMethod(ModelSettings, Sampling):
+    """A joint model; a single-image one runs untrained (the training-free variant)."""
+
+    kind: Literal["model"]
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> Joint:
+        return Joint(*self.open(device))

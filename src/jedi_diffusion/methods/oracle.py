@@ -5,10 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+import torch
 from PIL import Image
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.evaluation.cases import EvaluationSet
+from jedi_diffusion.evaluation.generate import open_references
+from jedi_diffusion.methods.settings import MethodSettings
+from jedi_diffusion.pictures import open_picture
 
 Key = tuple[bytes, str]
 
@@ -45,3 +52,23 @@ def oracle_key(references: Sequence[Image.Image], prompt: str) -> Key:
         digest.update(repr((picture.size, picture.mode)).encode())
         digest.update(picture.tobytes())
     return digest.digest(), prompt
+
+
+class OracleMethod(MethodSettings):
+    """Gives the true picture of the prompt; for sets that have them."""
+
+    kind: Literal["oracle"]
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> Oracle:
+        if not all(subject.truths for subject in wanted.subjects):
+            raise UsageError(
+                "The method oracle needs a true picture for every prompt; the oracle of photos stands in "
+                "every report without it."
+            )
+        truths = {}
+        for group in wanted.groups():
+            references = open_references(group[0])
+            for case in group:
+                picture = open_picture(case.subject.truths[case.prompt].path)
+                truths[oracle_key(references, case.text)] = [picture]
+        return Oracle(truths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from jedi_diffusion.methods.finetuned import FinetunedMethod
 from jedi_diffusion.methods.fitting import FitSettings
 from jedi_diffusion.methods.naming import NamedSubject, identifier
 
@@ -84,3 +85,12 @@ def decompose(weight: Tensor) -> Spectrum:
 
 def _restore(layer: nn.Module) -> None:
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
+class SVDiffMethod(FinetunedMethod):
+    """SVDiff: singular values of the weights."""
+
+    kind: Literal["svdiff"]
+
+    def tuning(self) -> tuple[SVDiff, FitSettings]:
+        return SVDiff(), SETTINGS

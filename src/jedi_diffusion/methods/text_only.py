@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
+from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.methods.joint import Joint
+from jedi_diffusion.methods.settings import ModelSettings
+from jedi_diffusion.options import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,3 +35,12 @@ class TextOnly:
         seeds: Sequence[int],
     ) -> list[Image.Image]:
         return Joint(self.pipeline, self.settings)([], [], prompts, seeds)
+
+
+class TextOnlyMethod(ModelSettings, Sampling):
+    """The same model without the references."""
+
+    kind: Literal["text_only"]
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> TextOnly:
+        return TextOnly(*self.open(device))

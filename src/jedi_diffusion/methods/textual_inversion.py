@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from jedi_diffusion.methods.finetuned import FinetunedMethod
 from jedi_diffusion.methods.fitting import FitSettings
 from jedi_diffusion.methods.naming import new_word, rename
 
@@ -45,3 +46,12 @@ class TextualInversion:
 
     def prompt(self, text: str, noun: str) -> str:
         return rename(text, noun, self.name)
+
+
+class TextualInversionMethod(FinetunedMethod):
+    """Textual Inversion: one new word."""
+
+    kind: Literal["textual_inversion"]
+
+    def tuning(self) -> tuple[TextualInversion, FitSettings]:
+        return TextualInversion(), SETTINGS

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.joint.cache import CacheView
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.methods.joint import Joint
-from jedi_diffusion.options import Coupling
+from jedi_diffusion.methods.settings import ModelSettings
+from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.sets import SetBatch
 
 if TYPE_CHECKING:
@@ -72,3 +75,13 @@ class HiddenReferences:
         """Return the prediction (I, C, H, W)."""
         blind = replace(batch, mask=torch.ones_like(batch.mask), blank=None)
         return self.denoiser(noisy, timestep, blind, coupling, reference_cache, attention_record)
+
+
+class TrainingFreeMethod(ModelSettings, Sampling):
+    """Coupled attention and replacement on any model, untrained, its input withheld."""
+
+    kind: Literal["training_free"]
+    coupling: Literal["joint"] | None = None
+
+    def build(self, wanted: EvaluationSet, device: torch.device, store: Path) -> TrainingFreeJoint:
+        return TrainingFreeJoint(*self.open(device))
