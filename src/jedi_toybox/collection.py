@@ -1,11 +1,15 @@
 """The toybox as a collection of sets by number, one source of a training mixture among others."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import PositiveInt
 
 from jedi_diffusion.data.collection import chosen
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.data.settings import SourceSettings
 from jedi_diffusion.sets import ImageSet
 from jedi_toybox import world
 
@@ -44,3 +48,14 @@ class ToyboxSets:
             subject=subject.phrase,
             masks=tuple(Image.fromarray(each) for each in (out.masks.numpy() * np.uint8(255))),
         )
+
+
+class ToyboxSection(SourceSettings):
+    """The procedural world as a source: `subjects` of `pictures` each, rendered when they are read."""
+
+    kind: Literal["toybox"]
+    subjects: PositiveInt = 10_000
+    pictures: PositiveInt = 8
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> ToyboxSets:
+        return ToyboxSets(resolution, self.subjects, self.pictures)

@@ -20,7 +20,7 @@ from jedi_diffusion.data.encoded_shard import (
     EncodedWriter,
     encoded_name,
 )
-from jedi_diffusion.data.recipe import Source, open_source
+from jedi_diffusion.data.recipe import Source
 from jedi_diffusion.data.shards import load_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, UsageError
@@ -315,4 +315,4 @@ def test_recipes_say_what_can_be_encoded(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     section = READER.validate_python({"kind": "sets", "place": str(tmp_path), "encoded": "latents"})
     with pytest.raises(UsageError, match="holds no shards: make them by `jedi data pack`"):
-        open_source(section, 32)
+        section.open(32)

@@ -14,7 +14,7 @@ from jedi_diffusion.data.folders import SubjectFolders, write_subject
 from jedi_diffusion.data.mixture import square_set
 from jedi_diffusion.data.multiview import MultiviewAssets
 from jedi_diffusion.data.quarantine import Quarantine
-from jedi_diffusion.data.recipe import Source, open_mixture, open_source
+from jedi_diffusion.data.recipe import Source, open_mixture
 from jedi_diffusion.data.shards import build_index, save_index
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.data.video import VideoFrames
@@ -38,11 +38,11 @@ def test_each_kind_opens_its_collection(tmp_path: Path) -> None:
     }
     for kind, (place, wanted) in kinds.items():
         section = READER.validate_python({"kind": kind, "place": str(tmp_path / place)})
-        assert isinstance(open_source(section, 64), wanted)
+        assert isinstance(section.open(64), wanted)
     video = READER.validate_python({"kind": "video", "place": str(tmp_path / "films"), "gap": 2.5})
-    assert open_source(video, 64).gap == 2.5
+    assert video.open(64).gap == 2.5
     with pytest.raises(DataError, match="no videos"):
-        open_source(READER.validate_python({"kind": "video", "place": str(tmp_path / "folders")}), 64)
+        READER.validate_python({"kind": "video", "place": str(tmp_path / "folders")}).open(64)
 
 
 def test_what_a_section_says_reaches_its_collection(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_a_section_says_reaches_its_collection(tmp_path: Path) -> None:
 
     def opened(kind: str, place: str, quarantine: Quarantine | None = None, **more: str) -> SetCollection:
         section = READER.validate_python({"kind": kind, "place": str(tmp_path / place), **more})
-        return open_source(section, 70, quarantine)
+        return section.open(70, quarantine)
 
     write_shards(tmp_path / "tars", (2, 2), per_shard=1)
     (tmp_path / "tars" / "00000.tar.index.jsonl").unlink()
@@ -86,11 +86,11 @@ def test_what_a_section_says_reaches_its_collection(tmp_path: Path) -> None:
 def test_files_that_are_left_out_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_subject(tmp_path / "a", subject_set(1, 2))
     section = READER.validate_python({"kind": "folders", "place": str(tmp_path)})
-    open_source(section, 64)
+    section.open(64)
     assert caplog.messages == []
     for name in ("7.txt", "9.txt"):
         (tmp_path / "a" / name).touch()
-    open_source(section, 64)
+    section.open(64)
     first = f"{tmp_path}/a/7.txt has no picture of its name beside it."
     assert caplog.messages == [
         f"2 files of {tmp_path} are left out; the first: {first} `jedi data check` names all."

@@ -11,24 +11,9 @@ from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.shards import build_index, load_index, save_index
 from jedi_diffusion.data.video import END, VideoFrames, frames_at, seconds_of, spread
 from jedi_diffusion.errors import DataError, UsageError
+from tests.helpers.small_films import RATE, write_film
 
-av = pytest.importorskip("av")
-RATE = 10
-
-
-def video(path: Path, seconds: float, rate: int = RATE) -> bytes:
-    """Frame k is gray of brightness 4 k + 20; a key frame every 8."""
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = 8
-        stream.codec_context.bit_rate = 1_000_000
-        for number in range(round(seconds * rate)):
-            values = np.full((32, 32, 3), 4 * number + 20, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, "rgb24")))
-        container.mux(stream.encode())
-    return path.read_bytes()
+pytest.importorskip("av")
 
 
 def number_of(picture: object) -> float:
@@ -38,12 +23,12 @@ def number_of(picture: object) -> float:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return video(tmp_path_factory.mktemp("clip") / "x.mp4", 4)
+    return write_film(tmp_path_factory.mktemp("clip") / "x.mp4", 4)
 
 
 def test_lengths_are_read(clip: bytes, tmp_path: Path) -> None:
     assert seconds_of(clip, "x") == pytest.approx(4.0, abs=0.01)
-    assert seconds_of(video(tmp_path / "y.mp4", 1.5, rate=30), "y") == pytest.approx(1.5, abs=0.01)
+    assert seconds_of(write_film(tmp_path / "y.mp4", 1.5, rate=30), "y") == pytest.approx(1.5, abs=0.01)
 
 
 @pytest.mark.parametrize("times", [[0.0], [1.23], [0.0, 0.1, 2.05], [0.71, 1.5, 3.9]])
@@ -75,7 +60,7 @@ def folder_of(path: Path) -> Path:
     (path / "00000").mkdir(parents=True)
     for number, seconds in enumerate((4, 1, 2.5)):
         name = path / "00000" / f"{number:05d}"
-        video(name.with_suffix(".mp4"), seconds)
+        write_film(name.with_suffix(".mp4"), seconds)
         name.with_suffix(".txt").write_text(f"brighter and brighter {number}\n")
     return path
 

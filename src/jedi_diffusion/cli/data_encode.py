@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> None:
 
 def check(given: EncodeOptions) -> None:
     """Raises UsageError or ModelError for what cannot be meant."""
-    from jedi_diffusion.data.recipe import NAME
+    from jedi_diffusion.data.settings import NAME
 
     if not re.fullmatch(NAME, given.name):
         raise UsageError(f"--name is {given.name!r}, but is made of small letters, digits, - and _.")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.data.collection import SetCollection
     from jedi_diffusion.data.folders import SubjectFolders
     from jedi_diffusion.data.quarantine import Quarantine
+    from jedi_diffusion.data.settings import SourceSettings
 
 Kind = Literal["auto", "sets", "folders", "single", "multiview", "video"]
 
@@ -18,14 +19,15 @@ def open_place(place: str, kind: Kind, quarantine: Quarantine | None = None) -> 
     from pydantic import TypeAdapter
 
     from jedi_diffusion.data.folders import SubjectFolders
-    from jedi_diffusion.data.recipe import Source, open_source
+    from jedi_diffusion.data.recipe import Source
 
     kind = kind_of(place, kind)
     if kind == "folders":
         folders = SubjectFolders(place, quarantine=quarantine)
         tell_layout(folders)
         return folders
-    return open_source(TypeAdapter(Source).validate_python({"kind": kind, "place": place}), 1024, quarantine)
+    source: SourceSettings = TypeAdapter(Source).validate_python({"kind": kind, "place": place})
+    return source.open(1024, quarantine)
 
 
 def kind_of(place: str, kind: Kind) -> Kind:

@@ -184,26 +184,13 @@ def _open_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:
 
 def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -> Mixture:
     """The recipe's sources; what cannot be used is listed in the run's quarantine.jsonl."""
-    from jedi_diffusion.data.mixture import Mixture, MixtureSource
     from jedi_diffusion.data.quarantine import Quarantine
-    from jedi_diffusion.data.recipe import open_source
-    from jedi_diffusion.train.joint_recipe import ToyboxSection
-    from jedi_toybox.collection import ToyboxSets
+    from jedi_diffusion.data.recipe import open_mixture
 
     data = recipe.data
     with accelerator.main_process_first():
         quarantine = Quarantine(folder / "quarantine.jsonl", data.bad_items)
-        opened = [
-            ToyboxSets(data.resolution, each.subjects, each.pictures)
-            if isinstance(each, ToyboxSection)
-            else open_source(each, data.resolution, quarantine)
-            for each in data.sources
-        ]
-    sources = [
-        MixtureSource(collection, each.probability, each.sizes)
-        for collection, each in zip(opened, data.sources, strict=True)
-    ]
-    return Mixture(sources, data.resolution, recipe.seed, quarantine)
+        return open_mixture(data.sources, data.resolution, recipe.seed, quarantine)
 
 
 def _print_sizes(recipe: Recipe, options: TrainOptions) -> None:

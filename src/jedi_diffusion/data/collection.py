@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from jedi_diffusion.data.encoded_shard import EncodedSet
 
 
+PAPER_SIZES = (2, 3, 4)
+"""Pictures in a set (section 4)."""
+
+
 class SetCollection(Protocol):
     """Sets by number. All but the pictures themselves is known without reading them."""
 

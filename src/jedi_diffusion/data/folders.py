@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import KINDS, MASKS, SEPARATOR
+from jedi_diffusion.data.settings import StoredSource
 from jedi_diffusion.errors import DataError, PictureError
 from jedi_diffusion.files import (
     files_in,
@@ -33,6 +35,8 @@ from jedi_diffusion.files import (
 )
 from jedi_diffusion.pictures import UNREAD_ENDINGS, is_picture, open_mask, open_picture, pictures_in, save_png
 from jedi_diffusion.sets import ImageSet
+
+logger = logging.getLogger(__name__)
 
 RECORD = "set.json"
 REPEATS = re.compile(r"^\d+_(?=.*[^\W\d])")
@@ -350,3 +354,22 @@ def _is_stacked(picture: Path) -> bool:
         return SEPARATOR.encode() in text.read_bytes()
     except OSError:  # none, or said when it is read
         return False
+
+
+class FoldersSection(StoredSource):
+    """A local folder with a subfolder of pictures for each subject."""
+
+    kind: Literal["folders"] = "folders"
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> SubjectFolders:
+        """Return the collection, after a word on files that people would expect to be read."""
+        folders = SubjectFolders(self.place, resolution, quarantine)
+        left_out = folders.left_out()
+        if left_out:
+            logger.warning(
+                "%d files of %s are left out; the first: %s `jedi data check` names all.",
+                len(left_out),
+                folders.source,
+                left_out[0].reason,
+            )
+        return folders

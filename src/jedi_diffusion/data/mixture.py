@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from jedi_diffusion.data.collection import EncodedCollection, SetCollection
+from jedi_diffusion.data.collection import PAPER_SIZES, EncodedCollection, SetCollection
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError, PictureError, UsageError
 from jedi_diffusion.pictures import fit_square
@@ -31,7 +31,6 @@ BLOCK = 4096
 """Places over which the sources' shares come out even."""
 ATTEMPTS = 100
 """Replacements that are tried for a set that cannot be read."""
-PAPER_SIZES = (2, 3, 4)
 
 
 class Schedule:

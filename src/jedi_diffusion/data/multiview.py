@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from jedi_diffusion.data.collection import chosen
+from jedi_diffusion.data.quarantine import Quarantine
+from jedi_diffusion.data.settings import StoredSource
 from jedi_diffusion.data.storage import files_below, read_bytes
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.files import decode_text, is_mask, natural_order, stem_of
@@ -96,3 +99,14 @@ class MultiviewAssets:
             ground = Image.new("RGB", layer.size, color)
         ground.paste(layer, mask=layer.getchannel("A"))
         return ground
+
+
+class MultiviewSection(StoredSource):
+    """A folder of rendered views for each asset; `backgrounds` is a folder of photos to put behind them."""
+
+    drawn: ClassVar[str | None] = "their backgrounds are drawn anew each time"
+    kind: Literal["multiview"] = "multiview"
+    backgrounds: str | None = None
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> MultiviewAssets:
+        return MultiviewAssets(self.place, self.backgrounds)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from jedi_diffusion.data.collection import chosen
+from jedi_diffusion.data.collection import SetCollection, chosen
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import KINDS, MASKS, StoredSet, json_of, picture_of, split_captions, text_of
+from jedi_diffusion.data.settings import StoredSource
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, UsageError
@@ -141,3 +143,31 @@ class SinglePictures:
             source=self.source,
             info={name: record[name] for name in ("url", "key") if name in record},
         )
+
+
+class SetsSection(StoredSource):
+    """Sets in the paper's format: shards, or a folder."""
+
+    drawn: ClassVar[str | None] = None
+    kind: Literal["sets"] = "sets"
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> SetCollection:
+        return _encoded(StoredSets(self.place, quarantine), self.encoded)
+
+
+class SingleSection(StoredSource):
+    """Shards of single pictures with captions, as img2dataset writes them."""
+
+    drawn: ClassVar[str | None] = None
+    kind: Literal["single"] = "single"
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> SetCollection:
+        return _encoded(SinglePictures(self.place, quarantine, resolution), self.encoded)
+
+
+def _encoded(collection: StoredSets | SinglePictures, name: str | None) -> SetCollection:
+    if name is None:
+        return collection
+    from jedi_diffusion.data.encoded import EncodedSets  # loads torch, which other sources need not
+
+    return EncodedSets(collection, name)

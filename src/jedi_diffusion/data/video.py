@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
+from pydantic import PositiveFloat
 
 from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.data.record import text_of
+from jedi_diffusion.data.settings import StoredSource
 from jedi_diffusion.data.shards import Shards, StoredSample
 from jedi_diffusion.data.storage import files_below, holds_tars, read_bytes
 from jedi_diffusion.errors import DataError, JeDiError, UsageError
@@ -213,3 +215,14 @@ class _FolderClips:
     def parts(self) -> Iterator[tuple[str, str | None]]:
         texts = (self._texts.get(stem_of(file)) for file in self._files)
         yield from ((file, None) for file in (*self._files, *(text for text in texts if text is not None)))
+
+
+class VideoSection(StoredSource):
+    """Videos with captions; frames of a set are at least `gap` seconds apart."""
+
+    drawn: ClassVar[str | None] = "their frames are drawn anew each time"
+    kind: Literal["video"] = "video"
+    gap: PositiveFloat = 1.0
+
+    def open(self, resolution: int, quarantine: Quarantine | None = None) -> VideoFrames:
+        return VideoFrames(self.place, self.gap, quarantine)

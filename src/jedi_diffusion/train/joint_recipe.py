@@ -4,20 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from jedi_diffusion.data.mixture import PAPER_SIZES
 from jedi_diffusion.data.recipe import Source
 from jedi_diffusion.train.config import Fraction, Section
-
-
-class ToyboxSection(Section):
-    """The procedural world as a source: `subjects` of `pictures` each, rendered when they are read."""
-
-    kind: Literal["toybox"]
-    probability: PositiveFloat = 1.0
-    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_SIZES
-    subjects: PositiveInt = 10_000
-    pictures: PositiveInt = 8
-
+from jedi_toybox.collection import ToyboxSection
 
 AnySource = Annotated[Source | ToyboxSection, Field(discriminator="kind")]
 
