@@ -357,9 +357,14 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         return family(self.network)
 
     @property
+    def network_name(self) -> str:
+        """What the network is called among the components: "unet" or "transformer"."""
+        return "transformer" if self.unet is None else "unet"
+
+    @property
     def network(self) -> Any:
         """The network that denoises."""
-        return self.transformer if self.unet is None else self.unet
+        return getattr(self, self.network_name)
 
     def _sample(self, request: Request, denoiser: Denoiser, callback: Callback | None) -> Tensor:
         """The targets' latents (T, C, H, W)."""

@@ -49,7 +49,7 @@ def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
     """Against a count of the real forward, with attention as plain products, which the counter knows."""
     unet = make_joint(tiny_unet())
     raw = recipe(Path("nowhere"), Path("nowhere"), data__resolution=64)
-    work = count_work(JointRecipe.model_validate(raw), unet.config, make_autoencoder())
+    work = count_work(JointRecipe.model_validate(raw), unet, make_autoencoder())
     alone = replace(work, passes=1, encoding=0)
     for references in ((), (0,), (0, 2, 3)):
         batch = random_batch(unet, (4,), references).conditioned({"text": torch.randn(4, TEXT_TOKENS, 24)})

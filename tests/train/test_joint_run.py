@@ -21,9 +21,9 @@ from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.train import network
 from jedi_diffusion.train.batches import Examples
 from jedi_diffusion.train.joint_recipe import JointRecipe
-from jedi_diffusion.train.joint_run import JointRun, put_fresh_unet, start_processes
+from jedi_diffusion.train.joint_run import JointRun, put_fresh_network, start_processes
 from jedi_diffusion.train.plan import plan_step
-from jedi_diffusion.train.sharding import whole_unet
+from jedi_diffusion.train.sharding import whole_network
 from jedi_diffusion.trainer.state import checkpoints
 from tests.helpers.small_pipelines import sd_parts
 
@@ -263,8 +263,8 @@ def test_a_fresh_unet_has_nothing_of_the_base(tmp_path, base, subjects) -> None:
 
 def test_unets_made_like_another_attend_by_position_as_it_does() -> None:
     pipe = JeDiPipeline(**sd_parts(in_channels=9), distance_slope=1.5)
-    put_fresh_unet(pipe, seed=0)
-    assert coupled_slope(pipe.unet) == coupled_slope(whole_unet(pipe.unet, wanted=True)) == 1.5
+    put_fresh_network(pipe, seed=0)
+    assert coupled_slope(pipe.unet) == coupled_slope(whole_network(pipe.unet, wanted=True)) == 1.5
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "inpaint"])

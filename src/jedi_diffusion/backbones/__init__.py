@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 from jedi_diffusion.errors import ModelError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from jedi_diffusion.backbones.base import Backbone
 
+PARTS = ("unet", "transformer")
+"""Names of the network that denoises among a pipeline's components."""
 FAMILIES = {
     "UNet2DConditionModel": f"{__name__}.unet.UNetBackbone",
     "Flux2Transformer2DModel": f"{__name__}.flux2.Flux2Backbone",
@@ -28,3 +32,27 @@ def family_of(network: nn.Module) -> type[Backbone]:
     module, _, kind = FAMILIES[name].rpartition(".")
     found: type[Backbone] = getattr(import_module(module), kind)
     return found
+
+
+def skeleton(base: str | Path) -> nn.Module:
+    """Return the joint network that a model's configuration files describe, without memory for weights.
+
+    base: a folder or Hub id in diffusers' format. Raises ModelError.
+    """
+    import diffusers
+    import torch
+
+    try:
+        index = diffusers.DiffusionPipeline.load_config(base)
+        part = next(part for part in PARTS if any(index.get(part) or ()))
+        kind = getattr(diffusers, index[part][1])
+        config = kind.load_config(base, subfolder=part)
+    except StopIteration:
+        raise ModelError(f"The model {base} has neither a unet nor a transformer.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
+    with torch.device("meta"):
+        network: nn.Module = kind.from_config(config)
+        family_of(network).make_joint(network)
+    return network

@@ -51,6 +51,14 @@ class Backbone(nn.Module, ABC):
         """
 
     @classmethod
+    def fresh(cls, network: nn.Module) -> nn.Module:
+        """Return a joint network of the same architecture with new weights, on torch's default device."""
+        kind: Any = next(each for each in type(network).__mro__ if "FSDP" not in each.__name__)
+        made: nn.Module = kind.from_config(network.config)
+        cls.couple(made, cls(network).distance_slope)
+        return made
+
+    @classmethod
     @abstractmethod
     def is_coupled(cls, network: nn.Module) -> bool:
         """Return whether every attention layer that `couple` is about is coupled."""
@@ -79,6 +87,11 @@ class Backbone(nn.Module, ABC):
 
         timestep: a scalar or (I,). Raises UsageError for conditions that the network lacks.
         """
+
+    @property
+    def lora_ranks(self) -> dict[str, int]:
+        """Ranks of adapters on layers that need one of their own, by name."""
+        return {}
 
     @property
     def distance_slope(self) -> float:

@@ -257,6 +257,17 @@ class UNetBackbone(Backbone):
         return self.unet.config["out_channels"]
 
     @property
+    def lora_ranks(self) -> dict[str, int]:
+        """Return the number of values that the first convolution reads from its new channels.
+
+        Its adapter can then become anything that training the new channels could make of them.
+        """
+        config, first = self.unet.config, self.unet.conv_in
+        rows, columns = first.kernel_size
+        values = (config["in_channels"] - config["out_channels"]) * int(rows) * int(columns)
+        return {"conv_in": min(values, first.out_channels)}
+
+    @property
     def distance_slope(self) -> float:
         return coupled_slope(self.unet)
 

@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from jedi_diffusion.backbones import family_of
-from jedi_diffusion.backbones.unet import make_joint
+from jedi_diffusion.backbones import family_of, skeleton
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.sets import SetBatch
@@ -72,7 +70,7 @@ def mean_pairs(count: int, conditions: Conditions) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: of the UNet, `trained` of them learn. step: floating-point operations of a step, forward
+    """parameters: of the network, `trained` of them learn. step: floating-point operations of a step, forward
     and backward, and the autoencoder's on pictures that are not encoded before. state: bytes that a process
     holds for weights and optimizer; what forward passes keep comes on top, and depends on micro_batch.
     """
@@ -87,7 +85,7 @@ class Estimate:
     def describe(self) -> str:
         hours = self.steps * self.step / SUSTAINED / 3600
         return (
-            f"UNet: {self.parameters / 1e6:.1f}M parameters, {self.trained / 1e6:.1f}M of them trained. "
+            f"Network: {self.parameters / 1e6:.1f}M parameters, {self.trained / 1e6:.1f}M of them trained. "
             f"A step: {self.pictures:.0f} pictures, {self.step / 1e12:.3g} TFLOP.\n"
             f"Memory of a process: {self.state / 2**30:.2f} GiB for weights and optimizer, activations on "
             "top of that.\n"
@@ -101,12 +99,13 @@ def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -
 
     Raises ModelError if they cannot be read.
     """
-    unet, vae = _on_meta(recipe.base if base is None else base)
-    parameters = sum(p.numel() for p in unet.parameters())
-    work = count_work(recipe, unet.config, vae)
+    place = recipe.base if base is None else base
+    network, vae = skeleton(place), _autoencoder(place)
+    parameters = sum(p.numel() for p in network.parameters())
+    work = count_work(recipe, network, vae)
     if recipe.lora is not None:
-        add_lora(unet, recipe.lora, recipe.seed)
-    trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+        add_lora(network, recipe.lora, recipe.seed)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(source.probability for source in recipe.data.sources)
     pictures = online = forward = 0.0
     for source in recipe.data.sources:
@@ -126,14 +125,14 @@ def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -
     )
 
 
-def count_work(recipe: JointRecipe, unet_config: Any, vae: Any) -> Work:
-    """Counts a UNet and an autoencoder at the recipe's resolution; of their weights nothing is used."""
+def count_work(recipe: JointRecipe, network: Any, vae: Any) -> Work:
+    """Count a joint network and an autoencoder at the recipe's resolution; their weights are not used."""
     with torch.device("meta"):
-        unet = make_joint(UNet2DConditionModel.from_config(unet_config))
+        network = family_of(network).fresh(network)
         vae = type(vae).from_config(vae.config)
     side = recipe.data.resolution
     size = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
-    alone, two = (count_forward(unet, number, size) for number in (1, 2))
+    alone, two = (count_forward(network, number, size) for number in (1, 2))
     pair = (two - 2 * alone) / 2
     return Work(
         picture=alone - pair,
@@ -145,9 +144,9 @@ def count_work(recipe: JointRecipe, unet_config: Any, vae: Any) -> Work:
     )
 
 
-def count_forward(unet: UNet2DConditionModel, number: int, size: int) -> float:
+def count_forward(network: Any, number: int, size: int) -> float:
     """Floating-point operations of a joint forward of one set of `number` pictures of size x size latents."""
-    backbone = family_of(unet)(unet)
+    backbone = family_of(network)(network)
     noisy = torch.empty(number, backbone.latent_channels, size, size, device="meta")
     batch = SetBatch(
         latents=noisy,
@@ -165,15 +164,14 @@ def _counted(run: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _on_meta(base: str) -> tuple[UNet2DConditionModel, AutoencoderKL | PatchAutoencoder]:
+def _autoencoder(base: str) -> AutoencoderKL | PatchAutoencoder:
+    """The autoencoder that a model's configuration describes, without memory for weights."""
     try:
-        unet_config: Any = UNet2DConditionModel.load_config(base, subfolder="unet")
-        vae_config: Any = AutoencoderKL.load_config(base, subfolder="vae")
+        config: Any = AutoencoderKL.load_config(base, subfolder="vae")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
-    ours = vae_config.get("_class_name") == PatchAutoencoder.__name__
+    ours = config.get("_class_name") == PatchAutoencoder.__name__
     kind: Any = PatchAutoencoder if ours else AutoencoderKL
     with torch.device("meta"):
-        unet = make_joint(UNet2DConditionModel.from_config(unet_config))
-        return unet, kind.from_config(vae_config)
+        return kind.from_config(config)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from jedi_diffusion import conditioning
-from jedi_diffusion.backbones.unet import coupled_slope, make_joint
+from jedi_diffusion.backbones import family_of
 from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
@@ -66,20 +65,19 @@ def start_processes(
     return accelerator
 
 
-def put_fresh_unet(pipeline: JeDiPipeline, seed: int) -> None:
-    """Exchange the UNet for one of the same architecture with random weights, the same for the same seed."""
+def put_fresh_network(pipeline: JeDiPipeline, seed: int) -> None:
+    """Exchange the network for one of the same architecture with random weights, drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = UNet2DConditionModel.from_config(pipeline.unet.config)
-        unet = make_joint(fresh, coupled_slope(pipeline.unet))
-    pipeline.register_modules(unet=unet)
+        fresh = family_of(pipeline.network).fresh(pipeline.network)
+    pipeline.register_modules(**{pipeline.network_name: fresh})
 
 
 def open_pipeline(recipe: JointRecipe, base: str | None = None) -> JeDiPipeline:
     """What a recipe trains, as it is at first. base: where it lies, if its name does not say so."""
     pipeline = open_base(recipe.base if base is None else base)
     if recipe.fresh_unet:
-        put_fresh_unet(pipeline, recipe.seed)
+        put_fresh_network(pipeline, recipe.seed)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

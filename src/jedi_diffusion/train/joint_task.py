@@ -17,7 +17,7 @@ from jedi_diffusion.train.estimate import count_work
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.network import JointStep, prepare_modules
 from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
-from jedi_diffusion.train.sharding import shard, whole_unet
+from jedi_diffusion.train.sharding import shard, whole_network
 from jedi_diffusion.train.tally import Tally, peak
 from jedi_diffusion.trainer.loop import Part, Row, Task
 from jedi_diffusion.trainer.processes import Accelerated
@@ -42,9 +42,9 @@ class MixtureTask(Task):
         self.sharded = training.sharded and processes.count > 1
         prepare_modules(recipe, pipeline, processes.device, self.sharded, mixture.encoded)
         if self.sharded:
-            shard(pipeline.unet, processes.accelerator, getattr(torch, training.precision))
+            shard(pipeline.network, processes.accelerator, getattr(torch, training.precision))
         self.network: nn.Module = JointStep(pipeline.backbone, loss, in_step=self.sharded)
-        self.work = count_work(recipe, pipeline.unet.config, pipeline.vae)
+        self.work = count_work(recipe, pipeline.network, pipeline.vae)
         names = [each.collection.source for each in mixture.sources]
         self.tally = Tally(names, processes, peak(processes.device, training.precision))
         self._reader: Iterator[Sequence[AnyExample]] = iter(())
@@ -93,10 +93,11 @@ class MixtureTask(Task):
         return self.tally.close(seconds)
 
     def gather(self) -> None:
-        """Give the pipeline a whole UNet again, on the main process, where it is sharded."""
-        unet = whole_unet(self.pipeline.unet, self.processes.main) if self.sharded else None
-        if unet is not None:
-            self.pipeline.register_modules(unet=unet)
+        """Give the pipeline a whole network again, on the main process, where it is sharded."""
+        pipeline = self.pipeline
+        network = whole_network(pipeline.network, self.processes.main) if self.sharded else None
+        if network is not None:
+            pipeline.register_modules(**{pipeline.network_name: network})
 
     def _read(self, step: int) -> Sequence[AnyExample]:
         """Return the process's sets of a step; those of the steps after it are read meanwhile."""

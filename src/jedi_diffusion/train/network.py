@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from jedi_diffusion.adapters import AdapterRecord
+from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.randomness import keyed_number, seeded
@@ -79,40 +78,31 @@ def prepare_modules(
     network.train()
 
 
-def add_lora(unet: UNet2DConditionModel, section: LoraSection, seed: int) -> None:
-    """Freeze a joint UNet and add adapters, in float32, to its attention layers and its first convolution.
+def add_lora(network: Any, section: LoraSection, seed: int) -> None:
+    """Freeze a joint network and add adapters, in float32, to the layers that its family names.
 
     The adapters' first weights depend on `seed` alone.
-
-    The first convolution's rank is the number of values that it reads from its new channels: its adapter can
-    then become anything that training the new channels could make of them.
     """
-    unet.requires_grad_(False)
-    with seeded(keyed_number(seed, "adapters") >> 1):  # peft draws from torch's global state
-        unet.add_adapter(lora_config(unet, section))
-    cast_training_params(unet)
-
-
-def lora_config(unet: UNet2DConditionModel, section: LoraSection) -> LoraConfig:
-    config: Any = unet.config
-    new_channels = config.in_channels - config.out_channels
-    rows, columns = unet.conv_in.kernel_size
-    rank = min(new_channels * rows * columns, unet.conv_in.out_channels)
-    return LoraConfig(
+    backbone = family_of(network)(network)
+    config = LoraConfig(
         r=section.rank,
         lora_alpha=section.rank if section.alpha is None else section.alpha,
-        target_modules=UNetBackbone.lora_targets,
-        rank_pattern={"conv_in": rank},
-        alpha_pattern={"conv_in": rank},
+        target_modules=backbone.lora_targets,
+        rank_pattern=backbone.lora_ranks,
+        alpha_pattern=backbone.lora_ranks,
     )
+    network.requires_grad_(False)
+    with seeded(keyed_number(seed, "adapters") >> 1):  # peft draws from torch's global state
+        network.add_adapter(config)
+    cast_training_params(network)
 
 
 def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None:
-    """Write the UNet's adapters as safetensors that `pipeline.load_lora_weights(folder)` reads.
+    """Write the network's adapters as safetensors that `pipeline.load_lora_weights(folder)` reads.
 
     Beside peft's settings the file holds the AdapterRecord, which that call follows.
     """
-    adapter: Any = pipeline.unet.peft_config["default"]
+    name, adapter = pipeline.network_name, pipeline.network.peft_config["default"]
     record = AdapterRecord(
         coupling=main_coupling(recipe.conditions.cached),
         base=recipe.base,
@@ -120,12 +110,12 @@ def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None
         prediction_type=pipeline.scheduler.config.prediction_type,
     )
     JeDiPipeline.write_lora_layers(
-        state_dict=JeDiPipeline.pack_weights(get_peft_model_state_dict(pipeline.unet), "unet"),
+        state_dict=JeDiPipeline.pack_weights(get_peft_model_state_dict(pipeline.network), name),
         save_directory=str(folder),
         is_main_process=True,
         weight_name="pytorch_lora_weights.safetensors",
         save_function=None,  # type: ignore[arg-type]  # diffusers' own
         safe_serialization=True,
-        lora_adapter_metadata={f"unet.{key}": value for key, value in adapter.to_dict().items()}
+        lora_adapter_metadata={f"{name}.{key}": value for key, value in adapter.to_dict().items()}
         | record.metadata(),
     )
