@@ -206,6 +206,18 @@ def _to_unit(picture: Picture, number: int, height: int, width: int) -> Tensor:
     """One reference as (3, H, W) in 0..1."""
     if isinstance(picture, Tensor):
         return _fit_tensor(picture, number, height, width)
+    fitted = ImageOps.fit(to_image(picture, number), (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 255
+
+
+def to_image(picture: Picture, number: int) -> Image.Image:
+    """Reference `number` upright in RGB, in its own size; a tensor in 8 bits.
+
+    Raises UsageError as `to_pixels` does.
+    """
+    if isinstance(picture, Tensor):
+        _check_tensor(picture, number)
+        picture = (picture.detach().float().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise UsageError(
@@ -217,12 +229,10 @@ def _to_unit(picture: Picture, number: int, height: int, width: int) -> Tensor:
         raise UsageError(
             f"Reference {number} is a {type(picture).__name__}, not a Pillow picture, an array or a tensor."
         )
-    upright = to_rgb(ImageOps.exif_transpose(picture))
-    fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 255
+    return to_rgb(ImageOps.exif_transpose(picture))
 
 
-def _fit_tensor(picture: Tensor, number: int, height: int, width: int) -> Tensor:
+def _check_tensor(picture: Tensor, number: int) -> None:
     if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
         raise UsageError(
             f"Reference {number} is a tensor of {picture.dtype} and shape {tuple(picture.shape)}; "
@@ -230,6 +240,10 @@ def _fit_tensor(picture: Tensor, number: int, height: int, width: int) -> Tensor
         )
     if not bool(((picture >= 0) & (picture <= 1)).all()):
         raise UsageError(f"Reference {number} holds values outside 0..1; tensors must be in that range.")
+
+
+def _fit_tensor(picture: Tensor, number: int, height: int, width: int) -> Tensor:
+    _check_tensor(picture, number)
     rows, columns = picture.shape[1:]
     scale = min(rows / height, columns / width)
     crop_rows, crop_columns = round(height * scale), round(width * scale)

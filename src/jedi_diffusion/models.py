@@ -64,7 +64,7 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipel
             pipe = load_pipeline(dtype)
         else:
             kind = _class_of(name)
-            if kind != JOINT:
+            if not _is_ready(kind):
                 logger.warning(
                     "%s is a single-image model (%s). It runs untrained, with coupled attention and "
                     "replacement alone; train it on sets for the full method.",
@@ -88,9 +88,16 @@ def open_base(name: str, dtype: torch.dtype | None = None) -> JeDiPipeline:
     from jedi_diffusion.pipeline import JeDiPipeline
 
     with load_errors(name):
-        joint = _class_of(name) == JOINT
-        load = JeDiPipeline.from_pretrained if joint else JeDiPipeline.from_single_image_model
+        ready = _is_ready(_class_of(name))
+        load = JeDiPipeline.from_pretrained if ready else JeDiPipeline.from_single_image_model
         return load(name, dtype=dtype or torch.float32)
+
+
+def _is_ready(kind: str) -> bool:
+    """Return whether models of this pipeline read references as they are."""
+    from jedi_diffusion.backbones import PUBLISHED
+
+    return kind == JOINT or kind in PUBLISHED
 
 
 def _class_of(name: str) -> str:
@@ -139,4 +146,8 @@ def set_scheduler(pipe: JeDiPipeline, name: str) -> None:
     import diffusers
 
     if name != "model":
+        from jedi_diffusion.joint.process import Flow, process_of
+
+        if isinstance(process_of(pipe.scheduler), Flow):
+            raise UsageError(f"The model is a flow, which --scheduler {name} cannot sample; leave it out.")
         pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)

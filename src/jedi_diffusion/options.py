@@ -43,6 +43,8 @@ ARGUMENTS = {
     "image_guidance": "image_guidance_scale",
 }
 """diffusers' names of settings that have shorter ones here."""
+OF_MODEL = ("steps", "guidance", "image_guidance", "guidance_mode", "null_set")
+"""Settings that are the model's own where nothing is said (`Backbone.own_sampling`)."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -143,8 +145,9 @@ class Sampling(Denoising):
         return self
 
     def at(self, height: int, width: int) -> SizedSampling:
-        """These settings for pictures of this size in pixels."""
-        return SizedSampling(height=height, width=width, **self.sampling())
+        """These settings for pictures of this size in pixels; what is left open has its default."""
+        chosen = {name: value for name, value in self.sampling().items() if value is not None}
+        return SizedSampling(height=height, width=width, **chosen)
 
     def sampling(self) -> dict[str, Any]:
         """These settings alone, by name, without what a subclass adds."""

@@ -7,10 +7,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -22,14 +23,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jedi_diffusion.adapters import RecordedAdapters
-from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones import PUBLISHED, family_of
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.conditioning import (
     Picture,
     TextReader,
     check_prompt,
     read_prompt,
-    to_pixels,
 )
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
@@ -37,7 +37,7 @@ from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.options import Coupling, GuidanceMode, NullSet
+from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
 from jedi_diffusion.request import (
     Request,
     check_choice,
@@ -81,6 +81,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     temperature: what a call takes that names none; 1 for a model that has learned its world.
     targets_show: what targets have in the channels where references show their latents: "zeros", the paper's,
     or "grey", the encoding of a grey picture, which inpainting checkpoints were trained with.
+    is_distilled: whether the model was distilled to few steps without guidance, as FLUX.2 [klein] says it.
     Raises ModelError for a network that is not joint.
     """
 
@@ -113,6 +114,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         distance_slope: float | None = None,
         temperature: float = 1.0,
         targets_show: str = "zeros",
+        is_distilled: bool = False,
     ) -> None:
         super().__init__()
         network = transformer if unet is None else unet
@@ -137,27 +139,33 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             distance_slope=self.backbone.distance_slope,
             temperature=checked_temperature(temperature),
             targets_show=targets_show,
+            is_distilled=is_distilled,
         )
         self.vae_scale_factor = self.backbone.stride(self.vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._interrupt = False
         self._num_timesteps = 0
+        self._reported: set[str] = set()
 
     @property
-    def _own_temperature(self) -> float:
+    def own_sampling(self) -> Sampling:
+        """Steps and guidance of a call that names none; coupling and temperature are the model's own too."""
         config: Any = self.config
-        return config.temperature
+        return self.backbone.own_sampling(config.is_distilled)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
         """A trained joint model from a diffusers folder or the Hub; safetensors only.
 
-        kwargs: diffusers' (dtype, variant, revision, ...). The weights are checked before anything is built
-        from them. Raises ModelError.
+        Among them are published models that read references as they are (`backbones.PUBLISHED`). kwargs:
+        diffusers' (dtype, variant, revision, ...). The weights are checked before anything is built from
+        them. Raises ModelError.
         """
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
-            return super().from_pretrained(folder, **settings)
+            index: Any = cls.load_config(folder)
+            published = PUBLISHED.get(index["_class_name"], {})
+            return super().from_pretrained(folder, **{**published, **settings})
 
     @classmethod
     def from_single_image_model(
@@ -210,14 +218,14 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         references: Sequence[Picture] | Picture = (),
         reference_prompts: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 3.0,
-        guidance_mode: GuidanceMode = "joint",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_mode: GuidanceMode | None = None,
         image_guidance_scale: float | None = None,
         guidance_start: float = 0.0,
         guidance_stop: float = 1.0,
         coupling: Coupling | None = None,
-        null_set: NullSet = "joint",
+        null_set: NullSet | None = None,
         joint_targets: bool = False,
         temperature: float | None = None,
         height: int | None = None,
@@ -232,11 +240,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     ) -> JeDiPipelineOutput | tuple[Any]:
         """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
 
-        references: any number of pictures; each is cut to its centre and resized (`conditioning.to_pixels`).
+        Steps, guidance and null_set are the model's own where they are None (`own_sampling`).
+        references: any number of pictures, as the family reads them (`Backbone.fit_references`).
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
-        None for the same. guidance_mode: `diffusion.plan_guidance`. guidance_start, guidance_stop: guidance
-        acts between these shares of the steps alone, 0 to 1; the others are faster.
+        None for the same where the model has none of its own. guidance_mode: `plan_guidance`.
+        guidance_start, guidance_stop: guidance acts between these shares of the steps alone, 0 to 1; the
+        others are faster.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
@@ -259,17 +269,22 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """
         self._interrupt = False
         check_choice("output_type", output_type, OUTPUT_TYPES)
+        own, config = self.own_sampling, cast(Any, self.config)
+        check_choice("null_set", null_set or own.null_set, get_args(NullSet))
+        scale = own.guidance if guidance_scale is None else guidance_scale
+        image_scale = own.image_guidance if image_guidance_scale is None else image_guidance_scale
+        mode, interval = guidance_mode or own.guidance_mode, (guidance_start, guidance_stop)
         request = self._check(
             prompts=[prompt] if isinstance(prompt, str) else list(prompt),
             references=listed_references(references),
             captions=reference_prompts,
             images_per_prompt=num_images_per_prompt,
-            steps=num_inference_steps,
-            guidance=(guidance_mode, guidance_scale, image_guidance_scale, (guidance_start, guidance_stop)),
+            steps=own.steps if num_inference_steps is None else num_inference_steps,
+            guidance=(mode, scale, image_scale, interval),
             coupling=coupling or ("joint" if joint_targets else self.own_coupling),
-            null_set=null_set,
+            null_set=null_set or own.null_set,
             joint_targets=joint_targets,
-            temperature=self._own_temperature if temperature is None else temperature,
+            temperature=config.temperature if temperature is None else temperature,
             size=(height, width),
             generator=generator,
             latents=latents,
@@ -304,7 +319,6 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if not prompts:
             raise UsageError("There is no prompt; give at least one.")
         check_choice("coupling", coupling, get_args(Coupling))
-        check_choice("null_set", null_set, ("joint", "single"))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
         captions = one_caption_each(captions, len(references))
@@ -317,15 +331,22 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
         if attention_record is not None:
             check_recordable(len(references), plan)
-        height, width = picture_size(*size, self.backbone.latent_size, self.vae_scale_factor)
+        backbone, device = self.backbone, self._execution_device
+        height, width = picture_size(*size, backbone.latent_size, self.vae_scale_factor)
+        channels, *latent_size = self._latent_shape(height, width)
         if latents is not None:
-            check_latents(latents, (len(targets), *self._latent_shape(height, width)))
+            check_latents(latents, (len(targets), channels, *latent_size))
+
+        def set_timesteps(scheduler: Any) -> None:
+            backbone.set_timesteps(scheduler, steps, (latent_size[0], latent_size[1]), device)
+
         request = Request(
             prompts=targets,
             captions=captions,
-            pixels=to_pixels(references, height, width),
+            size=(height, width),
+            pixels=backbone.fit_references(references, (height, width)),
             guidance=plan,
-            scheduler=fresh_scheduler(self.scheduler, steps, self._execution_device),
+            scheduler=fresh_scheduler(self.scheduler, steps, set_timesteps),
             generators=one_generator_each(generator, len(targets)),
             coupling=coupling if references else "joint",
             null_set=null_set,
@@ -335,7 +356,28 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             attention_record=attention_record,
         )
         self._report_unknown_words([*prompts, *captions])
+        self._report_untrained(request)
         return request
+
+    def _report_untrained(self, request: Request) -> None:
+        """Warn of what the model was not trained for, of each kind once."""
+        most, given = self.backbone.trained_references, len(request.pixels)
+        own: Any = self.config
+        found = {
+            "references": (
+                most is not None and given > most,
+                f"This model was trained with at most {most} references; {given} are given.",
+            ),
+            "coupling": (
+                self.backbone.clean_references and request.coupling == "cached" != self.own_coupling,
+                "This model was not trained with coupling 'cached': references that read nothing else may be "
+                f"followed less well than with its own, {own.coupling!r}.",
+            ),
+        }
+        for kind, (untrained, said) in found.items():
+            if untrained and kind not in self._reported:
+                self._reported.add(kind)
+                logger.warning("%s", said)
 
     def _report_unknown_words(self, prompts: Sequence[str]) -> None:
         words = [word for prompt in prompts for word in read_prompt(self.tokenizer, prompt).unknown]
@@ -375,16 +417,21 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             plan = self._run_references_once(plan)
         plan = replace(plan, attention_record=request.attention_record, temperature=request.temperature)
         noise = draw_noise(plan.batch, request.generators, request.latents)
+        _, height, width = self._latent_shape(*request.size)
+        padding = (0, noise.shape[3] - width, 0, noise.shape[2] - height)  # where references are larger
+
         with self.progress_bar(total=len(request.scheduler.timesteps)) as bar:
 
             def after_step(step: Step) -> Tensor | None:
                 bar.update()
                 if callback is None:
                     return None
-                tensors = {"latents": step.latents, "clean_latents": step.clean}
-                return (callback(self, step.number, step.timestep, tensors) or {}).get("latents")
+                own = {"latents": step.latents, "clean_latents": step.clean}
+                tensors = {name: each[..., :height, :width] for name, each in own.items()}
+                changed = (callback(self, step.number, step.timestep, tensors) or {}).get("latents")
+                return None if changed is None else F.pad(changed, padding)
 
-            return sample(
+            made = sample(
                 denoiser,
                 request.scheduler,
                 plan,
@@ -393,42 +440,63 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 after_step,
                 lambda: self._interrupt,
             )
+            return made[..., :height, :width]
 
     def _encode_sets(self, request: Request) -> SetBatch:
         """The sets: the references and one target each, or all targets in one set (settled question 7)."""
         device, targets = self._execution_device, len(request.prompts)
-        given = self.encode_pictures(request.pixels)
+        given, extents = self._encode_references(request)
         text = self.encode_captions([*request.captions, *request.prompts])
         references = list(range(len(given)))
         groups = [list(range(targets))] if request.joint_targets else [[number] for number in range(targets)]
         rows = [row for group in groups for row in (*references, *(len(given) + number for number in group))]
-        empty = torch.zeros(targets, *self._latent_shape(*request.size), device=device)
+        empty = torch.zeros(targets, *given.shape[1:], device=device)
         mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
         blank = self.blank_latents(*request.size)
         sizes = self.backbone.size_conditions(len(rows), *request.size, device)
         return SetBatch(
             latents=torch.cat([given, empty])[rows],
             mask=mask.view(-1, 1, 1, 1),
-            conditions=select_rows(text, rows) | sizes,
+            conditions=select_rows(text | extents, rows) | sizes,
             set_sizes=tuple(len(references) + len(group) for group in groups),
             blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
         )
 
+    def _encode_references(self, request: Request) -> tuple[Tensor, Conditions]:
+        """Return references as latents (R, C, H, W), and what that makes a condition of all images.
+
+        Where sizes differ, all are padded to the largest, the targets' included, and `extent` has their own.
+        """
+        size = self._latent_shape(*request.size)
+        if all(each.shape[1:] == request.size for each in request.pixels):
+            whole = torch.stack(request.pixels) if request.pixels else torch.zeros(0, 3, *request.size)
+            return self.encode_pictures(whole), {}
+        made = [self.encode_pictures(each[None])[0] for each in request.pixels]
+        shapes = [each.shape[1:] for each in made] + [torch.Size(size[1:])] * len(request.prompts)
+        height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+        padded = [F.pad(each, (0, width - each.shape[2], 0, height - each.shape[1])) for each in made]
+        return torch.stack(padded), {"extent": torch.tensor(shapes, device=self._execution_device)}
+
     def _run_references_once(self, plan: SamplingPlan) -> SamplingPlan:
         """Fills a cache with one pass over the references; the sets that remain are the targets alone.
 
-        The references run with their captions, with empty ones, or with both, as guidance's branches ask.
+        The references run with their captions, with empty ones, or with both, as guidance's branches ask;
+        once where they read no text.
         """
         count = plan.batch.set_sizes[0] - 1
         captions = [text for text in (True, False) if (text, True) in plan.guidance.conditions]
         first_set = plan.batch.select(list(range(count)), (count,))
+        captioned = first_set.conditions.get("captioned")
         passes = [first_set if text else first_set.conditioned(plan.null) for text in captions]
+        if captioned is not None and not bool(captioned.any()):
+            passes = passes[:1]
         targets = torch.nonzero(~plan.batch.is_reference).flatten()
         alone = plan.batch.select(targets, (1,) * len(targets))
         if not passes:
             return replace(plan, batch=alone)
         cache = self.backbone.fill_cache(SetBatch.concatenate(passes))
-        cached = CachedReferences(cache, {text: number for number, text in enumerate(captions)})
+        last = len(passes) - 1
+        cached = CachedReferences(cache, {text: min(number, last) for number, text in enumerate(captions)})
         return replace(plan, batch=alone, cached=cached)
 
     def encode_captions(self, captions: Sequence[str]) -> Conditions:

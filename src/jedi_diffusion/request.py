@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ from jedi_diffusion.randomness import spawn_generators
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and one generator a target, one caption a reference; pixels (R, 3, H, W) in [-1, 1].
+    """One prompt and one generator a target, one caption a reference.
+
+    size: height and width of the targets in pixels. pixels: the references in [-1, 1], (3, H, W) each.
 
     scheduler: a copy of the pipeline's, set to the steps of this call. temperature: scales the first noise.
     latents: the targets' first noise (T, C, H, W), None to draw it.
@@ -30,7 +32,8 @@ class Request:
 
     prompts: list[str]
     captions: list[str]
-    pixels: Tensor
+    size: tuple[int, int]
+    pixels: list[Tensor]
     guidance: Guidance
     scheduler: Any
     generators: list[torch.Generator]
@@ -40,11 +43,6 @@ class Request:
     temperature: float = 1.0
     latents: Tensor | None = None
     attention_record: Any = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.pixels.shape[2], self.pixels.shape[3]
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -141,12 +139,12 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
         raise UsageError("latents hold NaN or infinity.")
 
 
-def fresh_scheduler(scheduler: Any, steps: int, device: torch.device) -> Any:
+def fresh_scheduler(scheduler: Any, steps: int, set_timesteps: Callable[[Any], None]) -> Any:
     """A copy of the scheduler, set to `steps` steps: a call leaves no state behind. Raises UsageError."""
     checked_count("num_inference_steps", steps, scheduler.config.num_train_timesteps)
     scheduler = copy.deepcopy(scheduler)
     try:
-        scheduler.set_timesteps(steps, device=device)
+        set_timesteps(scheduler)
     except ValueError as error:
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps: {error}") from error
     last = scheduler.config.num_train_timesteps - isinstance(process_of(scheduler), Diffusion)

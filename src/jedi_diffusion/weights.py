@@ -22,6 +22,7 @@ from jedi_diffusion.errors import ModelError
 
 COMPONENTS = {
     "unet": "diffusion_pytorch_model",
+    "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
@@ -48,9 +49,12 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.")
     index = read_json(folder / "model_index.json")
+    named = [name for name, entry in index.items() if isinstance(entry, list) and any(entry)]
+    missing = [name for name in named if not (folder / name).is_dir()]
+    if missing:
+        raise ModelError(f"{folder} has no folder {missing[0]}, which its model_index.json names.")
     for name, stem in COMPONENTS.items():
-        entry = index.get(name)
-        if isinstance(entry, list) and any(entry):
+        if name in named:
             _check_component(folder / name, stem, variant)
 
 
@@ -266,30 +270,49 @@ def _class_name(config: dict[str, Any]) -> str:
 
 def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 
     return {
         "UNet2DConditionModel": UNet2DConditionModel.from_config,
+        "Flux2Transformer2DModel": Flux2Transformer2DModel.from_config,
         "AutoencoderKL": AutoencoderKL.from_config,
+        "AutoencoderKLFlux2": AutoencoderKLFlux2.from_config,
         "PatchAutoencoder": PatchAutoencoder.from_config,
         "CLIPTextModel": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
         "CLIPTextModelWithProjection": lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config)),
+        "Qwen3ForCausalLM": lambda config: Qwen3ForCausalLM(Qwen3Config(**config)),
     }
 
 
 def _current_names(shapes: Shapes, module: nn.Module) -> Shapes:
-    """Names as the libraries use them today: they rename old ones in the same way when they load."""
+    """Names as the libraries use them today: they rename old ones in the same way when they load.
+
+    Left out is what files may lack: weights that are tied to others, and counts of training steps.
+    """
     renamed = dict(shapes)
+    tied = getattr(module, "_tied_weights_keys", None) or () if _ties_weights(module) else ()
     if isinstance(module, ModelMixin):  # the attention of early autoencoders
         module._fix_state_dict_keys_on_load(renamed)  # type: ignore[arg-type]
     return {
         name.removeprefix("text_model."): shape  # CLIP's text model before transformers 5
         for name, shape in renamed.items()
-        if not name.endswith("position_ids")
+        if not name.endswith(("position_ids", "num_batches_tracked")) and name not in tied
     }
+
+
+def _ties_weights(module: nn.Module) -> bool:
+    return bool(getattr(getattr(module, "config", None), "tie_word_embeddings", False))
 
 
 def add_weights(digest: Any, part: str, module: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jedi_diffusion.errors import ModelError
 
@@ -21,6 +21,13 @@ FAMILIES = {
     "Flux2Transformer2DModel": f"{__name__}.flux2.Flux2Backbone",
 }
 """By the name of a network's class: where the backbone is that knows its family."""
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "Flux2KleinPipeline": {"coupling": "joint"},
+    "Flux2KleinKVPipeline": {"coupling": "cached", "is_distilled": True},
+}
+"""Of the pipelines of diffusers those whose models read references as they are: what `JeDiPipeline` has to be
+told of them, beside what their folders say."""
 
 
 def family_of(network: nn.Module) -> type[Backbone]:

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import nn
 
-from jedi_diffusion.conditioning import TextReader, without_overflow
+from jedi_diffusion.conditioning import Picture, TextReader, to_pixels, without_overflow
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.joint.record import AttentionWriter
-from jedi_diffusion.options import Coupling
+from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, Conditions, SetBatch
 
 
@@ -28,10 +28,16 @@ class Backbone(nn.Module, ABC):
 
     lora_targets: the layers that adapters go on, as a regular expression over their names. shard_units: the
     blocks whose weights FSDP gathers at a time.
+    clean_references: whether references are shown clean alone, never noised: they then carry no loss, and the
+    null branch of guidance has none. square_references: whether references have to be of the targets' shape.
+    trained_references: most references of a set in training, where the family says it.
     """
 
     lora_targets: ClassVar[str]
     shard_units: ClassVar[tuple[type[nn.Module], ...]]
+    clean_references: ClassVar[bool] = False
+    square_references: ClassVar[bool] = True
+    trained_references: ClassVar[int | None] = None
 
     @classmethod
     @abstractmethod
@@ -120,6 +126,22 @@ class Backbone(nn.Module, ABC):
         with without_overflow(vae):
             latents = latents / vae.config.scaling_factor + _shift(vae)
             return vae.decode(latents.to(vae.dtype)).sample.float()
+
+    def fit_references(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Return references as the family reads them: (3, H, W) float32 in [-1, 1] each.
+
+        size: height and width of the targets; by default references are cut to its shape and resized. Raises
+        UsageError that names the number of one that cannot be read.
+        """
+        return list(to_pixels(pictures, *size))
+
+    def own_sampling(self, is_distilled: bool) -> Sampling:
+        """Return what a call takes that says nothing; is_distilled: to few steps without guidance."""
+        return Sampling()
+
+    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+        """Set a scheduler's steps for targets of this height and width in latents."""
+        scheduler.set_timesteps(steps, device=device)
 
     def size_conditions(self, count: int, height: int, width: int, device: torch.device | str) -> Conditions:
         """Return the conditions of `count` images that follow from their size in pixels, a row each."""

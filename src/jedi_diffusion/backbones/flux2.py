@@ -7,9 +7,11 @@ height, width, where a latent is a 2x2 patch of the autoencoder's.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_dispatch import AttentionBackendName
@@ -26,19 +28,27 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2TransformerBlock,
     _get_qkv_projections,
 )
+from PIL import Image
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.backbones.sequences import ImageTokens, SequenceLayout, lay_out
-from jedi_diffusion.conditioning import SHOWN, TextReader, check_prompt
+from jedi_diffusion.conditioning import SHOWN, Picture, TextReader, check_prompt, to_image
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)
 
 OWN_SIZE = 64
 """Latents along a side of the images that these models were made for: 1024 pixels."""
+STRIDE = 16
+"""Pixels a latent."""
+MAX_PIXELS = 1024**2
+MIN_SIDE = 64
+MAX_RATIO = 8
+"""Of references: larger ones are made smaller; a side is at least 64 pixels and at most 8 times the other."""
 TEXT_TOKENS = 512
 TEXT_LAYERS = (9, 18, 27)
 """Hidden states of Qwen3 that are joined to the text that [klein] reads."""
@@ -142,6 +152,9 @@ class Flux2Backbone(Backbone):
         r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
     )
     shard_units = (Flux2TransformerBlock, Flux2SingleTransformerBlock)
+    clean_references = True
+    square_references = False
+    trained_references = 4
 
     def __init__(self, transformer: Flux2Transformer2DModel) -> None:
         super().__init__()
@@ -254,6 +267,35 @@ class Flux2Backbone(Backbone):
         }
         return select_rows(made, [distinct.index(caption) for caption in captions])
 
+    def fit_references(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Return references in their own shape, of at most MAX_PIXELS, cut to whole latents.
+
+        Raises UsageError also for a side below 64 pixels or longer than 8 times the other.
+        """
+        return [_fitted(picture, number) for number, picture in enumerate(pictures, start=1)]
+
+    def own_sampling(self, is_distilled: bool) -> Sampling:
+        """Return 4 steps without guidance for a distilled model, else 50 with guidance on the text.
+
+        Both are eq. 4 with scale 1 on the references, which costs nothing: in the order in which its branches
+        are ones that the model knows.
+        """
+        if is_distilled:
+            return Sampling(
+                steps=4, guidance=1.0, image_guidance=1.0, guidance_mode="text_first", null_set="single"
+            )
+        return Sampling(
+            steps=50, guidance=4.0, image_guidance=1.0, guidance_mode="image_first", null_set="single"
+        )
+
+    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+        """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
+        from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        sigmas = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        mu = compute_empirical_mu(size[0] * size[1], steps)
+        scheduler.set_timesteps(None if sigmas is not None else steps, device=device, sigmas=sigmas, mu=mu)
+
     def stride(self, vae: Any) -> int:
         return 2 * super().stride(vae)
 
@@ -280,6 +322,25 @@ class Flux2Backbone(Backbone):
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
         width = self.transformer.config["joint_attention_dim"]
         return {"text": torch.zeros(count, text_tokens, width, device=self.transformer.device)}
+
+
+def _fitted(picture: Picture, number: int) -> torch.Tensor:
+    """One reference as (3, H, W) in [-1, 1], as `Flux2KleinPipeline` prepares it."""
+    image = to_image(picture, number)
+    width, height = image.size
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):
+        raise UsageError(
+            f"Reference {number} has {width} x {height} pixels; this model reads sides of at least "
+            f"{MIN_SIDE} pixels and at most {MAX_RATIO} times the other: cut it to its subject."
+        )
+    if width * height > MAX_PIXELS:
+        scale = math.sqrt(MAX_PIXELS / (width * height))
+        image = image.resize((int(width * scale), int(height * scale)), Image.Resampling.LANCZOS)
+        width, height = image.size
+    columns, rows = width // STRIDE * STRIDE, height // STRIDE * STRIDE
+    left, top = (width - columns) // 2, (height - rows) // 2
+    pixels = torch.from_numpy(np.array(image.crop((left, top, left + columns, top + rows))))
+    return pixels.permute(2, 0, 1) / 255 * 2 - 1
 
 
 def _statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,6 +76,9 @@ def run(arguments: list[str]) -> None:
     out = make_folder(given.out)
     pipe = generate.load_pipe(given)
     fingerprint = models.fingerprint(pipe)
+    for line in good:
+        assert line.given is not None
+        line.given = line.given.model_copy(update=generate.own_sampling(line.given, pipe))
     try:
         with generate.progress(sum(map(steps_of, good))) as bar:
             for line in good:
@@ -129,7 +132,7 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
 
 def steps_of(line: Line) -> int:
     assert line.given is not None
-    return line.given.steps * len(line.given.prompt) * line.given.images_per_prompt
+    return (line.given.steps or 0) * len(line.given.prompt) * line.given.images_per_prompt
 
 
 def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:

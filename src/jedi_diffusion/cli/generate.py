@@ -23,7 +23,7 @@ from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import json_bytes, make_folder, write_file
-from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.options import OF_MODEL, SizedSampling
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> None:
         check_same_model(recorded, settings)
     write_file(job.path(SETTINGS), json_bytes(settings, indent=2))
     try:
-        with progress(len(job.items) * job.options.steps) as bar:
+        with progress(len(job.items) * (job.options.steps or 0)) as bar:
             make(job, pipe, settings, bar)
     except KeyboardInterrupt:
         made = f"{job.made} of {len(job.items)} pictures are in {job.folder}"
@@ -212,11 +212,20 @@ def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
         "device": pipe.device.type,
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "size": given.size or models.own_size(pipe),
+        **own_sampling(given, pipe),
         "coupling": given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
         "temperature": pipe.config.temperature if given.temperature is None else given.temperature,
-        "image_guidance": given.guidance if given.image_guidance is None else given.image_guidance,
     }
     return given.model_copy(update=own)
+
+
+def own_sampling(given: GenerateOptions, pipe: Any) -> dict[str, Any]:
+    """The model's own steps and guidance for those that are left open."""
+    chosen = {name: getattr(given, name) for name in OF_MODEL}
+    made = {name: getattr(pipe.own_sampling, name) if each is None else each for name, each in chosen.items()}
+    if made["image_guidance"] is None:
+        made["image_guidance"] = made["guidance"]
+    return made
 
 
 def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
@@ -269,7 +278,9 @@ def progress(steps: int) -> tqdm:
 def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
     """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given = job.options
-    references = [fit_square(each.picture, given.size or 0, given.fit) for each in job.references]
+    references = [each.picture for each in job.references]
+    if pipe.backbone.square_references:
+        references = [fit_square(each, given.size or 0, given.fit) for each in references]
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
         record = attention_map.new_record(given)

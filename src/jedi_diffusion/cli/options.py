@@ -20,6 +20,9 @@ from jedi_diffusion.options import (
     MAX_SET,
     Between,
     Compute,
+    GuidanceMode,
+    NullSet,
+    Scale,
     Seed,
     Settings,
     SquareSampling,
@@ -50,6 +53,16 @@ class Subject(Settings):
 class Wanted(SquareSampling, Subject):
     """Which pictures to make, and how: what `jedi generate` and a line of `jedi batch` share."""
 
+    steps: Annotated[int, Between(1, 1000)] | None = None  # type: ignore[assignment]
+    """Denoising steps; the model's own if not given."""
+    guidance: Scale | None = None  # type: ignore[assignment]
+    """Scale of eq. 3, and of the text in the staged modes (eq. 4); the model's own if not given."""
+    guidance_mode: GuidanceMode | None = None  # type: ignore[assignment]
+    """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone; the
+    model's own if not given."""
+    null_set: NullSet | None = None  # type: ignore[assignment]
+    """The unconditional branch: with the re-noised references (paper), or each target alone (cheaper); the
+    model's own if not given."""
     images_per_prompt: Annotated[int, Between(1, MAX_PICTURES)] = 1
     """Pictures for every prompt, each with its own seed."""
     joint_targets: bool = False
@@ -66,7 +79,8 @@ class RunOptions(Compute):
     """What `jedi generate` and `jedi batch` share of a run."""
 
     model: str = "toybox"
-    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained."""
+    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained, FLUX.2
+    [klein] as it is."""
     scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
     """Sampler; that of the model if not given."""
     batch: Annotated[int, Between(1, 256)] = 4

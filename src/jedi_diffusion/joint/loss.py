@@ -86,7 +86,8 @@ class JointLoss:
         batch are one from each of S equal parts of it (Kingma et al., Variational Diffusion Models, 2021), so
         that losses of batches vary less.
 
-        Coupling "cached": references are clean, at REFERENCE_TIMESTEP, and carry no loss.
+        Coupling "cached": references are clean, at REFERENCE_TIMESTEP, and carry no loss. Nor does padding
+        beyond an image's own size.
         """
         x0, is_reference = batch.latents.float(), batch.is_reference
         timesteps = self._one_time_per_set(batch, generator)
@@ -102,6 +103,8 @@ class JointLoss:
         weight = torch.where(is_reference, reference_weight, 1.0).view(-1, 1, 1, 1)
         if batch.weight is not None:
             weight = weight * batch.weight.float()
+        if "extent" in batch.conditions:
+            weight = weight * _inside(batch)
         return NoiseDraw(timesteps, noisy, target, weight, self.process.emphasis(level, self.min_snr))
 
     def _one_time_per_set(self, batch: SetBatch, generator: torch.Generator) -> Tensor:
@@ -111,6 +114,14 @@ class JointLoss:
         drawn = self.process.times(strata + offsets, sets)
         sizes = torch.tensor(batch.set_sizes, device=drawn.device)
         return drawn.repeat_interleave(sizes).to(batch.latents.device)
+
+
+def _inside(batch: SetBatch) -> Tensor:
+    """(I, 1, H, W) float32: 1 within each image's own size, 0 in its padding."""
+    inside = torch.zeros(len(batch.mask), 1, *batch.latents.shape[2:], device=batch.latents.device)
+    for image, (height, width) in zip(inside, batch.extents, strict=True):
+        image[:, :height, :width] = 1
+    return inside
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

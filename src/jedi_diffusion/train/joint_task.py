@@ -35,8 +35,10 @@ class MixtureTask(Task):
     ) -> None:
         self.recipe, self.pipeline, self.mixture, self.processes = recipe, pipeline, mixture, processes
         training = recipe.training
+        clean = pipeline.backbone.clean_references
+        self.reference_weight = 0.0 if clean else training.reference_weight
         loss = JointLoss.from_scheduler(
-            pipeline.scheduler, reference_weight=training.reference_weight, min_snr=training.min_snr
+            pipeline.scheduler, reference_weight=self.reference_weight, min_snr=training.min_snr
         )
         self.encode = Encoder(pipeline, loss)
         self.sharded = training.sharded and processes.count > 1
@@ -65,7 +67,7 @@ class MixtureTask(Task):
         coupling: Coupling = "cached" if plan.cached else "joint"
         mine = plan.part(processes.accelerator.process_index, processes.count)
         # Wrappers average gradients over processes; eq. 2 divides by the weight of the whole step.
-        scale = processes.count / plan.weight(training.reference_weight)
+        scale = processes.count / plan.weight(self.reference_weight)
         encoded = self.mixture.encoded_sources
         self.tally.count(
             sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
