@@ -200,3 +200,11 @@ def test_other_modes_become_rgb():
 def test_what_is_no_picture_is_refused_by_number(bad):
     with pytest.raises(UsageError, match="Reference 2"):
         to_pixels([Image.new("RGB", (8, 8)), bad], 8, 8)
+
+
+def test_tokens_are_those_that_the_text_encoder_reads() -> None:
+    tokenizer = make_tokenizer()
+    reader = PromptReader.of(tokenizer)
+    for prompt in ("a robot", "", "a robot on the beach " * 40):
+        assert reader.tokens([prompt]) == len(tokenizer(prompt, truncation=True).input_ids)
+    assert reader.tokens(["a robot", "a dog"]) == reader.tokens(["a robot"]) + reader.tokens(["a dog"])

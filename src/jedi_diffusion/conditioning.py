@@ -177,6 +177,14 @@ class PromptReader:
         words = [word for prompt in prompts for word in read_prompt(self.tokenizers[0], prompt).unknown]
         return list(dict.fromkeys(words))
 
+    def tokens(self, prompts: Sequence[str]) -> int:
+        """Tokens that the first text encoder reads of all prompts together, those of its own included."""
+        tokenizer = self.tokenizers[0]
+        own, most = tokenizer.num_special_tokens_to_add(), tokenizer.model_max_length
+        texts = [read_prompt(tokenizer, prompt).text for prompt in prompts]
+        read = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
+        return sum(min(len(ids) + own, most) for ids in read)
+
     def cut_off(self, prompts: Sequence[str]) -> list[str]:
         """A sentence for each prompt that is too long; it quotes all that is dropped."""
         read = ((each, read_prompt(each, prompt)) for prompt in prompts for each in self.tokenizers)

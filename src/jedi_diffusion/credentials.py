@@ -1,4 +1,4 @@
-"""Content credentials (C2PA): a signed statement, inside a PNG, of what made it."""
+"""Content credentials (C2PA): a signed statement, inside a picture's file, of what made it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RSA_BITS = 2048
 
 
 Seal = Callable[[bytes], bytes]
-"""From a PNG to the same with a signature inside."""
+"""From a PNG, JPEG or WebP to the same with a signature inside."""
 
 
-def unsigned(png: bytes) -> bytes:
+def unsigned(picture: bytes) -> bytes:
     """The seal that signs nothing."""
-    return png
+    return picture
 
 
 def seal_of(files: tuple[str, str] | None, model: str) -> Seal:
@@ -56,8 +56,15 @@ def manifest(model: str) -> dict[str, Any]:
     return {"claim_generator_info": [program], "assertions": [actions]}
 
 
+def media_type(picture: bytes) -> str:
+    """Of a PNG, JPEG or WebP, as its first bytes tell."""
+    if picture.startswith(b"\xff\xd8"):
+        return "image/jpeg"
+    return "image/webp" if picture[8:12] == b"WEBP" else "image/png"
+
+
 class Credentials:
-    """Signs PNGs. Everything that would make signing fail is found when it is made.
+    """Signs PNGs, JPEGs and WebPs. Everything that would make signing fail is found when it is made.
 
     certificate: a PEM file, the signer's own certificate first, then those that lead to its root. key: a PEM
     file with the private key, without a password. No timestamp is asked for, so nothing leaves the machine.
@@ -87,15 +94,15 @@ class Credentials:
         self._context = c2pa.Context(c2pa.Settings.from_dict({"builder": {"thumbnail": {"enabled": False}}}))
         self._try(certificate)
 
-    def sign(self, png: bytes, model: str) -> bytes:
-        """The PNG with a signed manifest; pixels and text stay as they are. Safe from any thread.
+    def sign(self, picture: bytes, model: str) -> bytes:
+        """The file with a signed manifest; pixels and text stay as they are. Safe from any thread.
 
         Raises JeDiError, as when the certificate has expired meanwhile.
         """
         try:
             with self._lock, self._c2pa.Builder(json.dumps(manifest(model)), self._context) as builder:
                 signed = io.BytesIO()
-                builder.sign(self._signer, "image/png", io.BytesIO(png), signed)
+                builder.sign(self._signer, media_type(picture), io.BytesIO(picture), signed)
         except self._c2pa.C2paError as error:
             raise JeDiError(f"The picture cannot be signed: {_reason(error)}.") from error
         return signed.getvalue()

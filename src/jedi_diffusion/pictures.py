@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
 from jedi_diffusion.errors import PictureError, UsageError
 from jedi_diffusion.files import files_in, is_mask, json_bytes, write_file
@@ -399,6 +408,17 @@ def png_bytes(
         text.add_itxt(PARAMETERS_KEY, json_bytes(parameters).decode())
     data = io.BytesIO()
     picture.save(data, format="PNG", pnginfo=text)
+    return data.getvalue()
+
+
+def lossy_bytes(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: int, software: str) -> bytes:
+    """The picture as JPEG or WebP of a quality from 0 to 100, with the name of the `software` in its EXIF."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = software
+    data = io.BytesIO()
+    # Pillow takes a JPEG's quality 0 for its default.
+    options = {"quality": max(1, quality), "subsampling": 0} if kind == "jpeg" else {"quality": quality}
+    picture.save(data, format=kind.upper(), exif=exif, **options)
     return data.getvalue()
 
 

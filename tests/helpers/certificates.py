@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from jedi_diffusion.credentials import media_type
+
 DAY = datetime.timedelta(days=1)
 
 
@@ -79,11 +81,11 @@ def certificate(
     return builder.sign(root_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def read_manifest(png: bytes, root: bytes) -> tuple[str, dict[str, Any]]:
+def read_manifest(picture: bytes, root: bytes) -> tuple[str, dict[str, Any]]:
     """What a verifier that trusts the root says ("Trusted", "Valid", "Invalid"), and the manifest."""
     import c2pa
 
     settings = {"trust": {"trust_anchors": root.decode()}, "verify": {"verify_trust": True}}
     context = c2pa.Context(c2pa.Settings.from_dict(settings))
-    with c2pa.Reader("image/png", io.BytesIO(png), context=context) as reader:
+    with c2pa.Reader(media_type(picture), io.BytesIO(picture), context=context) as reader:
         return reader.get_validation_state(), reader.get_active_manifest()

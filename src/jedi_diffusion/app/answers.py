@@ -6,13 +6,39 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from jedi_diffusion.app.jobs import PictureFormat
+
 
 class ImageData(BaseModel):
     """A picture: itself, or where it is."""
 
-    b64_json: str | None = Field(None, description="The PNG, where response_format is b64_json.")
+    b64_json: str | None = Field(None, description="The picture, where response_format is b64_json.")
     url: str | None = Field(None, description="An address that needs no token, where it is url.")
     seed: int
+
+
+class InputTokens(BaseModel):
+    """What was read."""
+
+    image_tokens: int = Field(description="Of the references: one for each place of the model's grid.")
+    text_tokens: int = Field(description="Of the prompt and the references' prompts.")
+
+
+class OutputTokens(BaseModel):
+    """What was made."""
+
+    image_tokens: int
+    text_tokens: int
+
+
+class Usage(BaseModel):
+    """What pictures took, as OpenAI's API counts it."""
+
+    input_tokens: int
+    input_tokens_details: InputTokens
+    output_tokens: int
+    output_tokens_details: OutputTokens
+    total_tokens: int
 
 
 class Images(BaseModel):
@@ -20,6 +46,11 @@ class Images(BaseModel):
 
     created: int = Field(description="Seconds since 1970.")
     data: list[ImageData]
+    background: Literal["opaque"]
+    output_format: PictureFormat
+    quality: Literal["low", "medium", "high", "xhigh", "max"]
+    size: str = Field(description="WIDTHxHEIGHT in pixels.")
+    usage: Usage
     warnings: list[str] = Field(description="Such as words that the model does not know.")
     model: str
     made_with: str

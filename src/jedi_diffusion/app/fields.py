@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from PIL import Image, ImageOps
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from jedi_diffusion.app.jobs import Ask
+from jedi_diffusion.app.jobs import Ask, Output, PictureFormat
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.options import (
@@ -28,7 +28,27 @@ from jedi_diffusion.options import (
 
 MAX_PICTURES = 16
 """Pictures of one request."""
+MAX_PARTIAL = 3
+"""Rough pictures that a stream shows of each picture."""
 MAX_DEADLINE = 3600.0
+STEPS = {"low": 10, "medium": Sampling().steps, "high": 50, "xhigh": 100, "max": 200}
+"""Steps of each quality."""
+QUALITIES = {"auto": "medium", "standard": "medium", "hd": "high"}
+"""Older names of qualities, and the one that is taken where none is given."""
+CLOSE = {"guidance_mode": "text_first", "guidance": 1.5, "image_guidance": 4.5}
+"""Guidance of the highest input fidelity; the paper finds most identity with the text first (Table 6)."""
+NO_OTHER_FORMAT = "pictures are made as PNG, JPEG or WebP"
+UNSUPPORTED = {
+    "mask": "references are seen whole and pictures are made anew, not painted over; crop the photo instead",
+    "markup": "nothing is drawn over a reference; say in the prompt what to change",
+    **dict.fromkeys(("svg", "frame_count", "frame_duration_ms"), NO_OTHER_FORMAT),
+}
+"""Fields of OpenAI's API that are refused, and why."""
+UNSUPPORTED_VALUES = {
+    "background": {"transparent": "the model makes whole pictures; cut the subject out afterwards"},
+    "output_format": dict.fromkeys(("gif", "svg"), NO_OTHER_FORMAT),
+}
+"""Values that are refused, and why."""
 Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 
 
@@ -59,12 +79,33 @@ class OpenAIFields(Settings):
     """Pictures, with seeds seed, seed + 1 ..."""
     size: Annotated[str, Field(pattern=r"^(auto|\d{2,4}x\d{2,4})$")] = "auto"
     """WIDTHxHEIGHT in pixels; auto: the model's own."""
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] = "auto"
+    """Steps, where these are not given: 10, 25, 50, 100 or 200; auto and standard: 25, hd: 50."""
+    input_fidelity: Literal["low", "high"] = "low"
+    """high: stay close to the references, by guidance with the text first (1.5, references 4.5), where no
+    guidance is given."""
     response_format: Literal["b64_json", "url"] = "b64_json"
-    """The PNG itself, or an address on this server that holds it for some minutes."""
-    output_format: Literal["png"] = "png"
+    """The picture itself, or an address on this server that holds it for some minutes."""
+    output_format: PictureFormat = "png"
+    """PNGs hold the settings, all formats the mark of this program."""
+    output_compression: Annotated[int, Between(0, 100)] = 100
+    """Quality of a JPEG or WebP; 100 is the best."""
     background: Literal["auto", "opaque"] = "auto"
+    """Pictures are opaque."""
+    stream: bool = False
+    """Answer with server-sent events: rough pictures, then each picture as soon as it is finished."""
+    partial_images: Annotated[int, Between(0, MAX_PARTIAL)] = 0
+    """Rough pictures of each picture in a stream, at most: few steps have fewer."""
     user: Annotated[str | None, Field(max_length=256)] = None
     """Taken and not used."""
+    safety_identifier: Annotated[str | None, Field(max_length=256)] = None
+    """Taken and not used."""
+    moderation: Literal["auto", "low"] = "auto"
+    """Taken and not used: nothing is moderated here."""
+    style: Literal["vivid", "natural"] | None = None
+    """Taken and not used; say the style in the prompt."""
+    complexity: Literal["low", "medium", "high"] | None = None
+    """Taken and not used: nothing is planned here."""
     seed: Seed | None = None
     """By default a random one."""
     reference_prompt: Annotated[
@@ -85,17 +126,49 @@ class Fields(Sampling, OpenAIFields):
 
     model_config = ConfigDict(alias_generator=_called)
 
+    @property
+    def quality_level(self) -> str:
+        """The quality by its present name, low to max."""
+        return QUALITIES.get(self.quality, self.quality)
+
+    @property
+    def output(self) -> Output:
+        return Output(self.output_format, self.output_compression)
+
+    def sampling(self) -> dict[str, Any]:
+        """See `Sampling`. Quality and input fidelity stand in for settings that are not given."""
+        meant: dict[str, Any] = {"steps": STEPS[self.quality_level]}
+        if self.input_fidelity == "high" and not CLOSE.keys() & self.model_fields_set:
+            meant |= CLOSE
+        return super().sampling() | {
+            name: each for name, each in meant.items() if name not in self.model_fields_set
+        }
+
 
 def read_fields(values: dict[str, Any]) -> Fields:
     """The fields, if all are right; null is what OpenAI's clients send for a field that is not given.
 
     Raises FieldError that names the first wrong one.
     """
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        check_supported(name, value)
     try:
-        return Fields.model_validate({name: value for name, value in values.items() if value is not None})
+        return Fields.model_validate(given)
     except ValidationError as error:
         name = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))[:100]
         raise FieldError(f"{fault(error)}.", name or None) from None
+
+
+def check_supported(name: str, value: object = None) -> None:
+    """Raises FieldError, with the reason, for what OpenAI's API has and this server does not."""
+    plain = name.partition("[")[0]
+    reason = UNSUPPORTED.get(plain)
+    if reason is not None:
+        raise FieldError(f"The field {plain} is not supported here: {reason}.", plain)
+    reason = UNSUPPORTED_VALUES.get(name, {}).get(value) if isinstance(value, str) else None
+    if reason is not None:
+        raise FieldError(f"{name} {value} is not supported here: {reason}.", name)
 
 
 def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int, int]:
@@ -118,6 +191,15 @@ def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int,
             f"{captions} reference prompts for {references} references: give none, one for all, or one each."
         )
         raise FieldError(message, "reference_prompt")
+    if fields.input_fidelity == "high" and not references:
+        raise FieldError("input_fidelity is about references, and none is given.", "input_fidelity")
+    if fields.output_format == "png" and fields.output_compression != 100:
+        raise FieldError(
+            "output_compression is for jpeg and webp; PNGs lose nothing, so it must be 100.",
+            "output_compression",
+        )
+    if fields.stream and fields.response_format == "url":
+        raise FieldError("A stream holds the pictures: response_format must be b64_json.", "stream")
     if fields.size == "auto":
         return card.size, card.size
     width, height = map(int, fields.size.split("x"))
@@ -155,4 +237,5 @@ def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height
         references=tuple(references),
         captions=tuple(fields.reference_prompt) if references else (),
         sampling=fields.at(height, width),
+        output=fields.output,
     )

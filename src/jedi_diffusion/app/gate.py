@@ -20,7 +20,7 @@ from jedi_diffusion.app.failures import code_of, plain
 from jedi_diffusion.app.room import Room
 from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, NoRoomError
 
-PICTURE = re.compile(r"/v1/jobs/[\w-]+/pictures/\d+\.png")
+PICTURE = re.compile(r"/v1/jobs/[\w-]+/pictures/\d+\.(png|jpeg|webp)")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
 HEADERS = {

@@ -17,6 +17,7 @@ from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+PictureFormat = Literal["png", "jpeg", "webp"]
 Preview = Callable[[], Sequence[Image.Image]]
 
 
@@ -62,6 +63,14 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
+class Output:
+    """The files that pictures are given out as; quality: of JPEG and WebP, 0 to 100."""
+
+    format: PictureFormat = "png"
+    quality: int = 100
+
+
+@dataclass(frozen=True)
 class Ask:
     """One prompt and one seed a picture; references, upright RGB and already of the pictures' size, with one
     caption for all, one each, or none.
@@ -75,6 +84,7 @@ class Ask:
     captions: tuple[str, ...]
     sampling: SizedSampling
     digests: tuple[str, ...] = ()
+    output: Output = Output()
 
     def __post_init__(self) -> None:
         if self.references:

@@ -1,15 +1,17 @@
-"""Finished pictures as files: PNGs that say with what settings and by which model they were made."""
+"""Pictures as files that say by which model they were made, and if they are PNGs with what settings."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from PIL import Image
 
 from jedi_diffusion import __version__, credentials
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.pictures import png_bytes
+from jedi_diffusion.pictures import lossy_bytes, png_bytes
 
 
 def made_with(card: ModelCard) -> str:
@@ -32,9 +34,18 @@ def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def png_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
-    """Picture `number` (from 0) as PNG. Raises UsageError while it is not there, what `seal` raises."""
+def file_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
+    """Picture `number` (from 0) in the job's format. Raises UsageError while it is not there, what `seal`
+    raises."""
     picture = job.pictures[number] if 0 <= number < len(job.pictures) else None
     if picture is None:
         raise UsageError(f"Picture {number} of this job is not there (yet); its state is {job.state}.")
-    return seal(png_bytes(picture.open(), parameters_of(job, number, card), made_with(card)))
+    return encoded(picture.open(), job, number, card, seal)
+
+
+def encoded(picture: Image.Image, job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
+    """A picture, finished or rough, as picture `number` of a job is given out. Raises what `seal` raises."""
+    output, mark = job.ask.output, made_with(card)
+    if output.format == "png":
+        return seal(png_bytes(picture, parameters_of(job, number, card), mark))
+    return seal(lossy_bytes(picture, output.format, output.quality, mark))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -16,16 +15,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match
 
 from jedi_diffusion.app.answers import Failure, Health, Images, JobState, Model, Models
-from jedi_diffusion.app.failures import describe, refusal
-from jedi_diffusion.app.fields import FieldError, Fields
-from jedi_diffusion.app.jobs import Job
-from jedi_diffusion.app.results import made_with, png_of
+from jedi_diffusion.app.failures import describe
+from jedi_diffusion.app.fields import FieldError, Fields, read_fields
+from jedi_diffusion.app.images import KEEP_ALIVE, UNBUFFERED, address_of, answered
+from jedi_diffusion.app.jobs import Job, PictureFormat
+from jedi_diffusion.app.results import file_of
 from jedi_diffusion.app.service import Service, asleep, woken_by
 from jedi_diffusion.app.uploads import read_form, read_json
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-KEEP_ALIVE = 10.0
-"""Seconds after which a stream of events says that it is still there."""
+EVENTS = "text/event-stream"
 FIELDS = Fields.model_json_schema()
 PHOTOS = {"type": "array", "maxItems": 16, "items": {"type": "string", "format": "binary"}}
 FORM = FIELDS | {"properties": {"image": PHOTOS, **FIELDS["properties"]}}
@@ -49,9 +48,10 @@ COUNTERS = {
     "description": "Prometheus' text format",
     "content": {"text/plain": {"schema": {"type": "string"}}},
 }
-PNG = {
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+PICTURE = {
     "description": "The picture",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {f"image/{kind}": BINARY for kind in get_args(PictureFormat)},
 }
 
 
@@ -72,47 +72,29 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-@router.post("/v1/images/edits", responses=gives(Images), openapi_extra=body("multipart/form-data", FORM))
+@router.post(
+    "/v1/images/edits", responses=gives(Images, 200, EVENTS), openapi_extra=body("multipart/form-data", FORM)
+)
 async def edit(request: Request) -> Response:
     """New pictures of the subject that the uploaded photos show."""
     async with read_form(request) as (values, photos):
         if not photos:
             raise FieldError("0 references are given; at least 1 is needed in the field image.", "image")
-        job, form = await service_of(request).submit(request, values, photos)
-    return await pictures(request, job, form)
+        fields = read_fields(values)
+        job = await service_of(request).submit(request, fields, photos)
+    return await answered(request, service_of(request), job, fields, "image_edit")
 
 
 @router.post(
-    "/v1/images/generations", responses=gives(Images), openapi_extra=body("application/json", FIELDS)
+    "/v1/images/generations",
+    responses=gives(Images, 200, EVENTS),
+    openapi_extra=body("application/json", FIELDS),
 )
 async def generate(request: Request) -> Response:
     """Pictures from a prompt alone."""
-    job, form = await service_of(request).submit(request, await read_json(request), [])
-    return await pictures(request, job, form)
-
-
-async def pictures(request: Request, job: Job, form: str) -> Response:
-    """The answer of OpenAI's API, with seeds and warnings beside its own fields.
-
-    Where the job has failed, the error says also where those of its pictures are that were finished.
-    """
-    service = service_of(request)
-    await service.wait(request, job)
-    if job.error is not None:
-        done = [
-            {"url": address_of(request, job, number), "seed": job.ask.seeds[number]} for number in job.done
-        ]
-        return refusal(job.error, service.metrics, **({"job": job.id, "done": done} if done else {}))
-    data: list[dict[str, Any]] = []
-    for number, seed in enumerate(job.ask.seeds):
-        if form == "url":
-            data.append({"url": address_of(request, job, number), "seed": seed})
-        else:
-            png = await run_in_threadpool(png_of, job, number, service.card, service.seal)
-            data.append({"b64_json": base64.b64encode(png).decode(), "seed": seed})
-    warnings = await run_in_threadpool(service.warnings, job)
-    made = {"model": service.card.name, "made_with": made_with(service.card)}
-    return JSONResponse({"created": job.created, "data": data, "warnings": warnings, **made})
+    fields = read_fields(await read_json(request))
+    job = await service_of(request).submit(request, fields, [])
+    return await answered(request, service_of(request), job, fields, "image_generation")
 
 
 @router.get("/v1/models", responses=gives(Models))
@@ -144,20 +126,24 @@ def described(service: Service) -> dict[str, Any]:
 async def submit(request: Request) -> Response:
     """Queue pictures, with or without photos, and return at once."""
     async with read_form(request) as (values, photos):
-        job, _ = await service_of(request).submit(request, values, photos)
+        fields = read_fields(values)
+        if fields.stream:
+            raise FieldError(
+                "stream is for edits and generations; a job's own address has its events.", "stream"
+            )
+        job = await service_of(request).submit(request, fields, photos)
     return JSONResponse(
         state_of(request, job), 202, {"Location": request.url_for("follow", identifier=job.id).path}
     )
 
 
-@router.get("/v1/jobs/{identifier}", responses=gives(JobState, 200, "text/event-stream"))
+@router.get("/v1/jobs/{identifier}", responses=gives(JobState, 200, EVENTS))
 async def follow(request: Request, identifier: str) -> Response:
     """How far a job is; as a stream of events with `Accept: text/event-stream`."""
     job = find(request, identifier)
-    if "text/event-stream" not in request.headers.get("accept", ""):
+    if EVENTS not in request.headers.get("accept", ""):
         return JSONResponse(state_of(request, job))
-    unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(request, job), media_type="text/event-stream", headers=unbuffered)
+    return StreamingResponse(events(request, job), media_type=EVENTS, headers=UNBUFFERED)
 
 
 @router.delete("/v1/jobs/{identifier}", responses=gives(JobState))
@@ -169,20 +155,20 @@ async def cancel(request: Request, identifier: str) -> Response:
 
 
 @router.get(
-    "/v1/jobs/{identifier}/pictures/{number}.png",
+    "/v1/jobs/{identifier}/pictures/{number}.{ending}",
     name="picture",
-    responses={200: PNG},
+    responses={200: PICTURE},
     response_class=Response,
 )
-async def picture(request: Request, identifier: str, number: str, key: str = "") -> Response:
-    """A finished picture, counted from 0, with its settings in PNG text. `key`, as the job's addresses have
-    it, stands in for a token."""
+async def picture(request: Request, identifier: str, number: str, ending: str, key: str = "") -> Response:
+    """A finished picture, counted from 0, in the job's format; a PNG has its settings in text. `key`, as the
+    job's addresses have it, stands in for a token."""
     job = find(request, identifier, key)
-    if number not in map(str, range(len(job.pictures))):
+    if number not in map(str, range(len(job.pictures))) or ending != job.ask.output.format:
         raise HTTPException(404, "There is no such picture.")
     service = service_of(request)
-    png = await run_in_threadpool(png_of, job, int(number), service.card, service.seal)
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+    file = await run_in_threadpool(file_of, job, int(number), service.card, service.seal)
+    return Response(file, media_type=f"image/{ending}", headers={"Cache-Control": "private, max-age=600"})
 
 
 def find(request: Request, identifier: str, key: str = "") -> Job:
@@ -191,11 +177,6 @@ def find(request: Request, identifier: str, key: str = "") -> Job:
     if job is None:
         raise HTTPException(404, "There is no such job (any more).")
     return job
-
-
-def address_of(request: Request, job: Job, number: int) -> str:
-    url = request.url_for("picture", identifier=job.id, number=str(number))
-    return str(url.include_query_params(key=job.key))
 
 
 def state_of(request: Request, job: Job) -> dict[str, Any]:

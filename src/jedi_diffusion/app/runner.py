@@ -49,6 +49,14 @@ class ModelCard:
         """A sentence for each prompt that is too long for the model."""
         return [] if self.reader is None else self.reader.cut_off(prompts)
 
+    def text_tokens(self, prompts: Sequence[str]) -> int:
+        """Tokens that the model reads of all these together; 0 where it has no reader."""
+        return 0 if self.reader is None else self.reader.tokens(prompts)
+
+    def image_tokens(self, width: int, height: int) -> int:
+        """Places of a picture that the model computes with: one for each square of `factor` pixels."""
+        return (width // self.factor) * (height // self.factor)
+
 
 class PipelineRunner:
     """Runs a JeDiPipeline, which nobody else may use meanwhile."""

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from jedi_diffusion.app.engine import Engine
-from jedi_diffusion.app.fields import check_fields, check_model, read_fields, to_ask
+from jedi_diffusion.app.fields import Fields, check_fields, check_model, to_ask
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.metrics import Metrics, Replicas
 from jedi_diffusion.app.room import Room
@@ -59,17 +59,28 @@ class Service:
         """Raises UnknownModelError unless the name is this model's, or none."""
         check_model(name, self.card)
 
-    async def submit(
-        self, request: Request, values: dict[str, Any], photos: list[UploadFile | str]
-    ) -> tuple[Job, str]:
-        """The job of a request, and its `response_format`. Raises JeDiError."""
-        fields = read_fields(values)
+    async def submit(self, request: Request, fields: Fields, photos: list[UploadFile | str]) -> Job:
+        """The job of a request. Raises JeDiError."""
         width, height = check_fields(fields, len(photos), self.card)
         self.engine.budget.check(fields.at(height, width), fields.n, len(photos))
         self.engine.check_room()
         references = await self.photos.read(photos, width, height)
         ask = to_ask(fields, references, width, height)
-        return self.engine.submit(ask, request.state.client, fields.deadline), fields.response_format
+        is_watched = fields.stream and fields.partial_images > 0
+        return self.engine.submit(ask, request.state.client, fields.deadline, previews=is_watched)
+
+    def usage(self, job: Job, pictures: int) -> dict[str, Any]:
+        """What so many pictures of a job took, as OpenAI's API counts it (see `ModelCard`)."""
+        ask, card = job.ask, self.card
+        a_picture = card.image_tokens(ask.sampling.width, ask.sampling.height)
+        texts, images = card.text_tokens([ask.prompts[0], *ask.captions]), a_picture * len(ask.digests)
+        made = a_picture * pictures
+        return {
+            "input_tokens": texts + images,
+            "input_tokens_details": {"image_tokens": images, "text_tokens": texts},
+            "output_tokens": made,
+            "total_tokens": texts + images + made,
+        }
 
     def warnings(self, job: Job) -> list[str]:
         """What its client should know about a job."""

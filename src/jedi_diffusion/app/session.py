@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from PIL import Image, ImageOps
 
-from jedi_diffusion.app.fields import MAX_PICTURES
+from jedi_diffusion.app.fields import MAX_PICTURES, STEPS
 from jedi_diffusion.app.jobs import Ask, Job, size_of
-from jedi_diffusion.app.results import parameters_of, png_of
+from jedi_diffusion.app.results import file_of, parameters_of
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
@@ -37,7 +37,7 @@ SCALE = Sampling().guidance
 """Guidance in the middle between photos and prompt."""
 COUNTS = (1, 2, 3, 4)
 """Pictures of each prompt."""
-QUALITIES = {"fast": 10, "balanced": 25, "best": 50}
+QUALITIES = {"fast": STEPS["low"], "balanced": STEPS["medium"], "best": STEPS["high"]}
 """Steps."""
 
 
@@ -218,7 +218,7 @@ def keep(
         words = "-".join(re.findall(r"\w+", prompt.lower()))[:48].strip("-") or "picture"
         path = folder / job.id / f"{words}_{seed}_{number}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png_of(job, number, card, seal))
+        path.write_bytes(file_of(job, number, card, seal))
         new.append(Made(path, prompt, seed, controls, parameters_of(job, number, card)))
     session.made = [*new, *session.made]
     forget(session, MAX_MADE)

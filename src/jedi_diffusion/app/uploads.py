@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from jedi_diffusion.app.fetch import Fetcher
-from jedi_diffusion.app.fields import FieldError, Fields, fitted
+from jedi_diffusion.app.fields import FieldError, Fields, check_supported, fitted
 from jedi_diffusion.errors import JeDiError, PictureError
 from jedi_diffusion.options import MAX_REFERENCES
 from jedi_diffusion.pictures import open_picture
@@ -119,6 +119,7 @@ def _sorted(form: FormData) -> tuple[dict[str, Any], list[UploadFile | str]]:
         if name in PHOTOS:
             photos.append(value)
         elif not isinstance(value, str):
+            check_supported(name)
             if name in Fields.model_fields:
                 raise FieldError(f"The field {name[:100]} is a file, but must be text.", name[:100])
             raise FieldError(
