@@ -7,8 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,11 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.synthesis.adapters.endpoint import (
-    EndpointPromptWriter,
-    EndpointSettings,
-    _retry_after,
-)
+from jedi_diffusion.synthesis.adapters.endpoint import EndpointPromptWriter, EndpointSettings
 from jedi_diffusion.synthesis.protocols import Failure
 
 KEY = "sk-very-secret"
@@ -53,13 +47,15 @@ class Server:
                     trial = server.trials[text]
                     server.times.append(time.monotonic())
                     server.bodies.append(body)
-                    server.headers.append({**self.headers, "path": self.path})
+                    named = {name.lower(): value for name, value in self.headers.items()}
+                    server.headers.append({**named, "path": self.path})
                 with suppress(OSError):  # the client has hung up, as some tests want
                     server.script(self, trial, text)
 
             def reply(self, status: int, data: bytes, **headers: str) -> None:
                 self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                usual = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
+                for name, value in {**usual, "retry-after-ms": "5", **headers}.items():
                     self.send_header(name.replace("_", "-"), value)
                 self.end_headers()
                 self.wfile.write(data)
@@ -88,9 +84,9 @@ def server() -> Iterator[Server]:
 
 
 def ask(server: Server, *requests: str, key: str | None = KEY, **settings: Any) -> list[str | Failure]:
-    quick = {"model": "tiny", "first_wait": 0.01, "timeout": 10.0, **settings}
-    with EndpointPromptWriter(EndpointSettings(**quick), server.url, key) as writer:
-        return writer.write(requests, range(len(requests)))
+    quick = {"model": "tiny", "timeout": 10.0, **settings}
+    writer = EndpointPromptWriter(EndpointSettings(**quick), server.url, key)
+    return writer.write(requests, range(len(requests)))
 
 
 def test_answers_come_in_the_order_of_the_requests(server: Server) -> None:
@@ -110,7 +106,7 @@ def test_answers_come_in_the_order_of_the_requests(server: Server) -> None:
         "max_tokens": 9,
     }
     assert server.headers[0]["path"] == "/v1/chat/completions"
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
 def test_no_more_requests_than_allowed_run_at_once(server: Server) -> None:
@@ -140,23 +136,9 @@ def test_passing_errors_are_tried_again(server: Server, status: int) -> None:
     assert server.trials["a"] == 3
 
 
-def test_waits_grow_and_are_random(server: Server) -> None:
-    server.script = lambda handler, trial, text: handler.reply(500, b"down")
-    assert ask(server, "a", trials=4, first_wait=0.05) == [Failure("HTTP 500: down (trial 4 of 4)")]
-    waits = [later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)]
-    assert len(waits) == 3
-    assert all(wait >= 0.05 * 2**number / 2 for number, wait in enumerate(waits))
-    writer = EndpointPromptWriter(EndpointSettings(model="m", first_wait=1, longest_wait=5), server.url)
-    for trial, longest in enumerate((1, 2, 4, 5, 5), start=1):
-        drawn = [writer._back_off(trial) for _ in range(200)]
-        assert longest / 2 <= min(drawn) < longest * 0.6
-        assert longest * 0.9 < max(drawn) <= longest
-    writer.close()
-
-
 def test_retry_after_is_honoured(server: Server) -> None:
     server.script = lambda handler, trial, text: (
-        handler.reply(429, b"slow down", Retry_After="1")
+        handler.reply(429, b"slow down", Retry_After="1", retry_after_ms="1000")
         if trial == 1
         else handler.reply(200, completion("now"))
     )
@@ -165,19 +147,11 @@ def test_retry_after_is_honoured(server: Server) -> None:
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_not_asked_again(server: Server) -> None:
-    server.script = lambda handler, trial, text: handler.reply(429, b"tomorrow", Retry_After="3600")
-    (answer,) = ask(server, "a", longest_wait=2)
-    assert answer == Failure("HTTP 429: tomorrow; the server asks to wait 3600 seconds, longer than 2")
+    server.script = lambda handler, trial, text: handler.reply(
+        429, b"tomorrow", Retry_After="3600", retry_after_ms="3600000"
+    )
+    assert ask(server, "a") == [Failure("HTTP 429: tomorrow")]
     assert server.trials["a"] == 1
-
-
-def test_retry_after_is_a_number_or_a_date() -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=100)
-    assert 90 < _retry_after(format_datetime(soon, usegmt=True)) <= 100
-    assert 90 < _retry_after(format_datetime(soon.replace(tzinfo=None))) <= 100
-    assert _retry_after(format_datetime(soon - timedelta(days=1))) == 0
-    assert _retry_after("7") == 7
-    assert _retry_after(None) == _retry_after("soon") == _retry_after("-3") == 0
 
 
 def test_a_hang_ends_with_the_time_limit(server: Server) -> None:
@@ -204,27 +178,7 @@ def test_a_server_that_drips_is_not_waited_for_either(server: Server) -> None:
             handler.wfile.write(b" ")
 
     server.script = script
-    assert ask(server, "a", timeout=1.5, trials=1) == [
-        Failure("the answer took longer than 1.5 seconds (trial 1 of 1)")
-    ]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"{", b"", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}', b"\xff", b"[" * 100_000],
-    ids=["cut", "empty", "list", "none", "null", "bytes", "deep"],
-)
-def test_bad_json_is_tried_again(server: Server, data: bytes) -> None:
-    server.script = lambda handler, trial, text: handler.reply(
-        200, data if trial == 1 else completion("good")
-    )
-    assert ask(server, "a") == ["good"]
-    server.trials.clear()
-    server.script = lambda handler, trial, text: handler.reply(200, data)
-    (answer,) = ask(server, "a", trials=2)
-    assert isinstance(answer, Failure)
-    assert answer.detail.startswith("the answer is no chat completion: ")
-    assert len(answer.detail) < 300
+    assert ask(server, "a", timeout=1.5, trials=1) == [Failure("the answer took longer than 1.5 seconds")]
 
 
 @pytest.mark.parametrize("text", [None, "", " \n", 3])
@@ -243,12 +197,6 @@ def test_a_refused_request_fails_alone_and_at_once(server: Server) -> None:
     )
     assert ask(server, "a", "b") == [Failure('HTTP 400: {"error": "too long"}'), "good"]
     assert server.trials["a"] == 1
-
-
-def test_an_endless_answer_is_not_read_to_its_end(server: Server) -> None:
-    server.script = lambda handler, trial, text: handler.reply(200, completion("x" * 4_100_000))
-    (answer,) = ask(server, "a")
-    assert answer == Failure("the answer is longer than 4000000 bytes")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -282,11 +230,11 @@ def test_no_server_at_all() -> None:
 
 def test_without_a_key_none_is_sent_and_the_fingerprint_shows_what_decides(server: Server) -> None:
     ask(server, "a", key=None)
-    assert "Authorization" not in server.headers[0]
+    assert "authorization" not in server.headers[0]
     settings = EndpointSettings(model="tiny", temperature=0.5, extra={"top_p": 0.9})
-    with EndpointPromptWriter(settings, server.url, KEY) as writer:
-        host = server.url.removeprefix("http://").removesuffix("/v1")
-        assert writer.fingerprint == f'tiny at {host} {{"temperature": 0.5, "top_p": 0.9}}'
+    writer = EndpointPromptWriter(settings, server.url, KEY)
+    host = server.url.removeprefix("http://").removesuffix("/v1")
+    assert writer.fingerprint == f'tiny at {host} {{"temperature": 0.5, "top_p": 0.9}}'
 
 
 def test_address_and_key_come_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,9 +244,9 @@ def test_address_and_key_come_from_the_environment(server: Server, monkeypatch: 
         EndpointPromptWriter.from_environment(settings)
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with EndpointPromptWriter.from_environment(settings) as writer:
-        assert writer.write(["hello"], [0]) == ["you said hello"]
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    writer = EndpointPromptWriter.from_environment(settings)
+    assert writer.write(["hello"], [0]) == ["you said hello"]
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
     assert server.headers[0]["path"] == "/v1/chat/completions"
 
 
@@ -320,7 +268,7 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> No
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx2", None)
+    monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ModelError, match=r"pip install 'jedi-diffusion\[synthesis\]'"):
         EndpointPromptWriter(EndpointSettings(model="tiny"), "http://localhost/v1")
 
@@ -329,12 +277,12 @@ def test_waiting_requests_stop_when_one_shows_that_all_will_fail(server: Server)
     def script(handler: Any, trial: int, text: str) -> None:
         if text == "b":
             time.sleep(0.1)
-        handler.reply(503 if text == "a" else 401, b"no")
+        handler.reply(503 if text == "a" else 401, b"no", retry_after_ms="20000")
 
     server.script = script
     begin = time.monotonic()
     with pytest.raises(ModelError):
-        ask(server, "a", "b", first_wait=20)
+        ask(server, "a", "b")
     assert time.monotonic() - begin < 8
 
 
@@ -344,3 +292,27 @@ def test_waiting_requests_stop_when_one_shows_that_all_will_fail(server: Server)
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EndpointSettings(**{"model": "tiny", **wrong})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}', b"\xff", b"[" * 100_000],
+    ids=["cut", "empty", "list", "none", "null", "bytes", "deep"],
+)
+def test_an_answer_that_is_no_completion_fails_alone(server: Server, data: bytes) -> None:
+    server.script = lambda handler, trial, text: handler.reply(
+        200, data if text == "a" else completion("good")
+    )
+    answer, other = ask(server, "a", "b")
+    assert other == "good"
+    assert isinstance(answer, Failure)
+    assert answer.detail.startswith("the answer is no chat completion: ")
+    assert len(answer.detail) < 300
+
+
+def test_an_answer_that_is_cut_off_is_tried_again(server: Server) -> None:
+    server.script = lambda handler, trial, text: handler.reply(
+        200, completion("whole"), **({"Content_Length": "4000"} if trial == 1 else {})
+    )
+    assert ask(server, "a", trials=2, timeout=2) == ["whole"]
+    assert server.trials["a"] == 2
