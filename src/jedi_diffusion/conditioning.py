@@ -84,7 +84,7 @@ def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device
         check_prompt(prompt)
     states, pooled = [], None
     for tokenizer, encoder in zip(reader.tokenizers, reader.encoders, strict=True):
-        tokens = torch.cat([_tokenize(tokenizer, prompt) for prompt in distinct]).to(device)
+        tokens = torch.cat([tokenize(tokenizer, prompt) for prompt in distinct]).to(device)
         output = encoder(tokens, output_hidden_states=len(reader.encoders) > 1)
         if len(reader.encoders) == 1:
             states.append(output.last_hidden_state)
@@ -100,7 +100,7 @@ def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device
     return select_rows(made, [distinct.index(prompt) for prompt in prompts])
 
 
-def _tokenize(tokenizer: Any, prompt: str) -> Tensor:
+def tokenize(tokenizer: Any, prompt: str) -> Tensor:
     """Token ids (1, K), padded and cut to the tokenizer's length."""
     reading = read_prompt(tokenizer, prompt)
     if reading.dropped:

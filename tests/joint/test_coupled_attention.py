@@ -268,6 +268,28 @@ def test_removal_restores_the_stock_processors(build):
     assert torch.equal(run(unet, batch), want)
 
 
+def test_what_is_private_to_a_picture_is_read_by_it_alone():
+    """Against one plain call a picture: 4 tokens a picture and 3 of its own, with and without a cache."""
+    sizes, generator = (2, 1, 2), torch.Generator().manual_seed(0)
+    query, key, value, *private = (
+        torch.randn(5, tokens, 2, 8, generator=generator) for tokens in (4 + 3, 4, 4, 3, 3)
+    )
+    read = torch.randn(2, 3, 4, 2, 8, generator=generator).unbind()
+    references = [read, None, None]
+    got = coupled_attention(query, key, value, sizes, references, private=tuple(private))
+    start = 0
+    for size, cached in zip(sizes, references, strict=True):
+        for row in range(start, start + size):
+            keys, values = (
+                torch.cat([*(cached[part].unbind() if cached else ()), *each[start : start + size], own[row]])
+                for part, (each, own) in enumerate(zip((key, value), private, strict=True))
+            )
+            heads = (each.transpose(0, 1) for each in (query[row], keys, values))
+            want = F.scaled_dot_product_attention(*heads).transpose(0, 1)
+            torch.testing.assert_close(got[row], want)
+        start += size
+
+
 @pytest.mark.parametrize("set_sizes", [(2,), (4,), (3, 0), (4, -1), ()])
 def test_sizes_that_do_not_fit_are_refused(set_sizes):
     unet = install_coupling(small_sd14_unet())

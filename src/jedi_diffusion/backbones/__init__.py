@@ -19,6 +19,8 @@ PARTS = ("unet", "transformer")
 FAMILIES = {
     "UNet2DConditionModel": f"{__name__}.unet.UNetBackbone",
     "Flux2Transformer2DModel": f"{__name__}.flux2.Flux2Backbone",
+    "FluxTransformer2DModel": f"{__name__}.flux.FluxBackbone",
+    "SD3Transformer2DModel": f"{__name__}.sd3.SD3Backbone",
 }
 """By the name of a network's class: where the backbone is that knows its family."""
 

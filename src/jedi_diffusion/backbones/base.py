@@ -31,13 +31,15 @@ class Backbone(nn.Module, ABC):
     clean_references: whether references are shown clean alone, never noised: they then carry no loss, and the
     null branch of guidance has none. square_references: whether references have to be of the targets' shape.
     trained_references: most references of a set in training, where the family says it.
+    size_multiple: what the sides of latents are multiples of.
     """
 
     lora_targets: ClassVar[str]
     shard_units: ClassVar[tuple[type[nn.Module], ...]]
-    clean_references: ClassVar[bool] = False
+    clean_references: bool = False
     square_references: ClassVar[bool] = True
     trained_references: ClassVar[int | None] = None
+    size_multiple: ClassVar[int] = 1
 
     @classmethod
     @abstractmethod

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import AttentionBackendName
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux2 import (
     Flux2Attention,
     Flux2AttnProcessor,
@@ -24,18 +22,19 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2ParallelSelfAttention,
     Flux2ParallelSelfAttnProcessor,
     Flux2SingleTransformerBlock,
-    Flux2Transformer2DModel,
     Flux2TransformerBlock,
     _get_qkv_projections,
 )
 from PIL import Image
-from torch import nn
 
-from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.sequences import ImageTokens, SequenceLayout, lay_out
+from jedi_diffusion.backbones.sequences import (
+    ImageTokens,
+    SequenceBackbone,
+    SequenceLayout,
+    SequenceProcessor,
+)
 from jedi_diffusion.conditioning import SHOWN, Picture, TextReader, check_prompt, to_image
-from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
@@ -65,32 +64,7 @@ _PLAIN_PROCESSORS = (
 )
 
 
-class _CoupledProcessor:
-    """What both kinds of blocks share: the layer's name in a cache, and an implementation of attention.
-
-    Without a layout all tokens of a sequence see each other, bit for bit as with the processor it replaces.
-    """
-
-    def __init__(self, layer: str, backend: AttentionBackendName | None = None) -> None:
-        self.layer = layer
-        self._attention_backend = backend  # `set_attention_backend` of diffusers sets it, by this name
-
-    def _attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
-        layout: SequenceLayout | None,
-    ) -> torch.Tensor:
-        """(G, T, heads, features) three times -> (G, T, heads * features)."""
-        if rotary is not None:
-            query, key = (_rotated(each, rotary) for each in (query, key))
-        whole = layout or SequenceLayout((), (), (), 0)
-        return whole.attend(self.layer, query, key, value, self._attention_backend).flatten(2).to(query.dtype)
-
-
-class CoupledDoubleProcessor(_CoupledProcessor):
+class CoupledDoubleProcessor(SequenceProcessor):
     """Attention of a double-stream block, in which text and images have projections of their own."""
 
     def __call__(
@@ -114,7 +88,7 @@ class CoupledDoubleProcessor(_CoupledProcessor):
         return attn.to_out[1](attn.to_out[0](images)), attn.to_add_out(text)
 
 
-class CoupledSingleProcessor(_CoupledProcessor):
+class CoupledSingleProcessor(SequenceProcessor):
     """Attention of a single-stream block, whose projections also hold those of its MLP."""
 
     def __call__(
@@ -137,13 +111,9 @@ class CoupledSingleProcessor(_CoupledProcessor):
         return output
 
 
-class Flux2Backbone(Backbone):
-    """A FLUX.2 transformer over sets (`sequences.SequenceLayout`).
-
-    References stand clean in the sequence, whatever `noisy` holds for them: with coupling "joint" at the
-    targets' time, as [klein] was trained, with "cached" at time 0 and reading references only, as [klein]
-    9B-KV was. They read a caption of their own where the batch says that they have one (`captioned`), which
-    no published model was trained with; else, as published, the targets', and none where they are cached.
+class Flux2Backbone(SequenceBackbone):
+    """A FLUX.2 transformer over sets: [klein] was trained with clean references at the targets' time, its
+    9B-KV variant with cached ones at time 0.
     """
 
     lora_targets = (
@@ -156,71 +126,23 @@ class Flux2Backbone(Backbone):
     square_references = False
     trained_references = 4
 
-    def __init__(self, transformer: Flux2Transformer2DModel) -> None:
-        super().__init__()
-        if not self.is_coupled(transformer):
-            raise ModelError("The transformer is not coupled; call Flux2Backbone.couple(transformer) first.")
-        self.transformer = transformer
-
-    @classmethod
-    def make_joint(cls, network: nn.Module) -> None:
-        """Couple the attention: the model reads references as it is."""
-        cls.couple(network)
-
-    @classmethod
-    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
-        if distance_slope:
-            raise ModelError("A FLUX.2 transformer knows positions itself; distance_slope must be 0.")
-        transformer = cast(Flux2Transformer2DModel, network)
-        for name, attn in _attention_layers(transformer):
-            stock: Any = attn.processor
-            kind = CoupledDoubleProcessor if isinstance(attn, Flux2Attention) else CoupledSingleProcessor
-            if not isinstance(stock, (*_PLAIN_PROCESSORS, kind)):
-                raise ModelError(
-                    f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
-                    "unload what installed it before the transformer is coupled."
-                )
-            coupled: Any = kind(name, getattr(stock, "_attention_backend", None))
-            attn.set_processor(coupled)
-
-    @classmethod
-    def is_coupled(cls, network: nn.Module) -> bool:
-        layers = [attn for _, attn in _attention_layers(cast(Flux2Transformer2DModel, network))]
-        return bool(layers) and all(isinstance(attn.processor, _CoupledProcessor) for attn in layers)
-
-    @property
-    def network(self) -> Flux2Transformer2DModel:
-        return self.transformer
+    processors: ClassVar = {
+        Flux2Attention: CoupledDoubleProcessor,
+        Flux2ParallelSelfAttention: CoupledSingleProcessor,
+    }
+    plain = _PLAIN_PROCESSORS
+    embedded_guidance = EMBEDDED_GUIDANCE
 
     @property
     def latent_channels(self) -> int:
         channels: int = self.transformer.config["in_channels"]
         return channels
 
-    def predict(
-        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
-    ) -> torch.Tensor:
-        """Raises UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
-        if reads.record is not None:
-            raise UsageError("Where a FLUX.2 model looks cannot be recorded.")
-        times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))
-        shown = torch.where(batch.is_reference.view(-1, 1, 1, 1), batch.latents.to(noisy.dtype), noisy)
-        dtype = self.transformer.dtype
-        made: dict[int, torch.Tensor] = {}
-        for layout in lay_out(batch, reads):
-            first = [rows[0] for rows in layout.rows]
-            tokens: torch.Tensor = self.transformer(
-                hidden_states=layout.pack(shown).to(dtype),
-                encoder_hidden_states=layout.captions(batch.text).to(dtype),
-                timestep=times[first],
-                img_ids=image_ids(layout.images).to(noisy.device),
-                txt_ids=text_ids(layout.text_tokens).repeat(len(layout.captioned), 1).to(noisy.device),
-                guidance=self._guidance(batch, first),
-                joint_attention_kwargs={"layout": layout},
-                return_dict=False,
-            )[0]
-            made |= layout.unpack(tokens.to(noisy.dtype), noisy.shape[-2:])
-        return torch.stack([made[row] for row in range(len(noisy))])
+    def _inputs(self, layout: SequenceLayout, batch: SetBatch) -> dict[str, torch.Tensor]:
+        return {
+            "img_ids": image_ids(layout.images),
+            "txt_ids": text_ids(layout.text_tokens).repeat(len(layout.captioned), 1),
+        }
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -311,14 +233,6 @@ class Flux2Backbone(Backbone):
         images: torch.Tensor = vae.decode(whole.to(vae.dtype)).sample.float()
         return images
 
-    def _guidance(self, batch: SetBatch, rows: list[int]) -> torch.Tensor | None:
-        if not self.transformer.config["guidance_embeds"]:
-            return None
-        given = batch.conditions.get("guidance")
-        if given is None:
-            return torch.full((len(rows),), EMBEDDED_GUIDANCE, device=batch.latents.device)
-        return given[rows]
-
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
         width = self.transformer.config["joint_attention_dim"]
         return {"text": torch.zeros(count, text_tokens, width, device=self.transformer.device)}
@@ -347,19 +261,6 @@ def _statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32."""
     variance = vae.bn.running_var.float() + vae.config.batch_norm_eps
     return vae.bn.running_mean.float().view(1, -1, 1, 1), variance.sqrt().view(1, -1, 1, 1)
-
-
-def _rotated(tokens: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    turned: torch.Tensor = apply_rotary_emb(tokens, rotary, sequence_dim=1)  # type: ignore[arg-type, assignment]
-    return turned
-
-
-def _attention_layers(
-    transformer: Flux2Transformer2DModel,
-) -> Iterator[tuple[str, Flux2Attention | Flux2ParallelSelfAttention]]:
-    for name, module in transformer.named_modules():
-        if isinstance(module, Flux2Attention | Flux2ParallelSelfAttention):
-            yield name, module
 
 
 def image_ids(images: Sequence[ImageTokens]) -> torch.Tensor:

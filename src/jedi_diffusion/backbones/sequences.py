@@ -8,16 +8,21 @@ latent's channels, height, width; in attention H heads, D features a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import nn
 
+from jedi_diffusion.backbones.base import Backbone
+from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter
 from jedi_diffusion.sets import SetBatch
@@ -221,3 +226,134 @@ def image_indices(is_reference: Sequence[bool]) -> list[int]:
 def _tokens(latent: torch.Tensor, image: ImageTokens) -> torch.Tensor:
     """(C, H, W) -> (tokens, C): what lies within the image's own size."""
     return latent[:, : image.height, : image.width].flatten(1).T
+
+
+class SequenceProcessor:
+    """What attention processors of these families share: the layer's name in a cache, and the sets.
+
+    Without a layout all tokens of a sequence see each other, bit for bit as with the processor it replaces.
+    """
+
+    def __init__(self, layer: str, backend: AttentionBackendName | None = None) -> None:
+        self.layer = layer
+        self._attention_backend = backend  # `set_attention_backend` of diffusers sets it, by this name
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        layout: SequenceLayout | None,
+    ) -> torch.Tensor:
+        """(G, T, heads, features) three times -> (G, T, heads * features)."""
+        if rotary is not None:
+            query, key = (_rotated(each, rotary) for each in (query, key))
+        whole = layout or SequenceLayout((), (), (), 0)
+        return whole.attend(self.layer, query, key, value, self._attention_backend).flatten(2).to(query.dtype)
+
+
+def _rotated(tokens: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    turned: torch.Tensor = apply_rotary_emb(tokens, rotary, sequence_dim=1)  # type: ignore[arg-type, assignment]
+    return turned
+
+
+class SequenceBackbone(Backbone):
+    """A transformer over sets (`SequenceLayout`).
+
+    A model that was trained with references (`clean_references`) reads them clean, whatever `noisy` holds for
+    them: with coupling "joint" at the targets' time, with "cached" at time 0 and reading references only.
+    They read a caption of their own where the batch says that they have one (`captioned`), which no published
+    model was trained with; else, as published, the targets', and none where they are cached.
+
+    processors: by kind of attention layer, what couples it. plain: the processors that it may stand in for.
+    embedded_guidance: what a model that takes guidance as an input is told, where the batch has no `guidance`
+    (I,).
+    """
+
+    processors: ClassVar[dict[type[nn.Module], type[SequenceProcessor]]]
+    plain: ClassVar[tuple[type[Any], ...]]
+    embedded_guidance: ClassVar[float]
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        if not self.is_coupled(transformer):
+            raise ModelError(
+                f"The transformer is not coupled; call {type(self).__name__}.couple(transformer) first."
+            )
+        self.transformer: Any = transformer
+
+    @classmethod
+    def make_joint(cls, network: nn.Module) -> None:
+        """Couple the attention: the model reads references as it is."""
+        cls.couple(network)
+
+    @classmethod
+    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
+        if distance_slope:
+            raise ModelError(f"A {type(network).__name__} knows positions itself; distance_slope must be 0.")
+        for name, attn in cls._attention_layers(network):
+            stock: Any = attn.processor
+            kind = next(made for of, made in cls.processors.items() if isinstance(attn, of))
+            if not isinstance(stock, (*cls.plain, kind)):
+                raise ModelError(
+                    f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
+                    "unload what installed it before the transformer is coupled."
+                )
+            cast(Any, attn).set_processor(kind(name, getattr(stock, "_attention_backend", None)))
+
+    @classmethod
+    def is_coupled(cls, network: nn.Module) -> bool:
+        layers = [attn for _, attn in cls._attention_layers(network)]
+        return bool(layers) and all(isinstance(attn.processor, SequenceProcessor) for attn in layers)
+
+    @classmethod
+    def _attention_layers(cls, network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        for name, module in network.named_modules():
+            if any(isinstance(module, kind) for kind in cls.processors):
+                yield name, module
+
+    @property
+    def network(self) -> nn.Module:
+        return cast(nn.Module, self.transformer)
+
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
+    ) -> torch.Tensor:
+        """Raises UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
+        if reads.record is not None:
+            raise UsageError(f"Where a {type(self.transformer).__name__} looks cannot be recorded.")
+        times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))
+        dtype, seen = self.transformer.dtype, self._seen(noisy, batch)
+        made: dict[int, torch.Tensor] = {}
+        for layout in lay_out(batch, reads):
+            first = [rows[0] for rows in layout.rows]
+            tokens: torch.Tensor = self.transformer(
+                hidden_states=layout.pack(seen).to(dtype),
+                encoder_hidden_states=layout.captions(batch.text).to(dtype),
+                timestep=times[first],
+                guidance=self._guidance(batch, first),
+                joint_attention_kwargs={"layout": layout},
+                return_dict=False,
+                **{name: value.to(noisy.device) for name, value in self._inputs(layout, batch).items()},
+            )[0]
+            made |= layout.unpack(tokens.to(noisy.dtype), noisy.shape[-2:])
+        return torch.stack([made[row] for row in range(len(noisy))])
+
+    def _seen(self, noisy: torch.Tensor, batch: SetBatch) -> torch.Tensor:
+        """Return what the network sees of the images, (I, its input channels, H, W)."""
+        if not self.clean_references:
+            return noisy
+        return torch.where(batch.is_reference.view(-1, 1, 1, 1), batch.latents.to(noisy.dtype), noisy)
+
+    @abstractmethod
+    def _inputs(self, layout: SequenceLayout, batch: SetBatch) -> dict[str, torch.Tensor]:
+        """Return the transformer's inputs of the family beside images, captions and time: positions, ..."""
+
+    def _guidance(self, batch: SetBatch, rows: list[int]) -> torch.Tensor | None:
+        if not self.transformer.config["guidance_embeds"]:
+            return None
+        given = batch.conditions.get("guidance")
+        if given is None:
+            return torch.full((len(rows),), self.embedded_guidance, device=batch.latents.device)
+        return given[rows]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
 from jedi_diffusion.errors import UsageError
@@ -44,12 +45,13 @@ class SetReads:
         value: torch.Tensor,
         distance_slope: float = 0.0,
         backend: AttentionBackendName | None = None,
+        private: Pair | None = None,
     ) -> torch.Tensor:
         """Return coupled attention at a layer: (I, L, H, D) three times -> (I, L, H, D).
 
         layer: its name in the cache. distance_slope: see `positions.distance_bias`; above 0, tokens at near
-        positions are preferred. backend: see `coupled_attention`. Raises UsageError for sizes that do not add
-        up to I, a cache that does not fit, or a grid that is missing.
+        positions are preferred. backend, private: see `coupled_attention`. Raises UsageError for sizes that
+        do not add up to I, a cache that does not fit, or a grid that is missing.
         """
         sizes = self._checked_sizes(images=query.shape[0])
         bias = None
@@ -62,7 +64,9 @@ class SetReads:
             references = self.cache.read(layer, like=key)
         if self.record is not None:
             self.record.store(layer, query, key, sizes, references, bias)
-        return coupled_attention(query, key, value, sizes, references, self.is_reference, bias, backend)
+        return coupled_attention(
+            query, key, value, sizes, references, self.is_reference, bias, backend, private
+        )
 
     def _tokens(self, query: torch.Tensor) -> Size:
         if self.grid is None:
@@ -91,6 +95,7 @@ def coupled_attention(
     is_reference: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     backend: AttentionBackendName | None = None,
+    private: Pair | None = None,
 ) -> torch.Tensor:
     """Attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
 
@@ -102,8 +107,10 @@ def coupled_attention(
     is_reference (I,) bool: the cached coupling as one masked pass without a cache: references see the
     references of their set, a target sees those and itself. Slower, and the plain statement of what the cache
     computes. bias (H, L, L): added to the scores of every two pictures. backend: diffusers' name of an
-    implementation of attention; None: the active one. Raises UsageError if `references` is not one entry a
-    set, or both it and `is_reference` are given.
+    implementation of attention; None: the active one.
+    private: keys and values (I, K, H, D) that a picture alone sees, after all others: those of its text in an
+    MM-DiT, whose queries then follow the picture's in `query` (I, L + K, H, D); no bias goes with it.
+    Raises UsageError if `references` is not one entry a set, or both it and `is_reference` are given.
     """
     if references is None:
         references = [None] * len(set_sizes)
@@ -130,13 +137,16 @@ def coupled_attention(
         read = [pair for pair in given if pair is not None]
         if read:
             keys, values = _prepend([pair[0] for pair in read], keys), _prepend([p[1] for p in read], values)
-        mask = None
-        if is_reference is not None:
-            mask = _cached_mask(is_reference, set_sizes, numbers, query.shape[1])
-        if bias is not None:
-            mask = _biased(mask, bias.to(query.dtype), size, keys.shape[1])
-        flat = (queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2))
-        mixed = dispatch_attention_fn(*flat, attn_mask=mask, backend=backend)
+        sees = None if is_reference is None else _cached_mask(is_reference, set_sizes, numbers)
+        if private is not None:
+            own_pairs = [[_split(each, pictures)[run] for run in members] for each in private]
+            mixed = _with_private(queries, keys, values, own_pairs, sees, backend)
+        else:
+            mask = None if sees is None else _of_tokens(sees, query.shape[1], key.shape[1])
+            if bias is not None:
+                mask = _biased(mask, bias.to(query.dtype), size, keys.shape[1])
+            flat = (queries.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2))
+            mixed = dispatch_attention_fn(*flat, attn_mask=mask, backend=backend)
         own = _split(mixed.reshape(-1, *query.shape[1:]), [pictures[run] for run in members])
         for run, piece in zip(members, own, strict=True):
             pieces[run] = piece
@@ -165,12 +175,40 @@ def _biased(mask: torch.Tensor | None, bias: torch.Tensor, size: int, seen: int)
     return tiled if mask is None else tiled.masked_fill(~mask, float("-inf"))
 
 
-def _cached_mask(
-    is_reference: torch.Tensor, set_sizes: Sequence[int], members: Sequence[int], tokens: int
+def _with_private(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    private: Sequence[Sequence[torch.Tensor]],
+    sees: torch.Tensor | None,
+    backend: AttentionBackendName | None,
 ) -> torch.Tensor:
-    """(G, 1, N*L, N*L) bool: references see references, targets see those and themselves."""
+    """Attention of every picture of G sets to those of its set (G, R + N, L, H, D) and to what it alone sees.
+
+    A row a picture: (G * N, L + K, H, D).
+    """
+    size, tokens = queries.shape[1], keys.shape[2]
+    keys, values = (
+        torch.cat([each.flatten(1, 2).repeat_interleave(size, dim=0), torch.cat(tuple(runs))], dim=1)
+        for each, runs in zip((keys, values), private, strict=True)
+    )
+    mask = None
+    if sees is not None:
+        mask = _of_tokens(sees.reshape(-1, 1, sees.shape[-1]), 1, tokens)
+        mask = F.pad(mask, (0, keys.shape[1] - mask.shape[-1]), value=True)
+    return dispatch_attention_fn(queries.flatten(0, 1), keys, values, attn_mask=mask, backend=backend)
+
+
+def _cached_mask(
+    is_reference: torch.Tensor, set_sizes: Sequence[int], members: Sequence[int]
+) -> torch.Tensor:
+    """(G, N, N) bool, which pictures see which: references see references, targets those and themselves."""
     flags = is_reference.split(tuple(set_sizes))
     seen = torch.stack([flags[number] for number in members])
     itself = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
-    pictures = seen[:, None, None, :] | itself
-    return pictures.repeat_interleave(tokens, dim=2).repeat_interleave(tokens, dim=3)
+    return seen[:, None, :] | itself
+
+
+def _of_tokens(pictures: torch.Tensor, queries: int, keys: int) -> torch.Tensor:
+    """(G, N, M) of pictures with so many tokens each: (G, 1, N * queries, M * keys)."""
+    return pictures[:, None].repeat_interleave(queries, dim=2).repeat_interleave(keys, dim=3)

@@ -21,7 +21,7 @@ from jedi_diffusion.backbones.unet import CoupledSelfAttnProcessor, UNetBackbone
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.cache import CacheView
+from jedi_diffusion.joint.cache import CacheView, Pair
 from jedi_diffusion.joint.positions import distance_bias
 from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.methods.joint import Joint
@@ -131,12 +131,15 @@ class MultiReferenceReads(SetReads):
         value: Tensor,
         distance_slope: float = 0.0,
         backend: AttentionBackendName | None = None,
+        private: Pair | None = None,
     ) -> Tensor:
         """Return attention at a layer: (I, L, H, D) three times -> (I, L, H, D).
 
         backend: of what each image reads of itself; what targets read of references has a bias, which not
-        every backend takes, and runs on torch's own.
+        every backend takes, and runs on torch's own. Raises UsageError for private keys, those of an MM-DiT.
         """
+        if private is not None:
+            raise UsageError("FreeCustom is a method for UNets; this model is a transformer.")
         mixed = SetReads(grid=self.grid).attend(layer, query, key, value, distance_slope, backend)
         if layer not in self.layers or self.is_reference is None:
             return mixed

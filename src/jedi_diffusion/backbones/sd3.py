@@ -1,0 +1,202 @@
+"""Stable Diffusion 3 and 3.5 (medium with its second, image-only attention; large).
+
+Letters: I images in a batch; B captions; L tokens of an image, patches of 2x2 latents; K tokens of a caption;
+F features of a token; C, H, W a latent's channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import JointTransformerBlock
+from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_processor import Attention, FusedJointAttnProcessor2_0, JointAttnProcessor2_0
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from torch import nn
+
+from jedi_diffusion.backbones.base import Backbone
+from jedi_diffusion.backbones.t5 import encode_t5
+from jedi_diffusion.conditioning import TextReader, check_prompt, tokenize
+from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.sets import Conditions, SetBatch, select_rows
+
+TEXT_TOKENS = 256
+"""Of T5, after CLIP's 77."""
+TIMESTEPS = 1000
+"""Times 0..1 of the flow are 0..1000 to the network."""
+
+_PLAIN_PROCESSORS = (JointAttnProcessor2_0, FusedJointAttnProcessor2_0)
+
+
+class CoupledJointProcessor:
+    """Attention that couples the images of a set; a caption sees them all, but only its own image sees it.
+
+    Without `reads` every image is a set of its own, as with the processor that it replaces.
+    """
+
+    def __init__(self, layer: str, backend: AttentionBackendName | None = None) -> None:
+        self.layer = layer
+        self._attention_backend = backend  # `set_attention_backend` of diffusers sets it, by this name
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        reads: SetReads | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Images (I, L, F) and captions (I, K, F) -> the same; without captions images alone."""
+        parts: Any = attn
+        query, key, value = (
+            layer(hidden_states).unflatten(-1, (attn.heads, -1))
+            for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query, key = _normed(parts.norm_q, query), _normed(parts.norm_k, key)
+        private = None
+        if encoder_hidden_states is not None:
+            text_query, text_key, text_value = (
+                layer(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
+                for layer in (parts.add_q_proj, parts.add_k_proj, parts.add_v_proj)
+            )
+            query = torch.cat([query, _normed(parts.norm_added_q, text_query)], dim=1)
+            private = (_normed(parts.norm_added_k, text_key), text_value)
+        mixed = (reads or SetReads()).attend(
+            self.layer, query, key, value, backend=self._attention_backend, private=private
+        )
+        images, text = mixed.flatten(2).to(query.dtype).tensor_split([hidden_states.shape[1]], dim=1)
+        images = attn.to_out[1](attn.to_out[0](images))
+        if encoder_hidden_states is None:
+            return images
+        return images, text if attn.context_pre_only else parts.to_add_out(text)
+
+
+class SD3Backbone(Backbone):
+    """An SD3 transformer over sets, each image with its own caption, all at the same positions.
+
+    References are noised to the targets' level (the replacement trick): no published model was trained with
+    clean ones, nor with cached ones at time 0, which therefore take training.
+    """
+
+    lora_targets = (
+        r"transformer_blocks\.\d+\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+        r"|ff(_context)?\.net\.(0\.proj|2))"
+    )
+    shard_units = (JointTransformerBlock,)
+    size_multiple = 2
+
+    def __init__(self, transformer: SD3Transformer2DModel) -> None:
+        super().__init__()
+        if not self.is_coupled(transformer):
+            raise ModelError("The transformer is not coupled; call SD3Backbone.couple(transformer) first.")
+        self.transformer = transformer
+
+    @classmethod
+    def make_joint(cls, network: nn.Module) -> None:
+        """Couple the attention; the model is then a training-free one until it is trained on sets."""
+        cls.couple(network)
+
+    @classmethod
+    def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
+        if distance_slope:
+            raise ModelError("An SD3 transformer knows positions itself; distance_slope must be 0.")
+        processors: dict[str, Any] = {}
+        for name, attn in _attention_layers(network):
+            stock = attn.processor
+            if not isinstance(stock, (*_PLAIN_PROCESSORS, CoupledJointProcessor)):
+                raise ModelError(
+                    f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
+                    "unload what installed it before the transformer is coupled."
+                )
+            backend = getattr(stock, "_attention_backend", None)
+            processors[f"{name}.processor"] = CoupledJointProcessor(name, backend)
+        cast(SD3Transformer2DModel, network).set_attn_processor(processors)
+
+    @classmethod
+    def is_coupled(cls, network: nn.Module) -> bool:
+        layers = [attn for _, attn in _attention_layers(network)]
+        return bool(layers) and all(isinstance(attn.processor, CoupledJointProcessor) for attn in layers)
+
+    @property
+    def network(self) -> SD3Transformer2DModel:
+        return self.transformer
+
+    @property
+    def latent_channels(self) -> int:
+        channels: int = self.transformer.config["in_channels"]
+        return channels
+
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
+    ) -> torch.Tensor:
+        """Raises UsageError also for images of several sizes, or larger than the model's positions reach, and
+        if attention is to be recorded, of which captions have a part.
+        """
+        if reads.record is not None:
+            raise UsageError("Where an SD3 model looks cannot be recorded.")
+        pooled = batch.conditions.get("pooled_text")
+        if pooled is None:
+            raise UsageError("This transformer (SD3) needs `pooled_text` in the batch.")
+        height, width = noisy.shape[-2:]
+        if set(batch.extents) != {(height, width)}:
+            raise UsageError("An SD3 model reads images of one size: cut references to the targets' shape.")
+        most = self.transformer.config["pos_embed_max_size"] * self.transformer.config["patch_size"]
+        if max(height, width) > most:
+            raise UsageError(f"Images have {height} x {width} latents, but this model reads {most} at most.")
+        dtype = self.transformer.dtype
+        times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))
+        prediction: torch.Tensor = self.transformer(
+            hidden_states=noisy.to(dtype),
+            encoder_hidden_states=batch.text.to(dtype),
+            pooled_projections=pooled.to(dtype),
+            timestep=times * TIMESTEPS,
+            joint_attention_kwargs={"reads": reads},
+            return_dict=False,
+        )[0]
+        return prediction.to(noisy.dtype)
+
+    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+        """Return `text` (B, K, D), the CLIPs' states and then 256 of T5, and the CLIPs' `pooled_text` (B, P).
+
+        Without a third encoder T5's are zeros, as published. Each distinct caption runs once; the end of one
+        that is too long is dropped, with a warning.
+        """
+        distinct = list(dict.fromkeys(captions))
+        for caption in distinct:
+            check_prompt(caption)
+        states, pooled = [], []
+        for tokenizer, encoder in zip(reader.tokenizers[:2], reader.encoders[:2], strict=True):
+            tokens = torch.cat([tokenize(tokenizer, caption) for caption in distinct]).to(device)
+            output = encoder(tokens, output_hidden_states=True)
+            states.append(output.hidden_states[-2])
+            pooled.append(output.text_embeds)
+        width = self.transformer.config["joint_attention_dim"]
+        clip = torch.cat(states, dim=-1)
+        t5 = clip.new_zeros(len(distinct), TEXT_TOKENS, width)
+        if len(reader.encoders) > 2:
+            t5 = encode_t5(reader.tokenizers[2], reader.encoders[2], distinct, TEXT_TOKENS, device)
+        text = torch.cat([F.pad(clip, (0, width - clip.shape[-1])), t5.to(clip.dtype)], dim=1)
+        made = {"text": text, "pooled_text": torch.cat(pooled, dim=-1)}
+        return select_rows(made, [distinct.index(caption) for caption in captions])
+
+    def example_conditions(self, count: int, text_tokens: int) -> Conditions:
+        config, device = self.transformer.config, self.transformer.device
+        return {
+            "text": torch.zeros(count, text_tokens, config["joint_attention_dim"], device=device),
+            "pooled_text": torch.zeros(count, config["pooled_projection_dim"], device=device),
+        }
+
+
+def _normed(norm: Any, tokens: torch.Tensor) -> torch.Tensor:
+    normed: torch.Tensor = tokens if norm is None else norm(tokens)
+    return normed
+
+
+def _attention_layers(transformer: nn.Module) -> Iterator[tuple[str, Attention]]:
+    for name, module in transformer.named_modules():
+        if isinstance(module, Attention):
+            yield name, module
