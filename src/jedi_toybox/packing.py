@@ -73,9 +73,10 @@ def pack(pictures: Sequence[Staged]) -> Packed:
     shapes[:, 10] = 5.0  # an empty slot: every point is at (0, 5, 0), every direction is zero
     surfaces = np.zeros((len(pictures) * SLOT_COUNT, SURFACE_WIDTH), dtype=np.float32)
     codes = np.zeros((len(pictures) * SLOT_COUNT, CODE_WIDTH), dtype=np.int32)
-    size = np.array([part.size for part in parts])
-    shapes[places] = _shape_rows(parts, size, np.array(turns))
-    surfaces[places], codes[places] = _surface_rows(parts, size)
+    if parts:
+        size = np.array([part.size for part in parts])
+        shapes[places] = _shape_rows(parts, size, np.array(turns))
+        surfaces[places], codes[places] = _surface_rows(parts, size)
     arrays = [each.reshape(len(pictures), SLOT_COUNT, -1) for each in (shapes, surfaces, codes)]
     views = np.stack([_view_row(picture) for picture in pictures])
     scenes = np.stack([picture.scene for picture in pictures])

@@ -5,7 +5,10 @@ import pytest
 
 from jedi_showroom.composing import SHADOW, Look, compose, recolored
 from jedi_showroom.places import Panorama, Plain, Room
+from jedi_showroom.toybox_places import toybox_backgrounds
 from jedi_showroom.views import FLOOR, Framing, sample
+from jedi_toybox import clutter
+from jedi_toybox.scenes import SCENES
 
 from .conftest import square
 
@@ -88,3 +91,11 @@ def test_recolouring_turns_hues_and_keeps_brightness() -> None:
     assert turned[0, 0, :3] @ weights == pytest.approx(rgba[0, 0, :3] @ weights, abs=1.5)
     assert turned[0, 0, 0] < turned[0, 0, 2]
     assert np.abs(recolored(rgba, Look(0.0, 1.0)).astype(int) - rgba).max() <= 1
+
+
+def test_scenes_of_which_none_has_clutter_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clutter, "clutter", lambda scene, rng: [])
+    shots = [(scene, FRAMING, seed) for seed, scene in enumerate(SCENES[:2])]
+    for pixels in toybox_backgrounds(shots, 16, "cpu", compiled=False):
+        assert pixels.shape == (16, 16, 3)
+        assert np.isfinite(pixels).all()
