@@ -54,6 +54,21 @@ def test_costs_grow_with_pictures_and_with_the_square_of_attention() -> None:
     assert figures.work(SizedSampling(height=8, width=8, guidance=1.0), 1, 0).pairs == 1
 
 
+def test_steps_without_guidance_cost_one_branch() -> None:
+    figures = costs.Costs(costs.Growth(1, 0), costs.Growth(1, 1), costs.Growth(1, 0), "cached")
+    how = {"height": 8, "width": 8, "coupling": "joint", "steps": 10}
+    pixels, own, guided = 64, 2 * 64 + 4 * 64**2, 4 * 64 + 8 * 64**2
+    whole = figures.seconds(SizedSampling(**how), 1, 1)
+    part = figures.seconds(SizedSampling(**how, guidance_start=0.2, guidance_stop=0.6), 1, 1)
+    never = SizedSampling(**how, guidance_start=0.5, guidance_stop=0.5)
+    assert whole == 10 * guided + 4 * pixels
+    assert part == 4 * guided + 6 * own + 4 * pixels
+    assert figures.seconds(never, 1, 1) == 10 * own + 2 * pixels
+    assert figures.work(never, 1, 1).rows == 2
+    staged = SizedSampling(**how, guidance_mode="text_first", image_guidance=2.0, guidance_stop=0.1)
+    assert figures.work(staged, 1, 1).rows == 6
+
+
 def test_growth_through_two_points_is_never_negative() -> None:
     assert costs._fitted([(1, 1, 3.0), (4, 16, 24.0)]) == pytest.approx((2, 1))
     assert costs._fitted([(1, 1, 3.0), (4, 16, 9.0)]) == (3, 0)

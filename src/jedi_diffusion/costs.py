@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ CGROUPS = (
 
 
 class Work(NamedTuple):
-    """What a step of a call computes: pictures, pairs of them in all, and pairs of the largest set, whose
+    """What one step of a call computes: pictures, pairs of them in all, and pairs of the largest set, whose
     scores are in memory at one time."""
 
     rows: int
@@ -69,22 +70,31 @@ class Costs:
     def step_seconds(self, work: Work) -> float:
         return self.step.at(work.rows, work.pairs, work.pixels)
 
-    def seconds(self, work: Work, steps: int) -> float:
-        """Time that a call takes with nothing else on the machine."""
-        return steps * self.step_seconds(work) + self.rest.at(work.rows, work.pairs, work.pixels)
+    def seconds(
+        self, sampling: SizedSampling, targets: int, references: int, joint_targets: bool = False
+    ) -> float:
+        """Time that a call takes with nothing else on the machine; steps without guidance take less."""
+        call = targets, references, joint_targets
+        steps = sum(
+            count * self.step_seconds(self._work(branches, sampling, *call))
+            for branches, count in _branches(sampling, references > 0 or joint_targets).items()
+        )
+        work = self.work(sampling, *call)
+        return steps + self.rest.at(work.rows, work.pairs, work.pixels)
 
     def work(
         self, sampling: SizedSampling, targets: int, references: int, joint_targets: bool = False
     ) -> Work:
-        """The work of a call with so many pictures, if captions are not empty.
+        """The work of a call's largest step with so many pictures, if captions are not empty.
 
         Raises UsageError for guidance that makes no sense.
         """
-        from jedi_diffusion.joint.guidance import plan_guidance
+        most = max(_branches(sampling, references > 0 or joint_targets))
+        return self._work(most, sampling, targets, references, joint_targets)
 
-        scales = sampling.guidance, sampling.image_guidance
-        sets_differ = references > 0 or joint_targets
-        plan = plan_guidance(sampling.guidance_mode, *scales, pictures_matter=sets_differ)
+    def _work(
+        self, branches: int, sampling: SizedSampling, targets: int, references: int, joint_targets: bool
+    ) -> Work:
         coupling = "joint" if joint_targets else sampling.coupling or self.coupling
         if joint_targets:
             sets, size, seen = 1, references + targets, references + targets
@@ -92,10 +102,24 @@ class Costs:
             sets, size, seen = targets, 1, references + 1
         else:
             sets, size, seen = targets, references + 1, references + 1
-        branches, pixels = len(plan.branches), sampling.height * sampling.width
+        pixels = sampling.height * sampling.width
         # References run once with coupling "cached"; they are encoded, and targets decoded, all at once.
         rows = max(branches * sets * size, 2 * references, 2 * targets)
         return Work(rows, branches * sets * size * seen, max(size * seen, references**2), pixels)
+
+
+def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
+    """How many steps of a call run so many branches of guidance."""
+    from jedi_diffusion.joint.guidance import plan_guidance
+
+    plan = plan_guidance(
+        sampling.guidance_mode,
+        sampling.guidance,
+        sampling.image_guidance,
+        (sampling.guidance_start, sampling.guidance_stop),
+        pictures_matter=sets_differ,
+    )
+    return Counter(len(plan.at(step, sampling.steps).branches) for step in range(sampling.steps))
 
 
 def measure(pipe: Any, own_size: int) -> Costs:
@@ -164,7 +188,7 @@ def _memory_counter(pipe: Any) -> Any:
     modules = [each for each in pipe.components.values() if isinstance(each, torch.nn.Module)]
     weights = {each.untyped_storage()._cdata for module in modules for each in module.parameters()}
 
-    class Counter(TorchDispatchMode):
+    class Meter(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
             self.held = self.peak = 0
@@ -189,7 +213,7 @@ def _memory_counter(pipe: Any) -> Any:
             self._known.discard(key)
             self.held -= size
 
-    return Counter()
+    return Meter()
 
 
 def free_memory(device: Any) -> int:
