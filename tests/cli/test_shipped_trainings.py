@@ -36,3 +36,13 @@ def test_the_toybox_recipe_trains(jedi: Callable, tmp_path: Path, monkeypatch: p
     for stage in ("autoencoder", "sets"):
         log = (tmp_path / "run" / stage / "log.jsonl").read_text()
         assert [json.loads(line)["step"] for line in log.splitlines()] == [2]
+
+
+def test_a_recipe_in_stages_is_refused_where_several_processes_start_it(
+    jedi: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = jedi("train", "toybox", "--out", tmp_path / "run", "--device", "cpu")
+    assert done.status == 2
+    assert "trains in one process, but WORLD_SIZE is 2: start it by `jedi train`" in done.err
+    assert not (tmp_path / "run").exists()

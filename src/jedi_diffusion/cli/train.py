@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,6 +97,11 @@ def _run_staged(recipe: Recipe, device: str, options: TrainOptions) -> None:
         _check_begun(options, recipe)
         print(f"Exported: {export_stages(_prepare(recipe, 'cpu', options), _exported_step(options.export))}")
     else:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError(
+                "A recipe in stages trains in one process, but WORLD_SIZE is "
+                f"{os.environ['WORLD_SIZE']}: start it by `jedi train`, without torchrun or accelerate."
+            )
         run = _prepare(recipe, device, options)  # before the folder is made: it may refuse the recipe
         _open_folder(options, recipe)
         print(f"Trained: {run.train(options.stage)}")
