@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.paper_tables.pieces import open_piece, read_json, write_json
+from experiments.paper_tables.pieces import by_value, open_piece, read_json, write_json
 from experiments.paper_tables.plan import Cell
-from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.recipe import FitSection, PaperRecipe, SetSection
 from jedi_diffusion.estimates import Estimate, weighted_mean
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.evaluation.generate import generate, pending
@@ -73,7 +73,7 @@ class Cells:
 
         Raises RecipeError for a cell of another recipe, and what drawing and scoring raise.
         """
-        home = open_piece(self.folder(cell), self._record(cell))
+        home = open_piece(self.folder(cell), self._record(cell), by_value(set=SetSection, fit=FitSection))
         path = home / SCORES
         if not path.exists():
             wanted, scorer = self._opened(cell)

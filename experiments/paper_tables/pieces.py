@@ -5,24 +5,51 @@ written last.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.files import RunFolder, file_lock, make_folder, write_file
 
 RECORD = "piece.json"
+DIGESTS = ("backbone", "method")
 
 
-def open_piece(folder: str | Path, record: Mapping[str, Any]) -> Path:
-    """The folder of a piece, for this `record` (plain JSON values) only.
+Reader = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+def open_piece(folder: str | Path, record: Mapping[str, Any], read: Reader = dict) -> Path:
+    """The folder of a piece, for this `record` (plain JSON values) only; `read` says what of it counts.
 
     Raises RecipeError where it was begun with another one, OutputError.
     """
     remedy = "choose another folder for --out, or remove that one to make it anew"
-    return RunFolder(Path(folder), RECORD, "was made by another recipe", remedy).open(record)
+    return RunFolder(Path(folder), RECORD, "was made by another recipe", remedy, read).open(record)
+
+
+def by_value(**sections: type[BaseModel]) -> Reader:
+    """A reader of records whose parts of these names are sections: a key that one lacks has its default.
+
+    Digests are left out: they stand for parts of other pieces, each of which checks its own. The reader
+    raises ValueError for a part of another kind.
+    """
+
+    def read(part: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in part.items():
+            if name in sections and value is not None:
+                found[name] = sections[name].model_validate(value).model_dump(mode="json")
+            elif isinstance(value, Mapping):
+                found[name] = read(value)
+            elif name not in DIGESTS:
+                found[name] = value
+        return found
+
+    return read
 
 
 def piece_lock(out: Path, name: str, wait: bool = True) -> AbstractContextManager[bool]:

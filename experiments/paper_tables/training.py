@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from experiments.paper_tables.networks import Network, new_encoder, open_backbone, open_network
-from experiments.paper_tables.pieces import open_piece, piece_lock, read_json, write_json
+from experiments.paper_tables.pieces import by_value, open_piece, piece_lock, read_json, write_json
 from experiments.paper_tables.plan import BACKBONE, Training
-from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.recipe import DataSection, EncoderSection, LearnedSection, PaperRecipe
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.sets import ImageSet
-from jedi_diffusion.train.config import Stage
+from jedi_diffusion.train.config import JointStage, Recipe, Stage
 from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.runner import FINISHED, TrainingRun
 from jedi_diffusion.train.stage import stage_trainer
@@ -100,7 +100,8 @@ class Trainings:
 
     def train_backbone(self) -> Path:
         """Train what is not trained yet and return the model's folder."""
-        home = open_piece(self._home(BACKBONE), {"recipe": self.recipe.backbone.model_dump(mode="json")})
+        record = {"recipe": self.recipe.backbone.model_dump(mode="json")}
+        home = open_piece(self._home(BACKBONE), record, by_value(recipe=Recipe))
         with piece_lock(self.out, BACKBONE):
             if not (home / FACTS).exists():
                 run = TrainingRun(
@@ -115,7 +116,8 @@ class Trainings:
     def train_encoder(self) -> Path:
         """Train the stand-in for CLIP's image encoder on the same-subject sets."""
         stage = self.recipe.encoder
-        home = open_piece(self._home(ENCODER), {"stage": stage.model_dump(mode="json"), **self._shared()})
+        record = {"stage": stage.model_dump(mode="json"), **self._shared()}
+        home = open_piece(self._home(ENCODER), record, by_value(stage=EncoderSection, data=DataSection))
         with piece_lock(self.out, ENCODER):
             if not (home / FACTS).exists():
                 pipe = open_backbone(self.backbone, self.device)
@@ -126,7 +128,8 @@ class Trainings:
 
     def train(self, training: Training) -> None:
         """Train a method from the backbone, unless that is done."""
-        home = open_piece(self._home(training.name), self.record(training))
+        read = by_value(stage=JointStage, data=DataSection, encoder=EncoderSection, learned=LearnedSection)
+        home = open_piece(self._home(training.name), self.record(training), read)
         if (home / FACTS).exists():
             return
         cached = 0.0 if training.design in ("joint", "joint_clip") else 1.0

@@ -219,7 +219,11 @@ class Work:
         section = self.recipe.synthesis
         if section is None:
             return None
-        home = open_piece(self.out / "synthesis", section.model_dump(mode="json"))
+        home = open_piece(
+            self.out / "synthesis",
+            section.model_dump(mode="json"),
+            lambda found: type(section).model_validate(found).model_dump(mode="json"),
+        )
         run = home / "run"
         if not (home / "report.json").exists():
             changes = [word for change in section.set for word in ("--set", change)]

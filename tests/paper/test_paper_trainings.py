@@ -1,5 +1,6 @@
 """Trainings as pieces: equal from one backbone, made once, and carried on where they were stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from experiments.paper_tables import training as trainings_module
 from experiments.paper_tables.plan import Training
-from experiments.paper_tables.recipe import PaperRecipe
+from experiments.paper_tables.recipe import EncoderSection, PaperRecipe
 from experiments.paper_tables.training import Sources, Trainings
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.trainer.loop import Trainer
@@ -115,3 +116,20 @@ def test_another_recipe_needs_another_folder(trained: Path) -> None:
         trainings(trained, training__steps=5).train(Training("joint", 2))
     with pytest.raises(RecipeError, match=r"backbone was made by another recipe \(another recipe\)"):
         trainings(trained, backbone__seed=4).train_backbone()
+
+
+def test_a_key_that_an_older_record_lacks_has_its_default(trained: Path) -> None:
+    home = trained / "trainings" / "encoder"
+    record = json.loads((home / "piece.json").read_text())
+    older = record | {"stage": record["stage"].copy(), "backbone": "the digest of a recipe without a key"}
+    lacking = next(
+        name for name, each in EncoderSection.model_fields.items() if older["stage"][name] == each.default
+    )
+    del older["stage"][lacking]
+    (home / "piece.json").write_text(json.dumps(older))
+    trainings(trained).train_encoder()
+    older["stage"]["tokens"] = 3
+    (home / "piece.json").write_text(json.dumps(older))
+    with pytest.raises(RecipeError, match=r"encoder was made by another recipe \(another stage\)"):
+        trainings(trained).train_encoder()
+    (home / "piece.json").write_text(json.dumps(record))
