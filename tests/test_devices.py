@@ -24,7 +24,7 @@ def test_number_formats_follow_the_device(monkeypatch):
     assert pick_dtype("float16", CPU) == torch.float16
     card = torch.device("cuda")
     for multiplies in (True, False):
-        monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda kind, found=multiplies: found)
+        monkeypatch.setattr(devices, "multiplies_bfloat16", lambda kind, found=multiplies: found)
         assert pick_dtype("auto", card, "float16") == torch.float16
         assert pick_dtype("auto", card) == (torch.bfloat16 if multiplies else torch.float16)
         assert pick_dtype("float32", card) == torch.float32
@@ -42,7 +42,7 @@ def test_number_formats_follow_the_device(monkeypatch):
 def test_products_are_of_the_precision_that_is_asked_for_or_that_the_hardware_has(
     asked: devices.Precision, multiplies: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda kind: multiplies)
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda kind: multiplies)
     with devices.autocast(asked, "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
 

@@ -47,7 +47,7 @@ def pick_dtype(name: str, device: torch.device, half: str = "bfloat16") -> torch
 
     if name == "auto":
         name = half if device.type == "cuda" else "float32"
-        if name == "bfloat16" and not _multiplies_bfloat16("cuda"):
+        if name == "bfloat16" and not multiplies_bfloat16("cuda"):
             name = "float16"
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
 
@@ -61,11 +61,12 @@ def autocast(precision: Precision, device: str) -> AbstractContextManager[None]:
 
     kind = torch.device(device).type
     if precision == "auto":
-        precision = "bfloat16" if _multiplies_bfloat16(kind) else "float32"
+        precision = "bfloat16" if multiplies_bfloat16(kind) else "float32"
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _multiplies_bfloat16(kind: str) -> bool:
+def multiplies_bfloat16(kind: str) -> bool:
+    """Return whether devices of this kind ("cuda", "cpu", "mps") have instructions for bfloat16."""
     import torch
 
     if kind == "cuda":

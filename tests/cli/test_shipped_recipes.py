@@ -1,5 +1,7 @@
 """Recipes that come with the package: they are listed, taken by name from anywhere, and printed."""
 
+import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,6 +19,11 @@ def test_every_recipe_is_listed_with_what_it_is_for(jedi) -> None:
         assert line[0:5] == "jedi "
         assert line.endswith(".")
         assert len(line.split()) > 6
+    rows = json.loads(jedi("recipes", "--json").out)
+    assert [f"jedi {row['command']} {row['name']}" for row in rows] == [
+        line.partition("  ")[0] for line in lines
+    ]
+    assert all(Path(row["path"]).is_file() for row in rows)
     some = jedi("recipes", "evaluate").out.splitlines()
     assert [each.split() for each in some] == [each.split() for each in lines if " evaluate " in each]
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": Command("demo", "The bundled model on subjects it has never seen, or on your photos."),
     "batch": Command("batch", "Many jobs from a file, one a line; goes on where it stopped."),
     "serve": Command("serve", "A page and an OpenAI-compatible API for one model."),
+    "doctor": Command("doctor", "What is installed, where models can run; makes one picture as a test."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
     "recipes": Command("recipes", "The recipes that come with the package; print one to start from."),
     "synthesize": Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,6 +23,8 @@ class RecipesOptions:
     """List those of this command only."""
     name: tyro.conf.Positional[str | None] = None
     """Print this recipe of the command's."""
+    json: bool = False
+    """Print the list as JSON: command, name, summary and path of each."""
 
 
 def run(arguments: list[str]) -> None:
@@ -30,11 +33,15 @@ def run(arguments: list[str]) -> None:
     if given.command and given.name:
         print(find_shipped(given.name, given.command).read_text(encoding="utf-8"), end="")
         return
-    lines = {
-        f"jedi {command} {name}": summary(path)
+    rows = [
+        {"command": command, "name": name, "summary": summary(path), "path": str(path)}
         for command in ([given.command] if given.command else get_args(Command))
         for name, path in shipped(command).items()
-    }
+    ]
+    if given.json:
+        print(json.dumps(rows, indent=2))
+        return
+    lines = {f"jedi {row['command']} {row['name']}": row["summary"] for row in rows}
     width = max(map(len, lines)) + 2
     for line, text in lines.items():
         print(f"{line:<{width}}{text}")
