@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline, Flux2Transformer2DModel
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -231,3 +232,24 @@ def test_generate_reads_such_a_folder(folders, tmp_path, capsys):
     want = theirs(photo(), PROMPT, height=64, width=64, generator=seeded_generator(3)).images[0]
     difference = np.asarray(want, int) - np.asarray(Image.open(picture), int)
     assert abs(difference).max() <= 1
+
+
+def test_adapters_are_read_in_the_formats_of_the_family_and_merged(folders, tmp_path):
+    """As diffusers' own pipeline writes them."""
+    ours, theirs = opened(folders, "distilled"), folders["distilled"][1]
+    how = {"num_inference_steps": 1, "output_type": "latent", **SIZE}
+    plain = ours(PROMPT, PHOTOS[:1], generator=seeded(), **how).images
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=ours.backbone.lora_targets, init_lora_weights=False)
+    theirs.transformer.add_adapter(config)
+    state = get_peft_model_state_dict(theirs.transformer)
+    Flux2KleinPipeline.save_lora_weights(tmp_path, transformer_lora_layers=state)
+    want = in_our_form(theirs, theirs(PHOTOS[:1], PROMPT, generator=seeded(), **how).images)
+    theirs.transformer.delete_adapters("default")
+    ours.load_lora_weights(tmp_path)
+    got = ours(PROMPT, PHOTOS[:1], generator=seeded(), **how).images
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    assert (got - plain).abs().max() > 1e-3
+    ours.fuse_lora()
+    ours.unload_lora_weights()
+    merged = ours(PROMPT, PHOTOS[:1], generator=seeded(), **how).images
+    torch.testing.assert_close(merged, want, atol=1e-4, rtol=0)

@@ -25,7 +25,7 @@ PREFIX = "jedi."
 @dataclass(frozen=True)
 class AdapterRecord:
     """How adapters were trained: the coupling of most steps, the base's name, and what of the base is in no
-    weight: `distance_slope` (`install_coupling`) and its scheduler's `prediction_type`.
+    weight: `distance_slope` (`install_coupling`) and its scheduler's `prediction_type` (`prediction_of`).
     """
 
     coupling: Coupling
@@ -55,10 +55,19 @@ class AdapterRecord:
         return record
 
 
+def prediction_of(scheduler: Any) -> str:
+    """Return what a network predicts, in diffusers' words; schedulers of flows do not say it."""
+    said: str = scheduler.config.get("prediction_type") or "flow_prediction"
+    return said
+
+
 class RecordedAdapters(StableDiffusionLoraLoaderMixin):
-    """diffusers' adapters on a pipeline with a joint UNet, whose calls take the coupling that they know."""
+    """diffusers' adapters on a joint pipeline, whose calls take the coupling that they know."""
+
+    _lora_loadable_modules = ["unet", "transformer", "text_encoder"]  # noqa: RUF012 - diffusers reads it
 
     network: Any
+    network_name: Any
     backbone: Any
     scheduler: Any
     config: Any
@@ -70,7 +79,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
         hotswap: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Put adapters from a folder, a file, the Hub or a state dict on the UNet; safetensors only.
+        """Put adapters from a folder, a file, the Hub or a state dict on the network; safetensors only.
 
         Calls that name no coupling then take the one that the adapters were trained with, if their file says
         so. kwargs: diffusers'. Raises ModelError for adapters of another kind of base, UsageError for a
@@ -83,11 +92,17 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
         kwargs["use_safetensors"] = True
         before = set(self._loaded)
         with load_errors("from a state dict" if isinstance(source, dict) else source):
-            found: Any = self.lora_state_dict(source, return_lora_metadata=True, **kwargs)
-            record = AdapterRecord.of_metadata(found[2])
+            loader = self.backbone.lora_loader
+            found: Any = loader.lora_state_dict(source, return_lora_metadata=True, **kwargs)
+            record = AdapterRecord.of_metadata(found[-1])
             if record is not None:
                 self._check_base(record)
-            super().load_lora_weights(source, adapter_name, hotswap, **kwargs)
+            if loader is StableDiffusionLoraLoaderMixin:
+                super().load_lora_weights(source, adapter_name, hotswap, **kwargs)
+            else:
+                loader.load_lora_into_transformer(
+                    found[0], self.network, adapter_name, self, hotswap=hotswap, metadata=found[-1]
+                )
         for name, adapter in self._loaded.items():
             if name == adapter_name or name not in before:
                 adapter.jedi_record = record
@@ -104,13 +119,18 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
     def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
         """diffusers', and the pipeline's own coupling becomes that of the adapters."""
         self._unfused_coupling = self.config.coupling
-        super().fuse_lora(*args, **kwargs)
+        super().fuse_lora(*args, **self._with_components(args, kwargs))
         cast(Any, self).register_to_config(coupling=self.own_coupling)
 
     def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
         """diffusers', and the pipeline's own coupling is what it was."""
-        super().unfuse_lora(*args, **kwargs)
+        super().unfuse_lora(*args, **self._with_components(args, kwargs))
         cast(Any, self).register_to_config(coupling=self._unfused_coupling)
+
+    def _with_components(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name the parts that adapters are merged into, where the caller does not and it is no UNet."""
+        given = bool(args) or "components" in kwargs or self.network_name == self.unet_name
+        return kwargs if given else {**kwargs, "components": [self.network_name]}
 
     @property
     def own_coupling(self) -> Coupling:
@@ -142,7 +162,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
         """Raises ModelError if the base here is of another kind than the one that the adapters know."""
         here = {
             "distance_slope": self.backbone.distance_slope,
-            "prediction_type": self.scheduler.config.prediction_type,
+            "prediction_type": prediction_of(self.scheduler),
         }
         for name, value in here.items():
             trained = getattr(record, name)

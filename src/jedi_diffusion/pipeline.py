@@ -250,7 +250,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
-        target as a set of one; with coupling "cached" both are the same.
+        target as a set of one; with coupling "cached", and where references are shown clean alone, both are
+        the same.
         joint_targets: all targets share one set, instead of one set a target; coupling "joint" only.
         temperature: 0 to 1, what the first noise is scaled by (`SamplingPlan`); None: the model's own.
         height, width: pixels, by default the UNet's own size.
@@ -327,6 +328,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         targets = [
             text for text in prompts for _ in range(checked_count("num_images_per_prompt", images_per_prompt))
         ]
+        if self.backbone.clean_references:
+            null_set = "single"
         sets_differ = bool(references) or (null_set == "single" and joint_targets and len(targets) > 1)
         plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
         if attention_record is not None:

@@ -10,12 +10,18 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2KVAttnProcessor,
     Flux2KVParallelSelfAttnProcessor,
 )
+from peft import LoraConfig
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.sequences import image_indices
 from jedi_diffusion.errors import ModelError, UsageError
-from tests.helpers.small_flux2 import flux2_batch, tiny_transformer
+from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.joint.process import Flow
+from jedi_diffusion.sets import SetBatch
+from tests.helpers.small_flux2 import TINY, flux2_batch, tiny_transformer
 
 TIME = torch.tensor(0.7)
 EXTENTS = [(4, 6), (3, 5), (2, 7), (4, 6)]
@@ -266,3 +272,84 @@ def test_a_model_of_the_shape_of_dev_is_told_its_guidance():
     assert torch.equal(backbone(noisy, TIME, batch)[-1], want)
     other = backbone(noisy, TIME, batch.conditioned({"guidance": torch.tensor([1.0, 1.0])}))
     assert not torch.equal(other[-1], want)
+
+
+def test_padding_and_references_carry_no_loss():
+    backbone, batch = coupled(), ragged()
+    loss = JointLoss(Flow(), reference_weight=0.0)
+    draw = loss.draw(batch, torch.Generator().manual_seed(0))
+    errors = (backbone(draw.noisy, draw.timesteps, batch) - draw.target) ** 2
+    counted = [
+        error[:, :height, :width].flatten()
+        for error, (height, width), given in zip(errors, batch.extents, batch.is_reference, strict=True)
+        if not given
+    ]
+    want = torch.cat(counted).mean()
+    torch.testing.assert_close(loss(backbone, batch, torch.Generator().manual_seed(0)), want)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_adapters_lie_on_every_layer_of_the_blocks_and_a_few_steps_of_them_lower_the_loss(coupling):
+    backbone, batch = coupled(), ragged()
+    linear = {name for name, each in backbone.network.named_modules() if isinstance(each, nn.Linear)}
+    backbone.network.requires_grad_(False)
+    backbone.network.add_adapter(LoraConfig(r=4, target_modules=backbone.lora_targets))
+    adapted = {
+        name.removesuffix(".lora_A")
+        for name, each in backbone.network.named_modules()
+        if name.endswith(".lora_A")
+    }
+    assert adapted == {name for name in linear if "_blocks." in name}
+    weights = [weight for weight in backbone.parameters() if weight.requires_grad]
+    optimizer, loss = torch.optim.AdamW(weights, lr=1e-2), JointLoss(Flow(), reference_weight=0.0)
+    values = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        value = loss(backbone, batch, torch.Generator().manual_seed(0), coupling)
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_weights_are_sharded_by_block():
+    backbone = coupled()
+    units = [each for each in backbone.modules() if isinstance(each, backbone.shard_units)]
+    assert len(units) == TINY["num_layers"] + TINY["num_single_layers"]
+
+
+KLEIN_4B = {
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
+
+
+def test_what_klein_4b_computes_with_three_references_against_none():
+    """Counted over 4 steps at 1024 x 1024 pixels, nothing is allocated."""
+    with torch.device("meta"):
+        transformer = Flux2Transformer2DModel(**KLEIN_4B)
+        text, images = torch.empty(4, 512, 7680), torch.empty(4, 128, 64, 64)
+    Flux2Backbone.couple(transformer)
+    backbone = Flux2Backbone(transformer)
+    mask = torch.tensor([0.0, 0.0, 0.0, 1.0]).view(-1, 1, 1, 1)
+    whole = SetBatch(images, mask, {"text": text}, (4,))
+    references, target = whole.select([0, 1, 2], (3,)), whole.select([3], (1,))
+
+    def counted(run):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            made.append(run())
+        return counter.get_total_flops()
+
+    made = []
+    time = torch.empty((), device="meta")
+    alone = counted(lambda: backbone(images[:1], time, target))
+    every_step = counted(lambda: backbone(images, time, whole))
+    fill = counted(lambda: backbone.fill_cache(references))
+    kept = counted(lambda: backbone(images[:1], time, target, "cached", made[2].for_sets([0])))
+    ratios = [every_step / alone, (fill + 4 * kept) / (4 * alone), kept / alone]
+    assert [round(ratio, 2) for ratio in ratios] == [5.5, 2.37, 1.5]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
 import torch
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import nn
 
 from jedi_diffusion.conditioning import Picture, TextReader, to_pixels, without_overflow
@@ -32,12 +33,14 @@ class Backbone(nn.Module, ABC):
     null branch of guidance has none. square_references: whether references have to be of the targets' shape.
     trained_references: most references of a set in training, where the family says it.
     size_multiple: what the sides of latents are multiples of.
+    lora_loader: diffusers' mixin that reads the family's formats of adapters.
     """
 
     lora_targets: ClassVar[str]
     shard_units: ClassVar[tuple[type[nn.Module], ...]]
     clean_references: bool = False
     square_references: ClassVar[bool] = True
+    lora_loader: ClassVar[type[Any]] = StableDiffusionLoraLoaderMixin
     trained_references: ClassVar[int | None] = None
     size_multiple: ClassVar[int] = 1
 

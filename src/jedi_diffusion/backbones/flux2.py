@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
 from diffusers.models.transformers.transformer_flux2 import (
     Flux2Attention,
     Flux2AttnProcessor,
@@ -123,6 +124,7 @@ class Flux2Backbone(SequenceBackbone):
     )
     shard_units = (Flux2TransformerBlock, Flux2SingleTransformerBlock)
     clean_references = True
+    lora_loader = Flux2LoraLoaderMixin
     square_references = False
     trained_references = 4
 

@@ -344,7 +344,8 @@ class SequenceBackbone(Backbone):
         """Return what the network sees of the images, (I, its input channels, H, W)."""
         if not self.clean_references:
             return noisy
-        return torch.where(batch.is_reference.view(-1, 1, 1, 1), batch.latents.to(noisy.dtype), noisy)
+        given = zip(batch.is_reference.tolist(), batch.latents.to(noisy.dtype), noisy, strict=True)
+        return torch.stack([clean if is_reference else own for is_reference, clean, own in given])
 
     @abstractmethod
     def _inputs(self, layout: SequenceLayout, batch: SetBatch) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from jedi_diffusion.adapters import AdapterRecord
+from jedi_diffusion.adapters import AdapterRecord, prediction_of
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.joint.loss import JointLoss
@@ -107,7 +107,7 @@ def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None
         coupling=main_coupling(recipe.conditions.cached),
         base=recipe.base,
         distance_slope=pipeline.backbone.distance_slope,
-        prediction_type=pipeline.scheduler.config.prediction_type,
+        prediction_type=prediction_of(pipeline.scheduler),
     )
     JeDiPipeline.write_lora_layers(
         state_dict=JeDiPipeline.pack_weights(get_peft_model_state_dict(pipeline.network), name),
