@@ -27,6 +27,7 @@ RUN = GenerateOptions(
     guidance=4.0,
     guidance_mode="image_first",
     image_guidance=1.5,
+    null_set="joint",
     coupling="cached",
     temperature=1.0,
     size=16,
