@@ -13,6 +13,7 @@ from diffusers import (
 from PIL import Image
 
 from jedi_diffusion.backbones.unet import make_joint
+from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.models import SCHEDULERS, set_scheduler
 from jedi_diffusion.pipeline import JeDiPipeline
@@ -126,7 +127,7 @@ def by_hand(pipe, references, mode, null_set):
             torch.cat([torch.cat([known, target]), mask, shown], dim=1),
             t,
             encoder_hidden_states=torch.cat([embed[text] for text in captions]),
-            cross_attention_kwargs={"set_sizes": (count + 1,)},
+            cross_attention_kwargs={"reads": SetReads((count + 1,))},
         ).sample[-1:]
 
     abar = pipe.scheduler.alphas_cumprod

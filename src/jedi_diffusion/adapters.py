@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -100,8 +101,16 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
             if loader is StableDiffusionLoraLoaderMixin:
                 super().load_lora_weights(source, adapter_name, hotswap, **kwargs)
             else:
-                loader.load_lora_into_transformer(
-                    found[0], self.network, adapter_name, self, hotswap=hotswap, metadata=found[-1]
+                into: Any = loader.load_lora_into_transformer
+                takes_alphas = "network_alphas" in inspect.signature(into).parameters  # FLUX.1's does
+                into(
+                    found[0],
+                    transformer=self.network,
+                    adapter_name=adapter_name,
+                    metadata=found[-1],
+                    _pipeline=self,
+                    hotswap=hotswap,
+                    **({"network_alphas": None} if takes_alphas else {}),
                 )
         for name, adapter in self._loaded.items():
             if name == adapter_name or name not in before:

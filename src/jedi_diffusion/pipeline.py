@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -23,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jedi_diffusion.adapters import RecordedAdapters
-from jedi_diffusion.backbones import PUBLISHED, family_of
+from jedi_diffusion.backbones import PUBLISHED, SINGLE_IMAGE, family_of, network_class
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.conditioning import (
     Picture,
@@ -55,7 +54,7 @@ from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)
 
-UNET_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
+NETWORK_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -72,9 +71,9 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     """Personalized text-to-image generation with a joint-image model.
 
     unet or transformer: what denoises, of a family that `backbones` knows; coupled attention is installed on
-    it. A UNet has 2C + 1 input channels. text_encoder_2 and tokenizer_2: where the family has two. Adapters
-    trained on a base model are put on top of it with `load_lora_weights`, and calls take the coupling that
-    those know.
+    it. A UNet has 2C + 1 input channels. text_encoder_2, text_encoder_3 and their tokenizers: where the
+    family has them. Adapters trained on a base model are put on top of it with `load_lora_weights`, and calls
+    take the coupling that those know.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
@@ -82,6 +81,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     targets_show: what targets have in the channels where references show their latents: "zeros", the paper's,
     or "grey", the encoding of a grey picture, which inpainting checkpoints were trained with.
     is_distilled: whether the model was distilled to few steps without guidance, as FLUX.2 [klein] says it.
+    clean_references: whether references are shown clean alone (`Backbone`); None: as the family does it.
     Raises ModelError for a network that is not joint.
     """
 
@@ -93,10 +93,14 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     text_encoder: Any
     tokenizer_2: Any
     text_encoder_2: Any
+    tokenizer_3: Any
+    text_encoder_3: Any
 
-    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->unet->transformer->vae"
+    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
     # diffusers reads these two from the class
-    _optional_components = ["text_encoder_2", "tokenizer_2", "unet", "transformer"]  # noqa: RUF012
+    _optional_components = [  # noqa: RUF012
+        *("text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3", "unet", "transformer")
+    ]
     _callback_tensor_inputs = ["latents", "clean_latents"]  # noqa: RUF012
 
     def __init__(
@@ -109,12 +113,15 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         text_encoder_2: PreTrainedModel | None = None,
         tokenizer_2: PreTrainedTokenizerBase | None = None,
         transformer: ModelMixin | None = None,
+        text_encoder_3: PreTrainedModel | None = None,
+        tokenizer_3: PreTrainedTokenizerBase | None = None,
         force_zeros_for_empty_prompt: bool = False,
         coupling: str = "joint",
         distance_slope: float | None = None,
         temperature: float = 1.0,
         targets_show: str = "zeros",
         is_distilled: bool = False,
+        clean_references: bool | None = None,
     ) -> None:
         super().__init__()
         network = transformer if unet is None else unet
@@ -130,6 +137,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
             transformer=transformer,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
         )
         check_choice("coupling", coupling, get_args(Coupling))
         check_choice("targets_show", targets_show, ("zeros", "grey"))
@@ -140,6 +149,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             temperature=checked_temperature(temperature),
             targets_show=targets_show,
             is_distilled=is_distilled,
+            clean_references=clean_references,
         )
         self.vae_scale_factor = self.backbone.stride(self.vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -171,7 +181,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def from_single_image_model(
         cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any
     ) -> "JeDiPipeline":
-        """An untrained joint model from any SD-family model (SD 1.x, 2.x, SDXL; plain or inpainting).
+        """An untrained joint model from a single-image one (SD 1.x, 2.x, SDXL, SD3, FLUX.1; also inpainting).
 
         Training starts here. Sampled as it is, with coupling "joint", it is the training-free variant:
         coupled attention and replacement. Safety checker and feature extractor are left out. Targets show
@@ -180,12 +190,15 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
-            ours = {name: settings[name] for name in UNET_SETTINGS if name in settings}
-            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **ours)
-            is_inpainting = unet.config["in_channels"] > unet.config["out_channels"]
-            shown = {"targets_show": "grey" if is_inpainting else "zeros"}
-            family_of(unet).make_joint(unet)
-            return super().from_pretrained(folder, unet=unet, **{**shown, **settings})
+            ours = {name: settings[name] for name in NETWORK_SETTINGS if name in settings}
+            index: Any = cls.load_config(folder)
+            part, kind = network_class(index, folder)
+            network = kind.from_pretrained(folder, subfolder=part, **ours)
+            given, made = (network.config.get(name) for name in ("in_channels", "out_channels"))
+            told = {"targets_show": "grey" if given > (made or given) else "zeros"}
+            told |= SINGLE_IMAGE.get(index["_class_name"], {})
+            family_of(network).make_joint(network)
+            return super().from_pretrained(folder, **{part: network}, **{**told, **settings})
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
@@ -335,7 +348,9 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if attention_record is not None:
             check_recordable(len(references), plan)
         backbone, device = self.backbone, self._execution_device
-        height, width = picture_size(*size, backbone.latent_size, self.vae_scale_factor)
+        height, width = picture_size(
+            *size, backbone.latent_size, self.vae_scale_factor, backbone.size_multiple
+        )
         channels, *latent_size = self._latent_shape(height, width)
         if latents is not None:
             check_latents(latents, (len(targets), channels, *latent_size))
@@ -372,7 +387,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 f"This model was trained with at most {most} references; {given} are given.",
             ),
             "coupling": (
-                self.backbone.clean_references and request.coupling == "cached" != self.own_coupling,
+                self.backbone.cache_untrained and request.coupling == "cached" != self.own_coupling,
                 "This model was not trained with coupling 'cached': references that read nothing else may be "
                 f"followed less well than with its own, {own.coupling!r}.",
             ),
@@ -395,11 +410,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         It is coupled again where one of diffusers' switches (attention slicing, default processors) has put
         plain attention in its place.
         """
-        family = family_of(self.network)
+        family, config = family_of(self.network), cast(Any, self.config)
         if not family.is_coupled(self.network):
-            config: Any = self.config
             family.couple(self.network, config.distance_slope)
-        return family(self.network)
+        made = family(self.network)
+        if config.get("clean_references") is not None:
+            made.clean_references = config.clean_references
+        return made
 
     @property
     def network_name(self) -> str:
@@ -505,9 +522,12 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def encode_captions(self, captions: Sequence[str]) -> Conditions:
         """Return captions as the network reads them: `text` (B, K, D) and what its family adds."""
         config: Any = self.config
+        tokenizers = (self.tokenizer, self.tokenizer_2, self.tokenizer_3)
+        encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
+        pairs = [pair for pair in zip(tokenizers, encoders, strict=True) if pair[1] is not None]
         reader = TextReader(
-            tuple(each for each in (self.tokenizer, self.tokenizer_2) if each is not None),
-            tuple(each for each in (self.text_encoder, self.text_encoder_2) if each is not None),
+            tuple(tokenizer for tokenizer, _ in pairs),
+            tuple(encoder for _, encoder in pairs),
             config.force_zeros_for_empty_prompt,
         )
         return self.backbone.encode_text(reader, captions, self._execution_device)

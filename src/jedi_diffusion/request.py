@@ -154,12 +154,16 @@ def fresh_scheduler(scheduler: Any, steps: int, set_timesteps: Callable[[Any], N
 
 
 def picture_size(
-    height: int | None, width: int | None, own: tuple[int | None, int | None], factor: int
+    height: int | None,
+    width: int | None,
+    own: tuple[int | None, int | None],
+    factor: int,
+    multiple: int = 1,
 ) -> tuple[int, int]:
     """Height and width in pixels, by default the network's own.
 
-    own: that in latents; None where the network does not say; factor: pixels a latent. Raises UsageError
-    for sides that are not multiples of it.
+    own: that in latents; None where the network does not say; factor: pixels a latent; multiple: what sides
+    in latents are multiples of. Raises UsageError for other sides.
     """
     rows, columns = own
     sides = []
@@ -169,7 +173,7 @@ def picture_size(
                 raise UsageError(f"This model's network states no size of its own; give the {name}.")
             side = latents * factor
         pixels = checked_count(name, side)
-        if pixels % factor:
-            raise UsageError(f"{name} must be a multiple of {factor} pixels, not {pixels}.")
+        if pixels % (factor * multiple):
+            raise UsageError(f"{name} must be a multiple of {factor * multiple} pixels, not {pixels}.")
         sides.append(pixels)
     return sides[0], sides[1]

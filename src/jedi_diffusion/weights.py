@@ -26,6 +26,7 @@ COMPONENTS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
+    "text_encoder_3": "model",
 }
 """Component folders that hold weights, and the first part of their weight files' names."""
 
@@ -271,7 +272,9 @@ def _class_name(config: dict[str, Any]) -> str:
 def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
     from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import (
         CLIPTextConfig,
@@ -279,6 +282,8 @@ def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
         CLIPTextModelWithProjection,
         Qwen3Config,
         Qwen3ForCausalLM,
+        T5Config,
+        T5EncoderModel,
     )
 
     from jedi_diffusion.networks.autoencoder import PatchAutoencoder
@@ -286,12 +291,15 @@ def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
     return {
         "UNet2DConditionModel": UNet2DConditionModel.from_config,
         "Flux2Transformer2DModel": Flux2Transformer2DModel.from_config,
+        "FluxTransformer2DModel": FluxTransformer2DModel.from_config,
+        "SD3Transformer2DModel": SD3Transformer2DModel.from_config,
         "AutoencoderKL": AutoencoderKL.from_config,
         "AutoencoderKLFlux2": AutoencoderKLFlux2.from_config,
         "PatchAutoencoder": PatchAutoencoder.from_config,
         "CLIPTextModel": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
         "CLIPTextModelWithProjection": lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config)),
         "Qwen3ForCausalLM": lambda config: Qwen3ForCausalLM(Qwen3Config(**config)),
+        "T5EncoderModel": lambda config: T5EncoderModel(T5Config(**config)),
     }
 
 

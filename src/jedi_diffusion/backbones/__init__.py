@@ -27,9 +27,17 @@ FAMILIES = {
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Flux2KleinPipeline": {"coupling": "joint"},
     "Flux2KleinKVPipeline": {"coupling": "cached", "is_distilled": True},
+    "FluxKontextPipeline": {"coupling": "joint"},
 }
 """Of the pipelines of diffusers those whose models read references as they are: what `JeDiPipeline` has to be
 told of them, beside what their folders say."""
+
+SINGLE_IMAGE: dict[str, dict[str, Any]] = {
+    "FluxPipeline": {"clean_references": False},
+    "FluxFillPipeline": {"clean_references": False},
+}
+"""Of models that were trained without references in a family that has others: what `JeDiPipeline` has to be
+told of them."""
 
 
 def family_of(network: nn.Module) -> type[Backbone]:
@@ -43,6 +51,22 @@ def family_of(network: nn.Module) -> type[Backbone]:
     return found
 
 
+def network_class(index: Any, base: str | Path) -> tuple[str, Any]:
+    """Return what a model's network is called, "unet" or "transformer", and its class.
+
+    index: its model_index.json; base: the model's name. Raises ModelError.
+    """
+    import diffusers
+
+    for part in PARTS:
+        name = (index.get(part) or (None, None))[1]
+        if name is not None and name not in FAMILIES:
+            raise ModelError(f"The {part} of {base} is a {name}; known are {', '.join(FAMILIES)}.")
+        if name is not None:
+            return part, getattr(diffusers, name)
+    raise ModelError(f"The model {base} has neither a unet nor a transformer.")
+
+
 def skeleton(base: str | Path) -> nn.Module:
     """Return the joint network that a model's configuration files describe, without memory for weights.
 
@@ -53,11 +77,10 @@ def skeleton(base: str | Path) -> nn.Module:
 
     try:
         index = diffusers.DiffusionPipeline.load_config(base)
-        part = next(part for part in PARTS if any(index.get(part) or ()))
-        kind = getattr(diffusers, index[part][1])
+        part, kind = network_class(index, base)
         config = kind.load_config(base, subfolder=part)
-    except StopIteration:
-        raise ModelError(f"The model {base} has neither a unet nor a transformer.") from None
+    except ModelError:
+        raise
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error

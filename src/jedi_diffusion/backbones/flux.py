@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
     FluxAttnProcessor,
@@ -19,6 +21,7 @@ from diffusers.models.transformers.transformer_flux import (
     FluxTransformerBlock,
     _get_qkv_projections,
 )
+from PIL import Image
 from torch import nn
 
 from jedi_diffusion.backbones.sequences import (
@@ -28,9 +31,11 @@ from jedi_diffusion.backbones.sequences import (
     SequenceProcessor,
 )
 from jedi_diffusion.backbones.t5 import encode_t5
-from jedi_diffusion.conditioning import TextReader, check_prompt, tokenize
+from jedi_diffusion.conditioning import Picture, TextReader, check_prompt, to_image, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.joint.process import resolution_shift
+from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 OWN_SIZE = 128
@@ -92,6 +97,7 @@ class FluxBackbone(SequenceBackbone):
     clean_references = True
     square_references = False
     size_multiple = PATCH
+    lora_loader = FluxLoraLoaderMixin
 
     @classmethod
     def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
@@ -104,6 +110,11 @@ class FluxBackbone(SequenceBackbone):
             )
         super().couple(network, distance_slope)
 
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__(transformer)
+        if self.transformer.config["in_channels"] > _output_channels(self.transformer.config):
+            self.embedded_guidance = 30.0  # Fill's
+
     @property
     def latent_channels(self) -> int:
         return _output_channels(self.transformer.config) // PATCH**2
@@ -111,6 +122,28 @@ class FluxBackbone(SequenceBackbone):
     @property
     def latent_size(self) -> tuple[int, int]:
         return OWN_SIZE, OWN_SIZE
+
+    def fit_references(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Return references for Kontext at the one of its trained sizes, of a megapixel, that is nearest to
+        their shape; for the others in the targets' shape.
+        """
+        if not self.clean_references:
+            return super().fit_references(pictures, size)
+        return [_at_trained_size(to_image(picture, n)) for n, picture in enumerate(pictures, start=1)]
+
+    def own_sampling(self, is_distilled: bool) -> Sampling:
+        """Return 28 steps, for [schnell] 4, without guidance beside what the model was distilled to."""
+        steps = 28 if self.transformer.config["guidance_embeds"] else 4
+        return Sampling(
+            steps=steps, guidance=1.0, image_guidance=1.0, guidance_mode="text_first", null_set="single"
+        )
+
+    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+        """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
+        own = scheduler.config.get("use_flow_sigmas", False)
+        shift = resolution_shift(scheduler.config, size[0] * size[1] // PATCH**2, most=1.15)
+        sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(steps if own else None, device=device, sigmas=sigmas, mu=shift)
 
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
@@ -167,6 +200,17 @@ class FluxBackbone(SequenceBackbone):
 def _output_channels(config: Any) -> int:
     channels: int = config["out_channels"] or config["in_channels"]
     return channels
+
+
+def _at_trained_size(image: Image.Image) -> torch.Tensor:
+    """An RGB image as (3, H, W) in [-1, 1], as `FluxKontextPipeline` prepares it."""
+    from diffusers.pipelines.flux import pipeline_flux_kontext as published
+
+    ratio = image.width / image.height
+    sizes = published.PREFERRED_KONTEXT_RESOLUTIONS
+    _, width, height = min((abs(ratio - width / height), width, height) for width, height in sizes)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255 * 2 - 1
 
 
 def _in_patches(batch: SetBatch) -> SetBatch:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin
 from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.attention_processor import Attention, FusedJointAttnProcessor2_0, JointAttnProcessor2_0
@@ -22,6 +23,8 @@ from jedi_diffusion.backbones.t5 import encode_t5
 from jedi_diffusion.conditioning import TextReader, check_prompt, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
+from jedi_diffusion.joint.process import resolution_shift
+from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 TEXT_TOKENS = 256
@@ -88,6 +91,8 @@ class SD3Backbone(Backbone):
     )
     shard_units = (JointTransformerBlock,)
     size_multiple = 2
+    lora_loader = SD3LoraLoaderMixin
+    cache_untrained = True
 
     def __init__(self, transformer: SD3Transformer2DModel) -> None:
         super().__init__()
@@ -129,6 +134,19 @@ class SD3Backbone(Backbone):
     def latent_channels(self) -> int:
         channels: int = self.transformer.config["in_channels"]
         return channels
+
+    def own_sampling(self, is_distilled: bool) -> Sampling:
+        """Return 28 steps with guidance 7 on the text, and a null branch without references."""
+        return Sampling(
+            steps=28, guidance=7.0, image_guidance=1.0, guidance_mode="image_first", null_set="single"
+        )
+
+    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+        """Set the scheduler's own steps, shifted by the number of tokens of a target if it asks for that."""
+        tokens = size[0] * size[1] // self.transformer.config["patch_size"] ** 2
+        shift = resolution_shift(scheduler.config, tokens, most=1.16)
+        shifted = {"mu": shift} if scheduler.config.get("use_dynamic_shifting") else {}
+        scheduler.set_timesteps(steps, device=device, **shifted)
 
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads

@@ -273,7 +273,8 @@ class SequenceBackbone(Backbone):
 
     processors: ClassVar[dict[type[nn.Module], type[SequenceProcessor]]]
     plain: ClassVar[tuple[type[Any], ...]]
-    embedded_guidance: ClassVar[float]
+    embedded_guidance: float
+    cache_untrained = True
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()

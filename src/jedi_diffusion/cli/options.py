@@ -79,8 +79,8 @@ class RunOptions(Compute):
     """What `jedi generate` and `jedi batch` share of a run."""
 
     model: str = "toybox"
-    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained, FLUX.2
-    [klein] as it is."""
+    """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion or FLUX.1 model runs untrained,
+    FLUX.2 [klein] and FLUX.1 Kontext as they are."""
     scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
     """Sampler; that of the model if not given."""
     batch: Annotated[int, Between(1, 256)] = 4

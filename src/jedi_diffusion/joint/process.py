@@ -207,6 +207,18 @@ class Flow:
         return timestep / scheduler.config.num_train_timesteps
 
 
+def resolution_shift(config: Any, tokens: int, most: float) -> float:
+    """Return mu of a flow's dynamic shift, linear in the number of tokens of an image (FLUX.1, SD3.5).
+
+    config: the scheduler's; most: at its largest image, where it does not say (`max_shift`).
+    """
+    fewest, largest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
+    slope = (high - low) / (largest - fewest)
+    shift: float = tokens * slope + (low - slope * fewest)
+    return shift
+
+
 def process_of(scheduler: Any) -> Process:
     """Return the process that a diffusers scheduler samples."""
     config = scheduler.config

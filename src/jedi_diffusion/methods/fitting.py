@@ -195,5 +195,6 @@ def kept_flags(pipeline: Any) -> Iterator[None]:
 
 def networks(pipeline: Any) -> list[nn.Module]:
     """The networks that fitting may change."""
-    parts = (pipeline.network, pipeline.text_encoder, pipeline.text_encoder_2)
+    encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
+    parts = (pipeline.network, *encoders)
     return [part for part in parts if part is not None]

@@ -19,8 +19,9 @@ VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version")
 
 
 def frozen_modules(pipeline: JeDiPipeline) -> dict[str, nn.Module]:
-    """By name; text_encoder_2 where there is one."""
-    parts = {name: getattr(pipeline, name) for name in ("vae", "text_encoder", "text_encoder_2")}
+    """By name; text_encoder_2 and _3 where there are such."""
+    names = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    parts = {name: getattr(pipeline, name) for name in names}
     return {name: module for name, module in parts.items() if module is not None}
 
 
@@ -40,7 +41,7 @@ def encoders_fingerprint(pipeline: JeDiPipeline, resolution: int) -> str:
     for name, module in frozen_modules(pipeline).items():
         facts[name] = _settings(module)
         add_weights(digest, name, module)
-    for name in ("tokenizer", "tokenizer_2"):
+    for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
         if getattr(pipeline, name) is not None:
             facts[name] = _reading(getattr(pipeline, name))
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
