@@ -50,7 +50,11 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.")
     index = read_json(folder / "model_index.json")
-    named = [name for name, entry in index.items() if isinstance(entry, list) and any(entry)]
+    named = [
+        name
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
+    ]
     missing = [name for name in named if not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"{folder} has no folder {missing[0]}, which its model_index.json names.")
