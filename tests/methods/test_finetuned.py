@@ -1,5 +1,6 @@
 """The finetuning methods on a tiny model: they learn, store, repeat exactly, and leave no trace."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,10 @@ def test_fitting_lowers_the_loss_and_leaves_no_trace(pipe: JeDiPipeline, name: s
     fitted = method(pipe, name, 12)
     state = fitted.fitted(photos(), ["a dog"] * 2)
 
-    with fitted._installed("dog") as parameters:
-        untrained = reference_loss(pipe, fitted.tuning)
-        finetuned._fill(parameters, state, "")
-        trained = reference_loss(pipe, fitted.tuning)
+    own, parameters = fitted._private("dog")
+    untrained = reference_loss(own, fitted.tuning)
+    finetuned._fill(parameters, state, "")
+    trained = reference_loss(own, fitted.tuning)
     most = 0.997 if name == "textual inversion" else 0.99  # one word of 24 numbers can do little
     assert trained < most * untrained, (untrained, trained)
     assert all(not torch.equal(each, torch.zeros_like(each)) for each in state.values())
@@ -246,3 +247,19 @@ def test_gradients_that_are_not_finite_end_a_fit(pipe: JeDiPipeline, monkeypatch
     monkeypatch.setattr(fitting, "prior_preservation", lambda errors, *_: (0 * errors.mean()).sqrt())
     with pytest.raises(JeDiError, match="gradient of step 1 is not finite: lower the learning rate"):
         method(pipe, "textual inversion", 1).fitted(photos(), ["a dog"] * 2)
+
+
+def test_the_pipeline_can_be_used_while_methods_fit_and_sample(pipe: JeDiPipeline) -> None:
+    ask = (photos(), ["a dog"] * 2, ["a dog on the beach"], [3])
+
+    def plain() -> torch.Tensor:
+        random = torch.Generator().manual_seed(1)
+        made: Any = pipe(prompt="a dog", generator=random, output_type="latent", **SAMPLING)
+        return made.images
+
+    expected = plain()
+    with ThreadPoolExecutor(1) as thread:
+        fits = [thread.submit(method(pipe, name, 2), *ask) for name in TUNINGS]
+        while not all(each.done() for each in fits):
+            assert torch.equal(plain(), expected)
+    assert all(len(each.result()) == 1 for each in fits)

@@ -7,6 +7,7 @@ import torch
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.methods.naming import identifier, knows, new_word, noun_of, rename
+from jedi_diffusion.methods.parameters import private_copy
 from jedi_diffusion.pipeline import JeDiPipeline
 from tests.helpers.small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
@@ -54,23 +55,23 @@ def encode(pipe: Any, *prompts: str) -> torch.Tensor:
         return pipe.encode_captions(list(prompts))["text"]
 
 
-def test_a_new_word_is_one_token_and_gone_afterwards(pipe: JeDiPipeline) -> None:
+def test_a_new_word_is_one_token_to_the_copy_alone(pipe: JeDiPipeline) -> None:
     prompts = ["a dog on the beach", "", "newwords", "a newword on the beach"]
     before = encode(pipe, *prompts)
     table, tokenizer = pipe.text_encoder.get_input_embeddings(), pipe.tokenizer
     length, config = len(tokenizer), dict(pipe.config)
-    with new_word(pipe, "newword", "dog", seeded()) as rows:
-        (row,) = rows.values()
-        during = encode(pipe, *prompts)
-        assert torch.equal(during[:3], before[:3]), "other prompts read as before"
-        assert torch.equal(during[3], before[0]), "it starts as the word it is like"
-        ids = pipe.tokenizer("a newword on the beach").input_ids
-        assert len(ids) == len(tokenizer("a dog on the beach").input_ids)
-        with torch.no_grad():
-            row.add_(torch.randn(row.shape, generator=seeded()))  # a norm takes a constant away
-        changed = encode(pipe, *prompts)
-        assert torch.equal(changed[:3], before[:3])
-        assert not torch.allclose(changed[3], during[3], atol=1e-3)
+    own = private_copy(pipe)
+    (row,) = new_word(own, "newword", "dog", seeded()).values()
+    during = encode(own, *prompts)
+    assert torch.equal(during[:3], before[:3]), "other prompts read as before"
+    assert torch.equal(during[3], before[0]), "it starts as the word it is like"
+    ids = own.tokenizer("a newword on the beach").input_ids
+    assert len(ids) == len(tokenizer("a dog on the beach").input_ids)
+    with torch.no_grad():
+        row.add_(torch.randn(row.shape, generator=seeded()))  # a norm takes a constant away
+    changed = encode(own, *prompts)
+    assert torch.equal(changed[:3], before[:3])
+    assert not torch.allclose(changed[3], during[3], atol=1e-3)
     assert torch.equal(encode(pipe, *prompts), before)
     assert pipe.text_encoder.get_input_embeddings() is table
     assert pipe.tokenizer is tokenizer
@@ -78,15 +79,14 @@ def test_a_new_word_is_one_token_and_gone_afterwards(pipe: JeDiPipeline) -> None
 
 
 def test_gradients_reach_the_new_row_alone(pipe: JeDiPipeline) -> None:
-    with new_word(pipe, "newword", "", seeded()) as rows:
-        pipe.text_encoder.requires_grad_(False)
-        row = rows["text_encoder.newword"].requires_grad_(True)
-        pipe.encode_captions(["a newword", "a dog"])["text"][0].square().sum().backward()
-        assert row.grad is not None
-        assert row.grad.abs().sum() > 0
-        others = [each.grad for each in pipe.text_encoder.parameters() if each is not row]
-        assert others == [None] * len(others)
-        assert torch.equal(encode(pipe, "a dog"), encode(pipe, "a dog"))
+    own = private_copy(pipe)
+    row = new_word(own, "newword", "", seeded())["text_encoder.newword"]
+    own.encode_captions(["a newword", "a dog"])["text"][0].square().sum().backward()
+    assert row.grad is not None
+    assert row.grad.abs().sum() > 0
+    others = [each.grad for each in own.text_encoder.parameters() if each is not row]
+    assert others == [None] * len(others)
+    assert torch.equal(encode(own, "a dog"), encode(pipe, "a dog"))
 
 
 def test_sdxl_gets_a_row_in_each_encoder_and_keeps_its_pooled_text() -> None:
@@ -97,10 +97,11 @@ def test_sdxl_gets_a_row_in_each_encoder_and_keeps_its_pooled_text() -> None:
         if old_end:  # what SDXL's config says
             parts["text_encoder_2"].text_model.eos_token_id = 2
         pipe: Any = JeDiPipeline(**parts)
+        own = private_copy(pipe)
+        rows = new_word(own, "newword", "dog", seeded())
         with torch.no_grad():
             before = pipe.encode_captions(["a dog on the beach", "a robot"])
-            with new_word(pipe, "newword", "dog", seeded()) as rows:
-                during = pipe.encode_captions(["a newword on the beach", "a robot"])
+            during = own.encode_captions(["a newword on the beach", "a robot"])
         assert {name: tuple(each.shape) for name, each in rows.items()} == {
             "text_encoder.newword": (1, 8),
             "text_encoder_2.newword": (1, 16),
@@ -116,14 +117,17 @@ def test_sdxl_gets_a_row_in_each_encoder_and_keeps_its_pooled_text() -> None:
 def test_identifiers_of_closed_vocabularies_are_new_words(pipe: JeDiPipeline, closed: JeDiPipeline) -> None:
     assert knows(pipe.tokenizer, "sks")
     assert not knows(closed.tokenizer, "sks")
-    with identifier(pipe, "sks", seeded()) as rows:
-        assert rows == {}
+    open_one = private_copy(pipe)
+    identifier(open_one, "sks", seeded())
+    assert len(open_one.tokenizer) == len(pipe.tokenizer)
     assert torch.equal(encode(closed, "a sks dog"), encode(closed, "a dog"))
-    with identifier(closed, "sks", seeded()):
-        one = encode(closed, "a sks dog")
-        assert not torch.allclose(one, encode(closed, "a dog"), atol=1e-3)
-    with identifier(closed, "sks", seeded()):
-        assert torch.equal(encode(closed, "a sks dog"), one)
+    read = []
+    for _ in range(2):
+        own = private_copy(closed)
+        identifier(own, "sks", seeded())
+        read.append(encode(own, "a sks dog"))
+        assert not torch.allclose(read[-1], encode(own, "a dog"), atol=1e-3)
+    assert torch.equal(*read)
     assert torch.equal(encode(closed, "a sks dog"), encode(closed, "a dog"))
 
 

@@ -1,7 +1,6 @@
 """What each finetuning method changes in the weights, against formulas written out here."""
 
 import re
-from typing import Any
 
 import pytest
 import torch
@@ -13,10 +12,9 @@ from jedi_diffusion.methods.custom_diffusion import CustomDiffusion
 from jedi_diffusion.methods.diffusekrona import DiffuseKronA
 from jedi_diffusion.methods.dreambooth import DreamBooth
 from jedi_diffusion.methods.fitting import Examples, loss_of, prior_preservation, sets_of_one
-from jedi_diffusion.methods.parameters import copies
+from jedi_diffusion.methods.parameters import copies, private_copy
 from jedi_diffusion.methods.svdiff import SpectralShift, SVDiff, decompose
 from jedi_diffusion.pipeline import JeDiPipeline
-from tests.helpers.small_models import tiny_unet
 from tests.helpers.small_pipelines import make_scheduler, sd_parts
 
 
@@ -96,17 +94,24 @@ def test_shifted_singular_values(shape: tuple[int, ...]) -> None:
 
 def test_svdiff_learns_one_number_a_singular_value(pipe: JeDiPipeline) -> None:
     layers = {n: m for n, m in pipe.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    with SVDiff().changed(pipe, "dog", seeded()) as shifts:
-        counts = {name: each.numel() for name, each in shifts.items()}
+    tuning = SVDiff()
+    shifts = tuning.add(private_copy(pipe), "dog", seeded())
+    counts = {name: each.numel() for name, each in shifts.items()}
     assert counts == {name: min(layer.weight.flatten(1).shape) for name, layer in layers.items()}
+    first = dict(tuning._spectra)
+    tuning.add(private_copy(pipe), "dog", seeded())
+    assert all(tuning._spectra[name] is each for name, each in first.items()), "decomposed once"
+    tuning.add(private_copy(JeDiPipeline(**sd_parts(seed=1, in_channels=9))), "dog", seeded())
+    assert not any(tuning._spectra[name] is each for name, each in first.items()), "another backbone"
 
 
 def test_custom_diffusion_touches_keys_and_values_of_the_cross_attention(pipe: JeDiPipeline) -> None:
-    before = dict(pipe.unet.named_parameters())
-    with CustomDiffusion().changed(pipe, "dog", seeded()) as parameters:
-        now = dict(pipe.unet.named_parameters())
-        replaced = {name for name in before if now[name] is not before[name]}
-        assert replaced | {"text_encoder.newword"} == parameters.keys()
+    own = private_copy(pipe)
+    before = dict(own.unet.named_parameters())
+    parameters = CustomDiffusion().add(own, "dog", seeded())
+    now = dict(own.unet.named_parameters())
+    replaced = {name for name in before if now[name] is not before[name]}
+    assert replaced | {"text_encoder.newword"} == parameters.keys()
     cross = {name for name in before if ".attn2." in name}
     assert replaced == {name for name in cross if name.split(".")[-2] in ("to_k", "to_v")}
     assert replaced
@@ -114,23 +119,24 @@ def test_custom_diffusion_touches_keys_and_values_of_the_cross_attention(pipe: J
 
 
 def test_dreambooth_holds_every_weight_of_the_unet(pipe: JeDiPipeline) -> None:
-    with DreamBooth().changed(pipe, "dog", seeded()) as parameters:
-        assert parameters.keys() == dict(pipe.unet.named_parameters()).keys()
+    parameters = DreamBooth().add(private_copy(pipe), "dog", seeded())
+    assert parameters.keys() == dict(pipe.unet.named_parameters()).keys()
 
 
 @pytest.mark.parametrize("factor", [-1, 4])
 def test_diffusekrona_adds_a_kronecker_product(pipe: JeDiPipeline, factor: int) -> None:
     place = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-    layer = pipe.unet.get_submodule(place)
+    layer, own = pipe.unet.get_submodule(place), private_copy(pipe)
     x = torch.randn(2, layer.in_features, generator=seeded(3))
-    with DiffuseKronA(factor=factor).changed(pipe, "dog", seeded()) as parameters, torch.no_grad():
-        changed = pipe.unet.get_submodule(place)
+    parameters = DiffuseKronA(factor=factor).add(own, "dog", seeded())
+    with torch.no_grad():
+        changed = own.unet.get_submodule(place)
         assert torch.equal(changed(x), layer(x)), "nothing is changed before the first step"
         for each in parameters.values():
             each.normal_(generator=seeded(4))
-        own = {re.sub(r".*lokr_(\w+)\.default", r"\1", n): p for n, p in parameters.items() if place in n}
-        assert own.keys() == {"w1", "w2"}, "both factors whole, none of low rank"
-        assert torch.allclose(changed(x), layer(x) + x @ torch.kron(own["w1"], own["w2"]).T, atol=1e-4)
+        two = {re.sub(r".*lokr_(\w+)\.default", r"\1", n): p for n, p in parameters.items() if place in n}
+        assert two.keys() == {"w1", "w2"}, "both factors whole, none of low rank"
+        assert torch.allclose(changed(x), layer(x) + x @ torch.kron(two["w1"], two["w2"]).T, atol=1e-4)
     kinds = {re.sub(r".*(attn[12])\.(\w+).*", r"\1.\2", name) for name in parameters}
     assert kinds == {f"attn{n}.to_{what}" for n in (1, 2) for what in ("q", "k", "v", "out")}
     assert pipe.unet.get_submodule(place) is layer
@@ -138,30 +144,31 @@ def test_diffusekrona_adds_a_kronecker_product(pipe: JeDiPipeline, factor: int) 
 
 def test_adapters_repeat_by_seed_and_leave_the_global_state(pipe: JeDiPipeline) -> None:
     def start(seed: int) -> dict[str, torch.Tensor]:
-        with DreamBooth(rank=2).changed(pipe, "dog", seeded(seed)) as parameters:
-            return {name: each.detach().clone() for name, each in parameters.items()}
+        return DreamBooth(rank=2).add(private_copy(pipe), "dog", seeded(seed))
 
     state = torch.get_rng_state()
     one, again, other = start(1), start(1), start(2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
-    with DreamBooth(rank=2).changed(pipe, "dog", seeded()), pytest.raises(UsageError, match="unload them"):
-        start(1)
+    carrying = private_copy(pipe)
+    DreamBooth(rank=2).add(carrying, "dog", seeded())
+    with pytest.raises(UsageError, match="unload them"):
+        DreamBooth(rank=2).add(carrying, "dog", seeded())
 
 
-def test_originals_come_back_after_an_error() -> None:
-    unet: Any = tiny_unet()
-    before = dict(unet.named_parameters())
-    during = []
-
-    def fail() -> None:
-        with copies(unet, r"conv_in\..*") as fresh:
-            during.extend(fresh)
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fail()
-    assert during == ["conv_in.weight", "conv_in.bias"]
-    after = dict(unet.named_parameters())
-    assert all(after[name] is each for name, each in before.items())
+def test_a_private_copy_shares_the_memory_of_weights_and_nothing_else(pipe: JeDiPipeline) -> None:
+    flags = [each.requires_grad for each in pipe.unet.parameters()]
+    own = private_copy(pipe)
+    pairs = zip(pipe.unet.named_parameters(), own.unet.named_parameters(), strict=True)
+    for (name, theirs), (same, mine) in pairs:
+        assert (name, theirs.data_ptr()) == (same, mine.data_ptr())
+        assert theirs is not mine
+    assert own.unet is not pipe.unet
+    assert own.config == pipe.config
+    fresh = copies(own.unet, r"conv_in\..*")
+    assert list(fresh) == ["conv_in.weight", "conv_in.bias"]
+    with torch.no_grad():
+        fresh["conv_in.bias"].add_(1)
+    assert not torch.equal(own.unet.conv_in.bias, pipe.unet.conv_in.bias)
+    assert [each.requires_grad for each in pipe.unet.parameters()] == flags

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,13 +30,9 @@ class CustomDiffusion:
     name: str = "newword"
     like: str = "ktn"
 
-    @contextmanager
-    def changed(self, pipeline: Any, noun: str, random: torch.Generator) -> Iterator[dict[str, nn.Parameter]]:
-        with (
-            new_word(pipeline, self.name, self.like, random) as rows,
-            copies(pipeline.unet, KEYS_AND_VALUES) as weights,
-        ):
-            yield rows | weights
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
+        rows = new_word(pipeline, self.name, self.like, random)
+        return rows | copies(pipeline.unet, KEYS_AND_VALUES)
 
     def captions(self, noun: str) -> Sequence[str]:
         return (f"a {self.name} {noun}", f"a photo of a {self.name} {noun}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -35,18 +33,14 @@ class DiffuseKronA(NamedSubject):
     def __post_init__(self) -> None:
         need_peft()
 
-    @contextmanager
-    def changed(self, pipeline: Any, noun: str, random: torch.Generator) -> Iterator[dict[str, nn.Parameter]]:
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
         from peft import LoKrConfig
 
         config = LoKrConfig(
             r=FULL_RANK, alpha=FULL_RANK, decompose_factor=self.factor, target_modules=ATTENTION
         )
-        with (
-            identifier(pipeline, self.name, random),
-            adapters(pipeline.unet, config, random) as factors,
-        ):
-            yield factors
+        identifier(pipeline, self.name, random)
+        return adapters(pipeline.unet, config, random)
 
 
 class DiffuseKronAMethod(FinetunedMethod):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -37,18 +35,14 @@ class DreamBooth(NamedSubject):
         if self.rank is not None:
             need_peft()
 
-    @contextmanager
-    def changed(self, pipeline: Any, noun: str, random: torch.Generator) -> Iterator[dict[str, nn.Parameter]]:
-        with identifier(pipeline, self.name, random), self._weights(pipeline.unet, random) as weights:
-            yield weights
-
-    def _weights(self, unet: nn.Module, random: torch.Generator) -> Any:
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
+        identifier(pipeline, self.name, random)
         if self.rank is None:
-            return copies(unet, ".*")
+            return copies(pipeline.unet, ".*")
         from peft import LoraConfig
 
         config = LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=ATTENTION)
-        return adapters(unet, config, random)
+        return adapters(pipeline.unet, config, random)
 
 
 class DreamBoothMethod(FinetunedMethod):

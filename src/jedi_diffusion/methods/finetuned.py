@@ -1,4 +1,4 @@
-"""Finetuning methods as personalizers: fit to the references, store, sample, leave no trace."""
+"""Finetuning methods as personalizers: fit to the references, store, sample, each on a copy of its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -17,17 +16,17 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from jedi_diffusion import models
 from jedi_diffusion.conditioning import to_pixels
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit, kept_flags
+from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit
 from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.methods.naming import noun_of
 from jedi_diffusion.methods.oracle import oracle_key
+from jedi_diffusion.methods.parameters import compose, private_copy
 from jedi_diffusion.methods.settings import ModelSettings
 from jedi_diffusion.request import picture_size
 from jedi_diffusion.weights import check_weights_file
@@ -42,10 +41,8 @@ MEGABYTE = 10**6
 class Tuning(Protocol):
     """What a finetuning method changes in a backbone, and how it names the subject."""
 
-    def changed(
-        self, pipeline: Any, noun: str, random: torch.Generator
-    ) -> AbstractContextManager[dict[str, nn.Parameter]]:
-        """Meanwhile the pipeline has the method's parameters, given by name; afterwards it is as before."""
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
+        """Give a pipeline that nobody else uses the method's parameters; return them by name."""
         ...
 
     def captions(self, noun: str) -> Sequence[str]:
@@ -75,7 +72,8 @@ class Finetuned:
     the references names the class ("a dog"). settings: arguments of the pipeline's call. store: a folder;
     what was fitted is kept there as safetensors and reused, one file for each choice of references, captions,
     fit and `record` (plain JSON values that tell the method and the backbone). reports: what each fit took,
-    by file name. Raises ModelError for a backbone that is not float32 or a stored file that does not fit.
+    by file name. The pipeline itself is never changed, so others may use it meanwhile. Raises ModelError for
+    a backbone that is not float32 or a stored file that does not fit.
     """
 
     pipeline: Any
@@ -101,11 +99,11 @@ class Finetuned:
     ) -> list[Image.Image]:
         noun = noun_of(reference_prompts[0])
         state = self.fitted(references, reference_prompts)
-        with self._installed(noun) as parameters:
-            _fill(parameters, state, self._key(references, reference_prompts))
-            with parametrize.cached():  # composed weights (SVDiff's) once, not at every step
-                named = [self.tuning.prompt(text, noun) for text in prompts]
-                return Joint(self.pipeline, self.settings)([], [], named, seeds)
+        pipeline, parameters = self._private(noun)
+        _fill(parameters, state, self._key(references, reference_prompts))
+        compose(pipeline.network)
+        named = [self.tuning.prompt(text, noun) for text in prompts]
+        return Joint(pipeline, self.settings)([], [], named, seeds)
 
     def fitted(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> State:
         """What the method learns of the references: from memory, from the store, or by fitting now."""
@@ -130,10 +128,10 @@ class Finetuned:
         size = picture_size(height, width, own, self.pipeline.vae_scale_factor)
         with torch.no_grad():
             latents = self.pipeline.encode_pictures(to_pixels(references, *size))
-        with self._installed(noun) as parameters:
-            shown = Examples(latents, self.tuning.captions(noun))
-            losses = fit(self.pipeline, parameters, shown, prior, self.fit)
-            state = {name: each.detach().cpu().clone() for name, each in parameters.items()}
+        pipeline, parameters = self._private(noun)
+        shown = Examples(latents, self.tuning.captions(noun))
+        losses = fit(pipeline, parameters, shown, prior, self.fit)
+        state = {name: each.detach().cpu().clone() for name, each in parameters.items()}
         stored = sum(each.numel() * each.element_size() for each in state.values())
         return state, FitReport(time.perf_counter() - start, prior_seconds, stored, losses)
 
@@ -145,11 +143,11 @@ class Finetuned:
             self._prior = caption, draw_prior(self.pipeline, caption, self.fit, self.settings)
         return self._prior[1]
 
-    @contextmanager
-    def _installed(self, noun: str) -> Iterator[dict[str, nn.Parameter]]:
+    def _private(self, noun: str) -> tuple[Any, dict[str, nn.Parameter]]:
+        """A pipeline of this call's own, and the method's parameters in it."""
+        pipeline = private_copy(self.pipeline)
         random = torch.Generator().manual_seed(self.fit.seed)
-        with kept_flags(self.pipeline), self.tuning.changed(self.pipeline, noun, random) as parameters:
-            yield parameters
+        return pipeline, self.tuning.add(pipeline, noun, random)
 
     def _key(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> str:
         told = {

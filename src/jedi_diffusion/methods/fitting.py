@@ -5,8 +5,7 @@ Letters: P pictures; C, H, W a latent's channels, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +100,7 @@ def fit(
 ) -> list[float]:
     """Change `parameters`, and nothing else, to lower the loss on the references; returns each step's loss.
 
+    pipeline: one that nobody else uses (`parameters.private_copy`); its other parameters are frozen.
     Raises JeDiError for a gradient that is not finite.
     """
     how = Settings(
@@ -113,7 +113,11 @@ def fit(
         rate_key=f"the learning rate ({settings.learning_rate})",
         progress_bar=False,
     )
-    with torch.enable_grad(), _only_trained(pipeline, parameters.values()):
+    for module in networks(pipeline):
+        module.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
         task = FitTask(pipeline, parameters, references, prior, settings)
         if settings.steps:
             Trainer(task, how, Processes(references.latents.device)).train()
@@ -169,28 +173,6 @@ def draw_prior(pipeline: Any, caption: str, settings: FitSettings, sampling: Map
         for each in random
     ]
     return Examples(torch.cat(made), (caption,))
-
-
-@contextmanager
-def _only_trained(pipeline: Any, parameters: Any) -> Iterator[None]:
-    trained = list(parameters)
-    with kept_flags(pipeline):
-        for module in networks(pipeline):
-            module.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        yield
-
-
-@contextmanager
-def kept_flags(pipeline: Any) -> Iterator[None]:
-    """Afterwards every parameter asks for gradients, or not, as it did before."""
-    flags = [(each, each.requires_grad) for module in networks(pipeline) for each in module.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def networks(pipeline: Any) -> list[nn.Module]:

@@ -1,15 +1,12 @@
-"""A name for one subject in prompts, and new words for tokenizers and text encoders, taken out exactly.
+"""A name for one subject in prompts, and new words for tokenizers and text encoders.
 
 Letters: B captions; K text tokens; D text features.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager as Context
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,45 +58,39 @@ class NamedSubject:
         return rename(text, noun, f"{self.name} {noun}")
 
 
-def identifier(pipeline: Any, word: str, random: torch.Generator) -> Context[dict[str, nn.Parameter]]:
-    """The word as it is where the model reads any text; in a closed vocabulary a new one, not trained.
+def identifier(pipeline: Any, word: str, random: torch.Generator) -> None:
+    """Let a private pipeline read the word: as it is where it reads any text, else as a new one, not trained.
 
     Its row is drawn at random then, as a rare word's would be. Raises UsageError for a word that is not small
     letters and digits.
     """
     _check(word)
-    if knows(pipeline.tokenizer, word):
-        return nullcontext({})
-    return new_word(pipeline, word, "", random)
+    if not knows(pipeline.tokenizer, word):
+        new_word(pipeline, word, "", random)
 
 
-@contextmanager
-def new_word(
-    pipeline: Any, word: str, like: str, random: torch.Generator
-) -> Iterator[dict[str, nn.Parameter]]:
-    """Meanwhile `word` is one token of its own to every text encoder; yields its rows, (1, D) each, by name.
+def new_word(pipeline: Any, word: str, like: str, random: torch.Generator) -> dict[str, nn.Parameter]:
+    """Make `word` one token of its own to every text encoder; return its rows, (1, D) each, by name.
 
-    A row starts as the mean of those of the words `like`; where the model reads none of them, at random, with
-    the mean and deviation of the table. Tables and tokenizers themselves stay as they are. Raises UsageError
-    for a word that is not small letters and digits, or is a token already.
+    pipeline: one that nobody else uses (`parameters.private_copy`). A row starts as the mean of those of the
+    words `like`; where the model reads none of them, at random, with the mean and deviation of the table.
+    Raises UsageError for a word that is not small letters and digits, or is a token already.
     """
     _check(word)
     rows = {}
-    with ExitStack() as stack:
-        for ending in ("", "_2"):
-            tokenizer = getattr(pipeline, f"tokenizer{ending}")
-            encoder = getattr(pipeline, f"text_encoder{ending}")
-            if tokenizer is None or encoder is None:
-                continue
-            longer = _with_word(tokenizer, word)
-            table = encoder.get_input_embeddings()
-            row = nn.Parameter(_first_row(tokenizer, table, like, random))
-            number = longer.convert_tokens_to_ids(word)
-            stack.enter_context(_longer_table(encoder, _LongerTable(table, row, number), tokenizer))
-            stack.callback(setattr, pipeline, f"tokenizer{ending}", tokenizer)
-            setattr(pipeline, f"tokenizer{ending}", longer)
-            rows[f"text_encoder{ending}.{word}"] = row
-        yield rows
+    for ending in ("", "_2"):
+        tokenizer = getattr(pipeline, f"tokenizer{ending}")
+        encoder = getattr(pipeline, f"text_encoder{ending}")
+        if tokenizer is None or encoder is None:
+            continue
+        table = encoder.get_input_embeddings()
+        row = nn.Parameter(_first_row(tokenizer, table, like, random))
+        _add_word(tokenizer, word)
+        encoder.set_input_embeddings(_LongerTable(table, row, tokenizer.convert_tokens_to_ids(word)))
+        # Encoders with the old end-token number 2 take the largest number for the end, which the word is.
+        getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
+        rows[f"text_encoder{ending}.{word}"] = row
+    return rows
 
 
 def _check(word: str) -> None:
@@ -107,15 +98,13 @@ def _check(word: str) -> None:
         raise UsageError(f"A name for a subject must be small letters and digits, not {word!r}.")
 
 
-def _with_word(tokenizer: Any, word: str) -> Any:
-    """A copy of the tokenizer that reads the word, wherever it stands alone, as one token."""
-    longer = copy.deepcopy(tokenizer)
-    if not longer.add_tokens(AddedToken(word, single_word=True, normalized=True)):
+def _add_word(tokenizer: Any, word: str) -> None:
+    """Let the tokenizer read the word, wherever it stands alone, as one token."""
+    if not tokenizer.add_tokens(AddedToken(word, single_word=True, normalized=True)):
         raise UsageError(f"{word!r} is a token of the model already; choose another name for the subject.")
     known = tokenizer.init_kwargs.get("whole_words")
     if known is not None:
-        longer.init_kwargs["whole_words"] = [*known, word]
-    return longer
+        tokenizer.init_kwargs["whole_words"] = [*known, word]
 
 
 def _first_row(tokenizer: Any, table: Any, like: str, random: torch.Generator) -> Tensor:
@@ -143,17 +132,3 @@ class _LongerTable(nn.Module):
         """Token numbers (B, K) to features (B, K, D)."""
         known: Tensor = self.table(numbers.clamp(max=len(self.table.weight) - 1))
         return torch.where((numbers == self.number)[..., None], self.row.to(known.dtype), known)
-
-
-@contextmanager
-def _longer_table(encoder: Any, longer: _LongerTable, tokenizer: Any) -> Iterator[None]:
-    # Encoders with the old end-token number 2 take the largest number for the end, which the word would be.
-    reader = getattr(encoder, "text_model", encoder)
-    end = reader.eos_token_id
-    encoder.set_input_embeddings(longer)
-    reader.eos_token_id = tokenizer.eos_token_id
-    try:
-        yield
-    finally:
-        reader.eos_token_id = end
-        encoder.set_input_embeddings(longer.table)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -53,38 +50,34 @@ class SVDiff(NamedSubject):
     weights' memory.
     """
 
-    _spectra: WeakKeyDictionary[nn.Module, dict[str, Spectrum]] = field(
-        default_factory=WeakKeyDictionary, repr=False, compare=False
-    )
+    _spectra: dict[str, tuple[Tensor, Spectrum]] = field(default_factory=dict, repr=False, compare=False)
 
-    @contextmanager
-    def changed(self, pipeline: Any, noun: str, random: torch.Generator) -> Iterator[dict[str, nn.Parameter]]:
-        with identifier(pipeline, self.name, random), ExitStack() as stack:
-            shifts = {}
-            for name, spectrum in self._decomposed(pipeline.unet).items():
-                layer, shift = pipeline.unet.get_submodule(name), SpectralShift(spectrum)
-                parametrize.register_parametrization(layer, "weight", shift)
-                stack.callback(_restore, layer)
-                shifts[name] = shift.shift
-            yield shifts
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
+        identifier(pipeline, self.name, random)
+        layers = {
+            name: each
+            for name, each in pipeline.unet.named_modules()
+            if isinstance(each, nn.Linear | nn.Conv2d)
+        }
+        shifts = {}
+        for name, layer in layers.items():
+            shift = SpectralShift(self._decomposed(name, layer.weight))
+            parametrize.register_parametrization(layer, "weight", shift)
+            shifts[name] = shift.shift
+        return shifts
 
-    def _decomposed(self, unet: nn.Module) -> dict[str, Spectrum]:
-        if unet not in self._spectra:
-            layers = {
-                name: each for name, each in unet.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)
-            }
-            self._spectra[unet] = {name: decompose(each.weight) for name, each in layers.items()}
-        return self._spectra[unet]
+    def _decomposed(self, name: str, weight: Tensor) -> Spectrum:
+        """A layer's spectrum; that of the same weight, held so that its place in memory is taken, is kept."""
+        known = self._spectra.get(name)
+        if known is None or (known[0].data_ptr(), known[0].shape) != (weight.data_ptr(), weight.shape):
+            known = self._spectra[name] = weight.detach(), decompose(weight)
+        return known[1]
 
 
 def decompose(weight: Tensor) -> Spectrum:
     """U (rows, k), s (k,) and V^T (k, columns) of a weight, its output channels as rows."""
     u, s, vt = torch.linalg.svd(weight.detach().flatten(1), full_matrices=False)
     return u, s, vt
-
-
-def _restore(layer: nn.Module) -> None:
-    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 
 
 class SVDiffMethod(FinetunedMethod):

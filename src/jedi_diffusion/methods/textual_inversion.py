@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,9 +35,7 @@ class TextualInversion:
 
     name: str = "newword"
 
-    def changed(
-        self, pipeline: Any, noun: str, random: torch.Generator
-    ) -> AbstractContextManager[dict[str, nn.Parameter]]:
+    def add(self, pipeline: Any, noun: str, random: torch.Generator) -> dict[str, nn.Parameter]:
         return new_word(pipeline, self.name, noun, random)
 
     def captions(self, noun: str) -> Sequence[str]:
