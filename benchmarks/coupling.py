@@ -19,6 +19,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.backbones.unet import install_coupling
+from jedi_diffusion.joint.attention import SetReads
 
 SET_SIZES = (1, 2, 3, 4, 8)
 TEXT_TOKENS, TEXT_WIDTH = 77, 768
@@ -101,7 +102,7 @@ def runs(
         return torch.cat([stock(x, step, words).sample for x, words in pairs])
 
     def run_joint() -> torch.Tensor:
-        return joint(noisy, step, text, cross_attention_kwargs={"set_sizes": (number,)}).sample
+        return joint(noisy, step, text, cross_attention_kwargs={"reads": SetReads((number,))}).sample
 
     return run_singles, run_joint
 

@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.joint.process import Diffusion
 from jedi_diffusion.methods.conditioned import (
@@ -164,7 +165,7 @@ def test_the_concatenation_baseline_reads_the_first_reference_in_channels() -> N
         for row, given in rows.items():
             text = batch.text[row : row + 1]
             expected = method.single.unet(
-                given, STEP, text, cross_attention_kwargs={"set_sizes": (1,)}
+                given, STEP, text, cross_attention_kwargs={"reads": SetReads((1,))}
             ).sample
             assert torch.allclose(found[row], expected[0], atol=1e-5)
     assert not found[1:3].any()

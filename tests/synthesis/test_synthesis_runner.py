@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -69,7 +70,7 @@ def test_kills_at_random_moments_lose_the_shard_in_flight_only(tmp_path: Path, m
     folder = tmp_path / "run"
     start = time.perf_counter()
     make(job(tmp_path / "whole"))
-    longest = 0.4 * (time.perf_counter() - start)  # so that no first run outlives its kill, on any machine
+    longest = 0.4 * (time.perf_counter() - start)
     killed, whole = 0, set[int]()
     for _ in range(60):
         child = os.fork()
@@ -84,9 +85,13 @@ def test_kills_at_random_moments_lose_the_shard_in_flight_only(tmp_path: Path, m
         assert whole <= there, "a finished shard was lost"
         whole = there
         assert all(OutputFolder(folder).is_whole(number) for number in whole)
-        if status == 0:
+        if status != 0:
+            killed += 1
+        elif killed >= 2:
             break
-        killed += 1
+        else:  # the machine is quicker now: a run that was hardly killed proves nothing
+            shutil.rmtree(folder)
+            killed, whole, longest = 0, set(), longest / 2
     assert killed >= 2, "the kills should meet runs"
     assert make(job(folder)) == manifest
     assert not [path for path in folder.rglob(".*") if path.name != ".lock"], "nothing half is left"

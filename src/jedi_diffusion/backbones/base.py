@@ -68,6 +68,7 @@ class Backbone(nn.Module, ABC):
         """Return a joint network of the same architecture with new weights, on torch's default device."""
         kind: Any = next(each for each in type(network).__mro__ if "FSDP" not in each.__name__)
         made: nn.Module = kind.from_config(network.config)
+        cls.make_joint(made)  # a config of diffusers forgets what widened it
         cls.couple(made, cls(network).distance_slope)
         return made
 

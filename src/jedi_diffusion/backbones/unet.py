@@ -91,11 +91,11 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = None) -> UNet2DConditionModel:
     """Puts coupled attention on every self-attention, in place; cross-attention stays per picture.
 
-    Pass `cross_attention_kwargs={"set_sizes": ...}` to the UNet. distance_slope: how much attention prefers
-    near positions (`positions.distance_bias`); 0: not at all; None: as the UNet has it, or not at all. It is
-    no part of the weights: a model that was trained with it is wrong without it. Raises ModelError where an
-    attention layer is not part of a transformer block, or its processor is more than plain attention, and
-    for a negative slope.
+    Pass `cross_attention_kwargs={"reads": SetReads(...)}` to the UNet. distance_slope: how much attention
+    prefers near positions (`positions.distance_bias`); 0: not at all; None: as the UNet has it. It is no part
+    of the weights: a model that was trained with it is wrong without it. Raises ModelError where an attention
+    layer is not part of a transformer block, or its processor is more than plain attention, and for a
+    negative slope.
     """
     slope = coupled_slope(unet) if distance_slope is None else distance_slope
     if not 0 <= slope < float("inf"):

@@ -137,7 +137,7 @@ def count_work(recipe: JointRecipe, network: Any, vae: Any) -> Work:
     return Work(
         picture=alone - pair,
         pair=pair,
-        encoding=_counted(lambda: vae.encode(torch.empty(1, 3, side, side, device="meta"))),
+        encoding=counted(lambda: vae.encode(torch.empty(1, 3, side, side, device="meta"))),
         # Backward costs twice the forward; adapters spare the gradients of frozen weights, about half of it.
         passes=2.0 if recipe.lora else 3.0,
         repeated=float(recipe.training.gradient_checkpointing),
@@ -154,11 +154,12 @@ def count_forward(network: Any, number: int, size: int) -> float:
         conditions=backbone.example_conditions(number, TEXT_TOKENS),
         set_sizes=(number,),
     )
-    return _counted(lambda: backbone(noisy, torch.zeros((), device="meta"), batch))
+    return counted(lambda: backbone(noisy, torch.zeros((), device="meta"), batch))
 
 
 @torch.no_grad()
-def _counted(run: Callable[[], Any]) -> float:
+def counted(run: Callable[[], Any]) -> float:
+    """Return the floating-point operations of a call."""
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
