@@ -124,7 +124,7 @@ def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
 
 def measure(pipe: Any, own_size: int) -> Costs:
     """Run the model for a step at two sizes, one reference and one target. Raises JeDiError."""
-    factor = pipe.vae_scale_factor
+    factor = pipe.vae_scale_factor * pipe.backbone.size_multiple
     large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
     small = max(1, large // factor // 2) * factor
     sides = (small, max(2 * small, large // factor * factor))

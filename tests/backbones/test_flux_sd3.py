@@ -15,6 +15,7 @@ from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint import JointLoss
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Flow
+from jedi_diffusion.train.estimate import count_forward
 from tests.helpers.small_mmdit import SD35_MEDIUM, mmdit_batch, tiny_flux, tiny_sd3
 
 TIME = torch.tensor(0.7)
@@ -341,3 +342,12 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
     large = mmdit_batch((1,), (), [(26, 8)])
     with pytest.raises(UsageError, match="reads 24 at most"):
         sd3()(large.latents, TIME, large)
+
+
+@family
+def test_work_is_counted_without_memory_for_weights(make):
+    backbone = make()
+    with torch.device("meta"):
+        network = type(backbone).fresh(backbone.network)
+    one, two = (count_forward(network, number, 8) for number in (1, 2))
+    assert two > 2 * one > 0

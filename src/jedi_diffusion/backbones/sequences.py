@@ -169,7 +169,7 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
     Conditions that count beside `text`: `captioned` (I,) bool, whether a reference has a caption of its own;
     none has one without it. `index` (I,), see `image_indices`, which it replaces. `extent`: see `SetBatch`.
     """
-    references = batch.is_reference.tolist()
+    references = _references(batch)
     nothing = torch.zeros(len(references), dtype=torch.bool)
     captioned = batch.conditions.get("captioned", nothing).tolist()
     given = batch.conditions.get("index")
@@ -203,6 +203,11 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
         )
         for (images, _), members in groups.items()
     ]
+
+
+def _references(batch: SetBatch) -> list[bool]:
+    """Return which images are references; none on the meta device, where work is counted without data."""
+    return [False] * len(batch.mask) if batch.mask.is_meta else batch.is_reference.tolist()
 
 
 def image_indices(is_reference: Sequence[bool]) -> list[int]:
@@ -345,7 +350,7 @@ class SequenceBackbone(Backbone):
         """Return what the network sees of the images, (I, its input channels, H, W)."""
         if not self.clean_references:
             return noisy
-        given = zip(batch.is_reference.tolist(), batch.latents.to(noisy.dtype), noisy, strict=True)
+        given = zip(_references(batch), batch.latents.to(noisy.dtype), noisy, strict=True)
         return torch.stack([clean if is_reference else own for is_reference, clean, own in given])
 
     @abstractmethod

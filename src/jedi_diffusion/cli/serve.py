@@ -303,7 +303,7 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         fingerprint=models.fingerprint(pipe),
         scheduler=type(pipe.scheduler).__name__,
         size=models.own_size(pipe),
-        factor=pipe.vae_scale_factor,
+        factor=pipe.vae_scale_factor * pipe.backbone.size_multiple,
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
         reader=PromptReader.of(pipe.tokenizer, pipe.tokenizer_2),
         temperature=pipe.config.temperature,
