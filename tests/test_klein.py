@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
-from jedi_diffusion import JeDiPipeline, cli
+from jedi_diffusion import JeDiPipeline, cli, models
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.randomness import seeded_generator
 from tests.helpers.small_klein import save_klein
@@ -218,6 +218,11 @@ def rewrite(folder, instead):
     shutil.rmtree(folder / "transformer")
     transformer.save_config(folder / "transformer")
     save_file(state, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def test_a_flow_is_sampled_by_its_own_scheduler_alone(folders):
+    with pytest.raises(UsageError, match="a flow, which --scheduler ddim cannot sample"):
+        models.set_scheduler(opened(folders, "distilled"), "ddim")
 
 
 def test_generate_reads_such_a_folder(folders, tmp_path, capsys):

@@ -149,5 +149,5 @@ def set_scheduler(pipe: JeDiPipeline, name: str) -> None:
         from jedi_diffusion.joint.process import Flow, process_of
 
         if isinstance(process_of(pipe.scheduler), Flow):
-            raise UsageError(f"The model is a flow, which --scheduler {name} cannot sample; leave it out.")
+            raise UsageError(f"The model is a flow, which --scheduler {name} cannot sample: leave it out.")
         pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)

@@ -226,11 +226,11 @@ class Flux2Backbone(SequenceBackbone):
     def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         """Return images (B, 3, H, W) in [-1, 1] as patches of latents, normalized, in float32."""
         latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-        mean, deviation = _statistics(vae)
+        mean, deviation = _statistics(vae, latents.device)
         return (F.pixel_unshuffle(latents, 2) - mean) / deviation
 
     def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
-        mean, deviation = _statistics(vae)
+        mean, deviation = _statistics(vae, latents.device)
         whole = F.pixel_shuffle(latents * deviation + mean, 2)
         images: torch.Tensor = vae.decode(whole.to(vae.dtype)).sample.float()
         return images
@@ -259,10 +259,14 @@ def _fitted(picture: Picture, number: int) -> torch.Tensor:
     return pixels.permute(2, 0, 1) / 255 * 2 - 1
 
 
-def _statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32."""
-    variance = vae.bn.running_var.float() + vae.config.batch_norm_eps
-    return vae.bn.running_mean.float().view(1, -1, 1, 1), variance.sqrt().view(1, -1, 1, 1)
+def _statistics(vae: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32.
+
+    device: that of the latents; the autoencoder may wait elsewhere until it is called.
+    """
+    mean, variance = (each.to(device, torch.float32) for each in (vae.bn.running_mean, vae.bn.running_var))
+    deviation = (variance + vae.config.batch_norm_eps).sqrt()
+    return mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
 
 
 def image_ids(images: Sequence[ImageTokens]) -> torch.Tensor:
