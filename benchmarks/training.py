@@ -37,7 +37,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from tqdm import tqdm
 
-from jedi_diffusion.backbones.unet import make_joint
+from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shards import ShardWriter
@@ -48,7 +48,7 @@ from jedi_diffusion.recipes import find_recipe
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.batches import Example, read_steps
 from jedi_diffusion.train.config import checked, read_yaml
-from jedi_diffusion.train.estimate import TEXT_TOKENS, count_forward, counted
+from jedi_diffusion.train.estimate import count_forward, counted
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import start_processes
 from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
@@ -258,7 +258,7 @@ def pass_count(options: argparse.Namespace, joint: bool, number: int) -> float:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**PARTS[options.model][0])
         noisy = torch.empty(1, unet.config.in_channels, options.latents, options.latents)
-        text = torch.empty(1, TEXT_TOKENS, unet.config.cross_attention_dim)
+        text = torch.empty(1, UNetBackbone.text_tokens, unet.config.cross_attention_dim)
         plain = counted(lambda: unet(noisy, torch.zeros(()), text))
     make_joint(unet)
     one, two = (count_forward(unet, n, options.latents) for n in (1, 2))

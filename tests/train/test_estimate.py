@@ -15,7 +15,6 @@ from jedi_diffusion.cli import main
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.estimate import (
-    TEXT_TOKENS,
     Estimate,
     count_forward,
     count_work,
@@ -52,7 +51,8 @@ def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
     work = count_work(JointRecipe.model_validate(raw), unet, make_autoencoder())
     alone = replace(work, passes=1, encoding=0)
     for references in ((), (0,), (0, 2, 3)):
-        batch = random_batch(unet, (4,), references).conditioned({"text": torch.randn(4, TEXT_TOKENS, 24)})
+        text = torch.randn(4, UNetBackbone.text_tokens, 24)
+        batch = random_batch(unet, (4,), references).conditioned({"text": text})
         with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             UNetBackbone(unet)(batch.latents, 5, batch, coupling="cached" if cached else "joint")
         flags = batch.is_reference.tolist()

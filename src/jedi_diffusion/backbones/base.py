@@ -32,8 +32,9 @@ class Backbone(nn.Module, ABC):
     clean_references: whether references are shown clean alone, never noised: they then carry no loss, and the
     null branch of guidance has none. square_references: whether references have to be of the targets' shape.
     trained_references: most references of a set in training, where the family says it.
-    size_multiple: what the sides of latents are multiples of. cache_untrained: whether published models were
-    trained without cached references, so that coupling "cached" takes training.
+    size_multiple: what the sides of latents are multiples of. text_tokens: K of its captions, to count its
+    work by. cache_untrained: whether published models were trained without cached references, so that
+    coupling "cached" takes training.
     lora_loader: diffusers' mixin that reads the family's formats of adapters.
     """
 
@@ -43,6 +44,7 @@ class Backbone(nn.Module, ABC):
     square_references: ClassVar[bool] = True
     lora_loader: ClassVar[type[Any]] = StableDiffusionLoraLoaderMixin
     trained_references: ClassVar[int | None] = None
+    text_tokens: ClassVar[int] = 77
     size_multiple: ClassVar[int] = 1
     cache_untrained: ClassVar[bool] = False
 

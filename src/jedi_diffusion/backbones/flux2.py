@@ -125,6 +125,7 @@ class Flux2Backbone(SequenceBackbone):
     shard_units = (Flux2TransformerBlock, Flux2SingleTransformerBlock)
     clean_references = True
     lora_loader = Flux2LoraLoaderMixin
+    text_tokens = TEXT_TOKENS
     square_references = False
     trained_references = 4
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.backbones import family_of, skeleton
@@ -23,7 +25,7 @@ from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.network import add_lora
 from jedi_diffusion.train.tally import PEAKS
 
-TEXT_TOKENS = 77
+AUTOENCODERS = (AutoencoderKL, AutoencoderKLFlux2, PatchAutoencoder)
 SUSTAINED = 100e12
 """Operations a second that times are given for."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -131,7 +133,7 @@ def count_work(recipe: JointRecipe, network: Any, vae: Any) -> Work:
         network = family_of(network).fresh(network)
         vae = type(vae).from_config(vae.config)
     side = recipe.data.resolution
-    size = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    size = side // family_of(network)(network).stride(vae)
     alone, two = (count_forward(network, number, size) for number in (1, 2))
     pair = (two - 2 * alone) / 2
     return Work(
@@ -151,7 +153,7 @@ def count_forward(network: Any, number: int, size: int) -> float:
     batch = SetBatch(
         latents=noisy,
         mask=torch.ones(number, 1, 1, 1, device="meta"),
-        conditions=backbone.example_conditions(number, TEXT_TOKENS),
+        conditions=backbone.example_conditions(number, backbone.text_tokens),
         set_sizes=(number,),
     )
     return counted(lambda: backbone(noisy, torch.zeros((), device="meta"), batch))
@@ -165,14 +167,15 @@ def counted(run: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _autoencoder(base: str) -> AutoencoderKL | PatchAutoencoder:
+def _autoencoder(base: str) -> nn.Module:
     """The autoencoder that a model's configuration describes, without memory for weights."""
     try:
         config: Any = AutoencoderKL.load_config(base, subfolder="vae")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
-    ours = config.get("_class_name") == PatchAutoencoder.__name__
-    kind: Any = PatchAutoencoder if ours else AutoencoderKL
+    named = config.get("_class_name")
+    kind: Any = next((each for each in AUTOENCODERS if each.__name__ == named), AutoencoderKL)
     with torch.device("meta"):
-        return kind.from_config(config)
+        made: nn.Module = kind.from_config(config)
+    return made
