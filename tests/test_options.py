@@ -52,7 +52,7 @@ given = options.parse(words)
 run = batch.BatchOptions(jobs="jobs.jsonl", out="out")
 line = batch.read_line('{"prompt": "a", "reference": "a.png", "sharpness": 2.5}', 1, run)
 method = ModelMethod.model_validate({"kind": "model", "name": "m", "sharpness": 2.5})
-shown = component("sharpness")
+shown = component("sharpness", given.sharpness)
 controls = Controls(by_hand=True, sharpness=2.5)
 print(json.dumps({
     "helps": helps,
@@ -60,7 +60,7 @@ print(json.dumps({
     "record": options.to_record(given)["sharpness"],
     "schema": FIELDS["properties"]["sharpness"],
     "component": [shown.label, shown.info, shown.minimum, shown.maximum],
-    "page": sampling_of(controls_of(tuple(values_of(controls)))).sharpness,
+    "page": sampling_of(controls_of(tuple(values_of(controls))), controls).sharpness,
     "recipes": ["sharpness" in each.model_fields for each in (TextOnlyMethod, TrainingFreeMethod)],
 }))
 """

@@ -19,10 +19,11 @@ from openai.types import (
 )
 from PIL import ExifTags, Image
 
-from jedi_diffusion.app.fields import CLOSE, STEPS, read_fields
+from jedi_diffusion.app.fields import CLOSE, read_fields
 from jedi_diffusion.app.images import due_steps
 from jedi_diffusion.app.session import Controls, sampling_of
 from jedi_diffusion.credentials import media_type, seal_of
+from jedi_diffusion.options import Sampling
 from tests.helpers.certificates import make_signer, read_manifest
 
 MARK = "made with jedi-diffusion, model toybox"
@@ -52,20 +53,29 @@ def sampling(running):
     return running.runner.calls[-1].sampling
 
 
-@pytest.mark.parametrize(("quality", "steps"), [*STEPS.items(), ("auto", 25), ("standard", 25), ("hd", 50)])
-def test_quality_is_a_number_of_steps_unless_these_are_given(quality, steps) -> None:
+@pytest.mark.parametrize(
+    ("quality", "usual", "distilled"),
+    [
+        *[("low", 10, 2), ("medium", 25, 4), ("high", 50, 8), ("xhigh", 100, 16), ("max", 200, 32)],
+        *[("auto", 25, 4), ("standard", 25, 4), ("hd", 50, 8)],
+    ],
+)
+def test_quality_is_a_share_of_the_models_own_steps_unless_these_are_given(quality, usual, distilled) -> None:
+    few = Sampling(steps=4, guidance=1.0, null_set="single")
     fields = read_fields({"prompt": "a", "quality": quality})
-    assert fields.at(SIDE, SIDE).steps == steps
-    assert read_fields({"prompt": "a", "quality": quality, "steps": 7}).at(SIDE, SIDE).steps == 7
+    assert fields.over(Sampling()) == Sampling(steps=usual)
+    assert fields.over(few) == few.model_copy(update={"steps": distilled})
+    given = read_fields({"prompt": "a", "quality": quality, "steps": 7, "guidance_scale": 3.0})
+    assert given.over(few) == Sampling(steps=7, guidance=3.0, null_set="single")
 
 
 def test_high_input_fidelity_is_the_pages_end_for_photos_unless_guidance_is_given() -> None:
-    close = sampling_of(Controls(balance=-1.0))
+    close = sampling_of(Controls(balance=-1.0), Sampling())
     assert {name: getattr(close, name) for name in CLOSE} == CLOSE
     asked = {"prompt": "a", "input_fidelity": "high"}
-    assert read_fields(asked).sampling() == close.model_dump()
-    own = read_fields(asked | {"guidance_scale": 7.0}).sampling()
-    assert (own["guidance_mode"], own["guidance"], own["image_guidance"]) == ("joint", 7.0, None)
+    assert read_fields(asked).over(Sampling()) == close
+    own = read_fields(asked | {"guidance_scale": 7.0}).over(Sampling())
+    assert (own.guidance_mode, own.guidance, own.image_guidance) == ("joint", 7.0, None)
 
 
 def test_the_answer_says_what_was_made_and_how_much(running, client) -> None:

@@ -30,6 +30,7 @@ from jedi_diffusion.app.session import (
     write_zip,
 )
 from jedi_diffusion.errors import PictureError, UsageError
+from jedi_diffusion.options import Sampling
 from jedi_diffusion.pictures import read_parameters
 
 
@@ -52,7 +53,7 @@ def test_a_crop_moves_with_its_place() -> None:
 
 def test_the_balance_becomes_a_mode_and_two_scales() -> None:
     def guidance(**values: Any) -> tuple[Any, ...]:
-        how = sampling_of(Controls(**values))
+        how = sampling_of(Controls(**values), Sampling())
         return how.guidance_mode, how.guidance, how.image_guidance
 
     assert guidance(balance=0.0) == ("joint", 3.0, 3.0)

@@ -20,6 +20,7 @@ from jedi_diffusion.options import (
     Sampling,
     Seed,
     Settings,
+    SizedSampling,
     SquareSampling,
     check_text,
     fault,
@@ -31,8 +32,8 @@ MAX_PICTURES = 16
 MAX_PARTIAL = 3
 """Rough pictures that a stream shows of each picture."""
 MAX_DEADLINE = 3600.0
-STEPS = {"low": 10, "medium": Sampling().steps, "high": 50, "xhigh": 100, "max": 200}
-"""Steps of each quality."""
+QUALITY = {"low": 0.4, "medium": 1.0, "high": 2.0, "xhigh": 4.0, "max": 8.0}
+"""Steps of each quality, in shares of the model's own."""
 QUALITIES = {"auto": "medium", "standard": "medium", "hd": "high"}
 """Older names of qualities, and the one that is taken where none is given."""
 CLOSE = {"guidance_mode": "text_first", "guidance": 1.5, "image_guidance": 4.5}
@@ -135,14 +136,21 @@ class Fields(Sampling, OpenAIFields):
     def output(self) -> Output:
         return Output(self.output_format, self.output_compression)
 
-    def sampling(self) -> dict[str, Any]:
-        """See `Sampling`. Quality and input fidelity stand in for settings that are not given."""
-        meant: dict[str, Any] = {"steps": STEPS[self.quality_level]}
+    def over(self, own: Sampling) -> Sampling:
+        """Return the settings of the request over the model's own.
+
+        Quality and input fidelity stand in for settings that are not given.
+        """
+        meant: dict[str, Any] = {"steps": steps_of(own, QUALITY[self.quality_level])}
         if self.input_fidelity == "high" and not CLOSE.keys() & self.model_fields_set:
             meant |= CLOSE
-        return super().sampling() | {
-            name: each for name, each in meant.items() if name not in self.model_fields_set
-        }
+        given = self.model_fields_set & Sampling.model_fields.keys()
+        return own.model_copy(update=meant | {name: getattr(self, name) for name in given})
+
+
+def steps_of(own: Sampling, share: float) -> int:
+    """Return a share of a model's own steps, at least one."""
+    return max(1, round(share * own.steps))
 
 
 def read_fields(values: dict[str, Any]) -> Fields:
@@ -228,7 +236,7 @@ def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
-def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height: int) -> Ask:
+def to_ask(fields: Fields, references: Sequence[Image.Image], sampling: SizedSampling) -> Ask:
     """What the engine is asked; references are already `fitted`."""
     seed = secrets.randbelow(2**32) if fields.seed is None else fields.seed
     return Ask(
@@ -236,6 +244,6 @@ def to_ask(fields: Fields, references: Sequence[Image.Image], width: int, height
         seeds=tuple(range(seed, seed + fields.n)),
         references=tuple(references),
         captions=tuple(fields.reference_prompt) if references else (),
-        sampling=fields.at(height, width),
+        sampling=sampling,
         output=fields.output,
     )

@@ -255,7 +255,7 @@ class Page:
         taken = gr.Markdown(elem_id="taken", **WRITTEN)
         with gr.Accordion("More", open=False, elem_id="more") as more:
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
-            chosen = [component(name) for name in Sampling.model_fields]
+            chosen = [component(name, getattr(self.service.card.own, name)) for name in Sampling.model_fields]
         self._locked = locked
         gr.on(  # one listener for both, so that an answer never overtakes a newer one
             [prompts.change, what.change],
@@ -487,19 +487,19 @@ async def script() -> Response:
     return Response(SCRIPT, media_type="text/javascript")
 
 
-def component(name: str) -> Any:
-    """What a setting is set with, from its type, range, default and docstring."""
+def component(name: str, own: Any) -> Any:
+    """What a setting is set with, from its type, range and docstring; own: the model's own value."""
     schema = SCHEMA[name]
     kind, *others = schema.get("anyOf", [schema])
     shown: dict[str, Any] = {"label": label(name), "info": schema["description"]}
     if "enum" in kind:
         choices = [*([NOT_GIVEN] if others else []), *kind["enum"]]
-        return gr.Dropdown(choices, value=schema["default"] or "", **shown)
+        return gr.Dropdown(choices, value=own or "", **shown)
     if kind["type"] == "boolean":
-        return gr.Checkbox(schema["default"], **shown)
+        return gr.Checkbox(own, **shown)
     precision = 0 if kind["type"] == "integer" else None
     bounds = {"minimum": kind["minimum"], "maximum": kind["maximum"]}
-    return gr.Number(schema["default"], precision=precision, **bounds, **shown)
+    return gr.Number(own, precision=precision, **bounds, **shown)
 
 
 def values_of(controls: Controls) -> list[Any]:

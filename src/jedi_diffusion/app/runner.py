@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from jedi_diffusion.app.jobs import Preview, Runner
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.costs import Costs
-from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.options import Sampling, SizedSampling
 
 GAIN = 1.1
 """Speed-up of larger calls from which they are worth it; below it each picture is a call of its own, which
@@ -27,8 +27,8 @@ LOOK = 0.1
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
     multiples of. reader: a `conditioning.PromptReader`, None for a model that reads all of every prompt.
-    temperature: of the first noise, where a call names none. costs: what its calls cost; memory: the bytes
-    that are free for them where it runs."""
+    temperature: of the first noise, where a call names none. own: its settings where a request says nothing.
+    costs: what its calls cost; memory: the bytes that are free for them where it runs."""
 
     name: str
     fingerprint: str
@@ -38,6 +38,7 @@ class ModelCard:
     about: str = ""
     reader: Any = None
     temperature: float = 1.0
+    own: Sampling = field(default_factory=Sampling)
     costs: Costs | None = None
     memory: int | None = None
 

@@ -62,10 +62,11 @@ class Service:
     async def submit(self, request: Request, fields: Fields, photos: list[UploadFile | str]) -> Job:
         """The job of a request. Raises JeDiError."""
         width, height = check_fields(fields, len(photos), self.card)
-        self.engine.budget.check(fields.at(height, width), fields.n, len(photos))
+        sampling = fields.over(self.card.own).at(height, width)
+        self.engine.budget.check(sampling, fields.n, len(photos))
         self.engine.check_room()
         references = await self.photos.read(photos, width, height)
-        ask = to_ask(fields, references, width, height)
+        ask = to_ask(fields, references, sampling)
         is_watched = fields.stream and fields.partial_images > 0
         return self.engine.submit(ask, request.state.client, fields.deadline, previews=is_watched)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from PIL import Image, ImageOps
 
-from jedi_diffusion.app.fields import MAX_PICTURES, STEPS
+from jedi_diffusion.app.fields import MAX_PICTURES, QUALITY, steps_of
 from jedi_diffusion.app.jobs import Ask, Job, size_of
 from jedi_diffusion.app.results import file_of, parameters_of
 from jedi_diffusion.app.runner import ModelCard
@@ -33,12 +33,10 @@ PHOTO_SIDE = 1024
 """Photos are kept no larger than this, in pixels of the longer side."""
 SEEDS = 10**6
 """Seeds are drawn below this: people can read them out."""
-SCALE = Sampling().guidance
-"""Guidance in the middle between photos and prompt."""
 COUNTS = (1, 2, 3, 4)
 """Pictures of each prompt."""
-QUALITIES = {"fast": STEPS["low"], "balanced": STEPS["medium"], "best": STEPS["high"]}
-"""Steps."""
+QUALITIES = {"fast": QUALITY["low"], "balanced": QUALITY["medium"], "best": QUALITY["high"]}
+"""Steps, in shares of the model's own."""
 
 
 @dataclass
@@ -153,23 +151,22 @@ def label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def sampling_of(controls: Controls) -> Sampling:
-    """How the pictures are sampled.
+def sampling_of(controls: Controls, own: Sampling) -> Sampling:
+    """How the pictures are sampled; own: the model's own settings.
 
     The paper finds more identity with the text first, and more prompt with the references first (Table 6).
     Beside that the favoured side's scale grows by up to half, and the other's shrinks as much.
     """
     if controls.by_hand:
         return controls
-    steps, balance = QUALITIES[controls.quality], controls.balance
-    if abs(balance) < 0.05:
-        return Sampling(steps=steps, image_guidance=SCALE)
-    return Sampling(
-        steps=steps,
-        guidance_mode="image_first" if balance > 0 else "text_first",
-        guidance=round(SCALE * (1 + balance / 2), 2),
-        image_guidance=round(SCALE * (1 - balance / 2), 2),
-    )
+    balance, text = controls.balance, own.guidance
+    image = text if own.image_guidance is None else own.image_guidance
+    chosen: dict[str, Any] = {"steps": steps_of(own, QUALITIES[controls.quality]), "image_guidance": image}
+    if abs(balance) >= 0.05:
+        chosen["guidance_mode"] = "image_first" if balance > 0 else "text_first"
+        chosen["guidance"] = round(text * (1 + balance / 2), 2)
+        chosen["image_guidance"] = round(image * (1 - balance / 2), 2)
+    return own.model_copy(update=chosen)
 
 
 def check_texts(controls: Controls) -> None:
@@ -203,7 +200,7 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
         references=tuple(photo.crop(card.size, card.size) for photo in session.photos),
         captions=(controls.what.strip(),) if controls.what.strip() else (),
-        sampling=sampling_of(controls).at(card.size, card.size),
+        sampling=sampling_of(controls, card.own).at(card.size, card.size),
     )
 
 

@@ -307,6 +307,7 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
         reader=PromptReader.of(pipe.tokenizer, pipe.tokenizer_2),
         temperature=pipe.config.temperature,
+        own=pipe.own_sampling,
         costs=costs.measure(pipe, models.own_size(pipe)),
         memory=costs.free_memory(pipe.device),
     )
