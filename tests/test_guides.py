@@ -27,6 +27,8 @@ SKIPPED = {
     ("README.md", "make test"): CHECKOUT,
     ("README.md", "pip install '.[app]'"): INSTALL,
     ("model_card.md", "python benchmarks/"): CHECKOUT,
+    ("README.md", "path/to/FLUX"): "needs the weights of FLUX.2",
+    ("models.md", "path/to/FLUX"): "needs the weights of FLUX.2",
     ("data.md", "s3://bucket/sets"): "needs a bucket, videos and renders",
     ("paper_tables.md", "pip install"): INSTALL,
     ("paper_tables.md", "python -m experiments"): CHECKOUT,
