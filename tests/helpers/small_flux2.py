@@ -4,6 +4,7 @@ import torch
 from diffusers import Flux2Transformer2DModel
 
 from jedi_diffusion.sets import SetBatch
+from tests.helpers.padded_sets import padded_batch
 
 TINY = {
     "in_channels": 16,
@@ -32,14 +33,6 @@ def flux2_batch(
     seed: int = 0,
 ) -> SetBatch:
     """Random sets; images are 4 x 6 latents, or have their own sizes, padded."""
-    images = sum(set_sizes)
-    generator = torch.Generator().manual_seed(seed)
-    extents = extents or [(4, 6)] * images
-    height, width = (max(each[axis] for each in extents) for axis in (0, 1))
-    latents = torch.randn(images, TINY["in_channels"], height, width, generator=generator)
-    for latent, (rows, columns) in zip(latents, extents, strict=True):
-        latent[:, rows:], latent[:, :, columns:] = 0, 0
-    mask = torch.tensor([float(number not in references) for number in range(images)])
-    text = torch.randn(images, text_tokens, TINY["joint_attention_dim"], generator=generator)
-    conditions = {"text": text, "extent": torch.tensor(extents)}
-    return SetBatch(latents, mask.view(-1, 1, 1, 1), conditions, set_sizes)
+    widths = {"text": (text_tokens, TINY["joint_attention_dim"])}
+    extents = extents or [(4, 6)] * sum(set_sizes)
+    return padded_batch(TINY["in_channels"], widths, extents, set_sizes, references, seed)

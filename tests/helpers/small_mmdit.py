@@ -4,6 +4,7 @@ import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
 from jedi_diffusion.sets import SetBatch
+from tests.helpers.padded_sets import padded_batch
 
 CHANNELS, TEXT_WIDTH, POOLED_WIDTH = 4, 24, 12
 FLUX = {
@@ -50,17 +51,6 @@ def mmdit_batch(
     seed: int = 0,
 ) -> SetBatch:
     """Random sets; images are 6 x 8 latents, or have their own sizes, padded."""
-    images = sum(set_sizes)
-    generator = torch.Generator().manual_seed(seed)
-    extents = extents or [(6, 8)] * images
-    height, width = (max(each[axis] for each in extents) for axis in (0, 1))
-    latents = torch.randn(images, CHANNELS, height, width, generator=generator)
-    for latent, (rows, columns) in zip(latents, extents, strict=True):
-        latent[:, rows:], latent[:, :, columns:] = 0, 0
-    mask = torch.tensor([float(number not in references) for number in range(images)])
-    conditions = {
-        "text": torch.randn(images, text_tokens, TEXT_WIDTH, generator=generator),
-        "pooled_text": torch.randn(images, POOLED_WIDTH, generator=generator),
-        "extent": torch.tensor(extents),
-    }
-    return SetBatch(latents, mask.view(-1, 1, 1, 1), conditions, set_sizes)
+    widths = {"text": (text_tokens, TEXT_WIDTH), "pooled_text": (POOLED_WIDTH,)}
+    extents = extents or [(6, 8)] * sum(set_sizes)
+    return padded_batch(CHANNELS, widths, extents, set_sizes, references, seed)
