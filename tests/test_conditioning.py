@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from jedi_diffusion.conditioning import (
     known_text,
     read_prompt,
     to_pixels,
+    tokenize,
 )
 from jedi_diffusion.errors import UsageError
 from tests.helpers.small_pipelines import WORDS, make_text_encoder, make_tokenizer
@@ -208,3 +210,16 @@ def test_tokens_are_those_that_the_text_encoder_reads() -> None:
     for prompt in ("a robot", "", "a robot on the beach " * 40):
         assert reader.tokens([prompt]) == len(tokenizer(prompt, truncation=True).input_ids)
     assert reader.tokens(["a robot", "a dog"]) == reader.tokens(["a robot"]) + reader.tokens(["a dog"])
+
+
+def test_a_tokenizer_that_threads_share_reads_each_prompt_whole(caplog):
+    tokenizer = make_tokenizer()
+    want = tokenize(tokenizer, "a dog on the beach")
+
+    def read(_):
+        fits = read_prompt(tokenizer, "a robot").dropped == ""
+        return fits and torch.equal(tokenize(tokenizer, "a dog on the beach"), want)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(100)))
+    assert "exceeds" not in caplog.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ SHOWN = MAX_PROMPT
 """Characters of dropped text that a warning quotes: all of any prompt but one that comes from Python."""
 WORD = re.compile(r"[^\W_]+")
 """What a model with a closed vocabulary takes for a word."""
+
+TOKENIZING = threading.Lock()
+"""Tokenizers of one pipeline serve calls in many threads, but keep the padding of a call while it lasts."""
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -105,13 +109,14 @@ def tokenize(tokenizer: Any, prompt: str) -> Tensor:
     reading = read_prompt(tokenizer, prompt)
     if reading.dropped:
         logger.warning("%s", _told(tokenizer, reading))
-    return tokenizer(
-        reading.text,
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    ).input_ids
+    with TOKENIZING:
+        return tokenizer(
+            reading.text,
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,8 @@ def read_prompt(tokenizer: Any, prompt: str) -> PromptReading:
 def _characters_read(tokenizer: Any, text: str) -> int:
     """How much of a text fits the tokenizer's length. Changes no setting of it: others may be using it."""
     most = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    with TOKENIZING:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     places = encoded.offset_mapping
     return len(text) if len(places) <= most else places[most - 1][1]
 

@@ -34,6 +34,8 @@ MAX_HEADER_BYTES = 4 * 2**20  # SDXL's largest is 0.3 MB
 MAX_CONFIG_BYTES = 2**20
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8}
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Components of published models that nothing here loads, so that their folders may be missing."""
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 3
 
@@ -55,7 +57,7 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
     ]
-    missing = [name for name in named if not (folder / name).is_dir()]
+    missing = [name for name in named if name not in UNUSED and not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"{folder} has no folder {missing[0]}, which its model_index.json names.")
     for name, stem in COMPONENTS.items():

@@ -34,7 +34,7 @@ from jedi_diffusion.backbones.sequences import (
     SequenceLayout,
     SequenceProcessor,
 )
-from jedi_diffusion.conditioning import SHOWN, Picture, TextReader, check_prompt, to_image
+from jedi_diffusion.conditioning import SHOWN, TOKENIZING, Picture, TextReader, check_prompt, to_image
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
@@ -170,7 +170,11 @@ class Flux2Backbone(SequenceBackbone):
             )
             for caption in distinct
         ]
-        for caption, length in zip(distinct, map(len, tokenizer(said).input_ids), strict=True):
+        padded = {"padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
+        with TOKENIZING:
+            lengths = [len(numbers) for numbers in tokenizer(said).input_ids]
+            tokens = tokenizer(said, return_tensors="pt", **padded).to(device)
+        for caption, length in zip(distinct, lengths, strict=True):
             if length > TEXT_TOKENS:
                 logger.warning(
                     "The prompt exceeds the %d tokens that the model reads by %d; its end is dropped: %r.",
@@ -178,8 +182,6 @@ class Flux2Backbone(SequenceBackbone):
                     length - TEXT_TOKENS,
                     caption[-SHOWN:],
                 )
-        padded = {"padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
-        tokens = tokenizer(said, return_tensors="pt", **padded).to(device)
         states = encoder(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,

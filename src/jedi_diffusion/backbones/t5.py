@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jedi_diffusion.conditioning import SHOWN
+from jedi_diffusion.conditioning import SHOWN, TOKENIZING
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,12 @@ def encode_t5(
 
     The models read what pads a caption too. What exceeds the length is dropped, with a warning.
     """
-    for caption, count in zip(captions, map(len, tokenizer(list(captions)).input_ids), strict=True):
+    with TOKENIZING:
+        counts = [len(numbers) for numbers in tokenizer(list(captions)).input_ids]
+        tokens = tokenizer(
+            list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+    for caption, count in zip(captions, counts, strict=True):
         if count > length:
             logger.warning(
                 "The prompt exceeds the %d tokens that T5 reads by %d; its end is dropped: %r.",
@@ -28,8 +33,5 @@ def encode_t5(
                 count - length,
                 caption[-SHOWN:],
             )
-    tokens = tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
     states: torch.Tensor = encoder(tokens.input_ids.to(device))[0]
     return states
