@@ -32,6 +32,11 @@ SKIPPED = {
     ("data.md", "s3://bucket/sets"): "needs a bucket, videos and renders",
     ("paper_tables.md", "pip install"): INSTALL,
     ("paper_tables.md", "python -m experiments"): CHECKOUT,
+    ("scoring.md", "evaluate places"): "needs shards of captioned photos, and a list of places",
+    ("showroom.md", "pip install"): INSTALL,
+    ("showroom.md", "jedi showroom"): "needs the showroom's packages, 380 MB",
+    ("showroom.md", "jedi train showroom"): "needs the showroom's packages, 380 MB",
+    ("showroom.md", "jedi photos score"): "needs the showroom's packages, 380 MB",
     ("scoring.md", "git clone"): "a small data set of the same form stands in for the download",
     ("scoring.md", "--clip clip-vit-base-patch32"): "needs CLIP's and DINO's weights",
     ("serving.md", "pip install"): INSTALL,
@@ -47,6 +52,7 @@ SKIPPED = {
     ("synthesis.md", "apt-get"): CHECKOUT,
     ("synthesis.md", "tools/object_names.py"): CHECKOUT,
     ("training.md", "git clone"): "a small data set of the same form stands in for the download",
+    ("training.md", "--export last"): "needs a run that was stopped",
     ("training.md", "load_lora_weights"): "needs Stable Diffusion's weights",
     ("training.md", "torchrun"): "needs GPUs",
     ("training.md", "python benchmarks/"): CHECKOUT,
@@ -56,6 +62,7 @@ STABLE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 JOB = """$(python -c "import json; print(json.load(open('job.json'))['id'])")"""
 BATCHES = "import torch\nmy_batches = [(torch.zeros(5, 3, 64, 64), ['a dog'] * 5, (3, 2))]\n"
 FEW_STEPS = " --steps 2"
+CLIENT = "from openai import OpenAI\nclient = OpenAI(base_url='http://127.0.0.1:7860/v1', api_key='any')\n"
 TINY = (
     "supersample=1 model.unet.block_out_channels=[32,32,32] model.unet.attention_head_dim=1 "
     "stages.{0,1}.subjects=4 stages.{0,1}.steps=2 stages.{0,1}.batch=4 stages.{0,1}.resolution=32"
@@ -91,6 +98,7 @@ CHANGED = {  # what is replaced by what; "" stands for the end of the line or th
     ("scoring.md", "jedi evaluate toybox"): [
         ("", " --set set.subjects=2 --set set.samples=1 --set methods.0.steps=2 --set methods.1.steps=2")
     ],
+    ("serving.md", "partial_images=2"): [("", CLIENT)],
     ("serving.md", "curl -F"): [("", " | tee job.json")],
     ("serving.md", "/jobs/ID"): [("ID", JOB)],
     ("synthesis.md", "jedi synthesize stages toybox"): [("--collages 2", "--collages 1")],
