@@ -39,9 +39,11 @@ def remove_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             status = folder.lstat()
+            is_own = status.st_uid == own and folder.is_dir() and not folder.is_symlink()
+            is_abandoned = is_own and _is_abandoned(folder)
         except OSError:
-            continue  # gone meanwhile
-        if status.st_uid == own and folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
+            continue  # another server has deleted it meanwhile
+        if is_abandoned:
             shutil.rmtree(folder, ignore_errors=True)
 
 
