@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
@@ -17,7 +17,10 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 LESS_MEMORY = "take a smaller size, fewer references, fewer pictures at once (--batch), or --dtype bfloat16"
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from jedi_diffusion.joint.record import AttentionRecord
+    from jedi_diffusion.pipeline import JeDiPipeline, JeDiPipelineOutput
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Call:
 
 
 def run_call(
-    pipe: Any,
+    pipe: JeDiPipeline,
     call: Call,
-    after_step: Callable[[int, Any], None],
+    after_step: Callable[[int, Tensor], None],
     attention_record: AttentionRecord | None = None,
     during_step: Callable[[], None] | None = None,
 ) -> list[Image.Image]:
@@ -54,13 +57,12 @@ def run_call(
 
     from jedi_diffusion.randomness import seeded_generator
 
-    def callback(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(_pipe: JeDiPipeline, step: int, _timestep: Tensor, tensors: dict[str, Tensor]) -> None:
         after_step(step, tensors["clean_latents"])
-        return {}
 
     captions = list(call.captions) if call.references else []
     with _between_layers(pipe, during_step), _memory_said(call):
-        return pipe(
+        made = pipe(
             prompt=list(call.prompts),
             references=list(call.references),
             reference_prompts=captions[0] if len(captions) == 1 else captions or None,
@@ -69,11 +71,12 @@ def run_call(
             generator=[seeded_generator(seed) for seed in call.seeds],
             callback_on_step_end=callback,
             attention_record=attention_record,
-        ).images
+        )
+    return cast("JeDiPipelineOutput", made).images  # type: ignore[return-value]  # "pil"
 
 
 @contextmanager
-def _between_layers(pipe: Any, during_step: Callable[[], None] | None) -> Iterator[None]:
+def _between_layers(pipe: JeDiPipeline, during_step: Callable[[], None] | None) -> Iterator[None]:
     """Call `during_step` before each layer of the networks that take time."""
     hooks = []
     if during_step is not None:

@@ -12,12 +12,15 @@ import weakref
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.options import SizedSampling
+
+if TYPE_CHECKING:
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 LEAST_SIDE = 384
 """Pixels of a side below which attention does not show yet how it grows."""
@@ -122,7 +125,7 @@ def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
     return Counter(len(plan.at(step, sampling.steps).branches) for step in range(sampling.steps))
 
 
-def measure(pipe: Any, own_size: int) -> Costs:
+def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
     """Run the model for a step at two sizes, one reference and one target. Raises JeDiError."""
     factor = pipe.vae_scale_factor * pipe.backbone.size_multiple
     large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
@@ -140,7 +143,7 @@ def measure(pipe: Any, own_size: int) -> Costs:
         )
         for kind in range(3)
     )
-    return Costs(memory, step, rest, pipe.config.coupling)
+    return Costs(memory, step, rest, pipe.config["coupling"])
 
 
 def _fitted(points: list[tuple[int, int, float]]) -> Growth:
@@ -154,7 +157,7 @@ def _fitted(points: list[tuple[int, int, float]]) -> Growth:
     return Growth(linear, square)
 
 
-def _trial(pipe: Any, side: int) -> tuple[float, float, float]:
+def _trial(pipe: JeDiPipeline, side: int) -> tuple[float, float, float]:
     """Bytes, seconds of a step, and seconds of the rest, of a call with one step of a set of two."""
     marks: list[float] = []
 
@@ -179,7 +182,7 @@ def _trial(pipe: Any, side: int) -> tuple[float, float, float]:
     return memory.peak, step, time.perf_counter() - start - step
 
 
-def _memory_counter(pipe: Any) -> Any:
+def _memory_counter(pipe: JeDiPipeline) -> Any:
     """A context in which `peak` is the most bytes that tensors made in it held at one time."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -13,6 +13,11 @@ from jedi_diffusion.app.jobs import Preview, Runner
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.costs import Costs
 from jedi_diffusion.options import Sampling, SizedSampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 GAIN = 1.1
 """Speed-up of larger calls from which they are worth it; below it each picture is a call of its own, which
@@ -62,7 +67,7 @@ class ModelCard:
 class PipelineRunner:
     """Runs a JeDiPipeline, which nobody else may use meanwhile."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: JeDiPipeline) -> None:
         self.pipe = pipe
 
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
@@ -79,7 +84,7 @@ class PipelineRunner:
             finally:
                 told, is_saying = time.monotonic(), False
 
-        def look(step: int, clean_latents: Any) -> None:
+        def look(step: int, clean_latents: Tensor) -> None:
             nonlocal latest, preview
             latest, preview = step, lambda: self._decode(clean_latents)
             say()
@@ -90,7 +95,7 @@ class PipelineRunner:
 
         return run_call(self.pipe, call, look, during_step=say_again)
 
-    def _decode(self, latents: Any) -> list[Image.Image]:
+    def _decode(self, latents: Tensor) -> list[Image.Image]:
         return self.pipe.image_processor.postprocess(self.pipe.decode_latents(latents), output_type="pil")
 
 

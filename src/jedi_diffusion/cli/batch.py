@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import ValidationError
@@ -23,6 +23,9 @@ from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageErr
 from jedi_diffusion.files import json_bytes, lines_of, make_folder, read_text, write_file
 from jedi_diffusion.options import fault, without_defaults
 from jedi_diffusion.pictures import read_parameters
+
+if TYPE_CHECKING:
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 REPORT = "report.json"
 NAME = re.compile(r"[\w-][\w.-]{0,99}")
@@ -135,7 +138,7 @@ def steps_of(line: Line) -> int:
     return (line.given.steps or 0) * len(line.given.prompt) * line.given.images_per_prompt
 
 
-def do(line: Line, pipe: Any, fingerprint: str, bar: tqdm, seal: Seal) -> None:
+def do(line: Line, pipe: JeDiPipeline, fingerprint: str, bar: tqdm, seal: Seal) -> None:
     """Make what is missing of a job. Notes in the line what fails; raises OutputError, which ends the run."""
     given = line.given
     assert given is not None

@@ -24,6 +24,7 @@ from jedi_diffusion.vision.enlarge import enlarger_of
 if TYPE_CHECKING:
     from PIL import Image
 
+    from jedi_diffusion.pipeline import JeDiPipeline
     from jedi_toybox.world import PictureSpec
 
 SHEET = "demo.png"
@@ -147,7 +148,7 @@ def rows_of(given: DemoOptions) -> Sequence[Row] | Sequence[PhotoRow]:
     return demo_photos.photo_rows(given.photos, given.prompts, given.prompt)
 
 
-def make(given: DemoOptions, pipe: Any, row: Row | PhotoRow, number: int) -> list[Image.Image]:
+def make(given: DemoOptions, pipe: JeDiPipeline, row: Row | PhotoRow, number: int) -> list[Image.Image]:
     """The references, then the model's pictures for the prompts of row `number`."""
     size, seed = models.own_size(pipe), given.seed + number
     settings = given.at(size, size).arguments()
@@ -156,7 +157,9 @@ def make(given: DemoOptions, pipe: Any, row: Row | PhotoRow, number: int) -> lis
     return make_subject(pipe, row, size, seed, settings)
 
 
-def make_subject(pipe: Any, row: Row, size: int, seed: int, settings: dict[str, Any]) -> list[Image.Image]:
+def make_subject(
+    pipe: JeDiPipeline, row: Row, size: int, seed: int, settings: dict[str, Any]
+) -> list[Image.Image]:
     """The rendered references, and the pictures, all from one seed."""
     import torch
     from PIL import Image
@@ -165,7 +168,7 @@ def make_subject(pipe: Any, row: Row, size: int, seed: int, settings: dict[str, 
 
     rendered = world.render(row.references, size=size).pictures
     references = [Image.fromarray(each.permute(1, 2, 0).contiguous().numpy()) for each in rendered]
-    out = pipe(
+    out: Any = pipe(
         prompt=row.prompts,
         references=references,
         reference_prompts=[spec.caption for spec in row.references],

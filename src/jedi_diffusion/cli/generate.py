@@ -29,6 +29,7 @@ from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
 if TYPE_CHECKING:
     from jedi_diffusion.joint.record import AttentionRecord
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     return Run(given, folder, items, references, suffix, enlarge=enlarge)
 
 
-def load(job: Run, recorded: Recorded | None) -> tuple[Any, Run]:
+def load(job: Run, recorded: Recorded | None) -> tuple[JeDiPipeline, Run]:
     """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
     pipe = load_pipe(job.options)
     if recorded:
@@ -176,7 +177,7 @@ def load(job: Run, recorded: Recorded | None) -> tuple[Any, Run]:
     return pipe, job
 
 
-def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
+def check_memory(pipe: JeDiPipeline, given: GenerateOptions, pictures: int) -> None:
     """Raises UsageError where a call of the run would take more memory than there is.
 
     given: `resolved`. Calls that are not much larger than the model's own pictures are not estimated: to run
@@ -198,7 +199,7 @@ def check_memory(pipe: Any, given: GenerateOptions, pictures: int) -> None:
         )
 
 
-def load_pipe(given: RunOptions) -> Any:
+def load_pipe(given: RunOptions) -> JeDiPipeline:
     """The pipeline that the options name. Raises ModelError, UsageError."""
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
@@ -206,7 +207,7 @@ def load_pipe(given: RunOptions) -> Any:
     return pipe
 
 
-def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
+def resolved(given: GenerateOptions, pipe: JeDiPipeline) -> GenerateOptions:
     """The options, with the pipeline's own for what they leave open."""
     own = {
         "device": pipe.device.type,
@@ -214,12 +215,12 @@ def resolved(given: GenerateOptions, pipe: Any) -> GenerateOptions:
         "size": given.size or models.own_size(pipe),
         **own_sampling(given, pipe),
         "coupling": given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
-        "temperature": pipe.config.temperature if given.temperature is None else given.temperature,
+        "temperature": pipe.config["temperature"] if given.temperature is None else given.temperature,
     }
     return given.model_copy(update=own)
 
 
-def own_sampling(given: GenerateOptions, pipe: Any) -> dict[str, Any]:
+def own_sampling(given: GenerateOptions, pipe: JeDiPipeline) -> dict[str, Any]:
     """The model's own steps and guidance for those that are left open."""
     chosen = {name: getattr(given, name) for name in OF_MODEL}
     made = {name: getattr(pipe.own_sampling, name) if each is None else each for name, each in chosen.items()}
@@ -228,7 +229,7 @@ def own_sampling(given: GenerateOptions, pipe: Any) -> dict[str, Any]:
     return made
 
 
-def describe(job: Run, pipe: Any, fingerprint: str) -> dict[str, Any]:
+def describe(job: Run, pipe: JeDiPipeline, fingerprint: str) -> dict[str, Any]:
     """The settings file: everything that decides what the pictures look like, as plain JSON values."""
     import torch
 
@@ -275,7 +276,7 @@ def progress(steps: int) -> tqdm:
     return tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
 
 
-def make(job: Run, pipe: Any, settings: dict[str, Any], bar: tqdm) -> None:
+def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> None:
     """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given = job.options
     references = [each.picture for each in job.references]
@@ -307,7 +308,7 @@ def batches(job: Run) -> Iterator[list[Item]]:
 
 
 def sample(
-    pipe: Any,
+    pipe: JeDiPipeline,
     given: GenerateOptions,
     references: list[Image.Image],
     batch: list[Item],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.app.cluster import Cluster
     from jedi_diffusion.app.jobs import Runner
     from jedi_diffusion.app.runner import ModelCard
+    from jedi_diffusion.pipeline import JeDiPipeline
 
 TOKENS = "JEDI_TOKENS"
 """Environment variable with tokens, separated by blanks or commas."""
@@ -293,7 +294,7 @@ def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
     return PipelineRunner(pipe), card_of(pipe, name)
 
 
-def card_of(pipe: Any, name: str) -> ModelCard:
+def card_of(pipe: JeDiPipeline, name: str) -> ModelCard:
     from jedi_diffusion import costs
     from jedi_diffusion.app.runner import ModelCard
     from jedi_diffusion.conditioning import PromptReader
@@ -306,7 +307,7 @@ def card_of(pipe: Any, name: str) -> ModelCard:
         factor=pipe.vae_scale_factor * pipe.backbone.size_multiple,
         about=ABOUT.get(name, f"{public_name(name)}, made for pictures of {models.own_size(pipe)} pixels."),
         reader=PromptReader.of(pipe.tokenizer, pipe.tokenizer_2),
-        temperature=pipe.config.temperature,
+        temperature=pipe.config["temperature"],
         own=pipe.own_sampling,
         costs=costs.measure(pipe, models.own_size(pipe)),
         memory=costs.free_memory(pipe.device),

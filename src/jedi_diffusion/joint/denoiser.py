@@ -15,9 +15,9 @@ from jedi_diffusion.sets import SetBatch
 class Denoiser(Protocol):
     """A joint-image network as a function.
 
-    noisy (I, C, H, W); timestep () or (I,), in the scheduler's units; batch: the conditions of the pictures.
+    noisy (I, C, H, W); timestep () or (I,), in the process's units; batch: the conditions of the pictures.
     Returns the prediction (I, C, H, W): the noise, or v, as the network was trained.
-    With `reference_cache` the batch holds targets only and reads the references from it. `attention_record`,
+    With `reference_cache` the batch holds targets only and reads the references from it. `attention_record`
     takes down where the targets look.
     """
 
