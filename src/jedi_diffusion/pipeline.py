@@ -33,6 +33,7 @@ from jedi_diffusion.conditioning import (
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import plan_guidance
+from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
@@ -355,7 +356,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if latents is not None:
             check_latents(latents, (len(targets), channels, *latent_size))
 
-        def set_timesteps(scheduler: Any) -> None:
+        def set_timesteps(scheduler: Scheduler) -> None:
             backbone.set_timesteps(scheduler, steps, (latent_size[0], latent_size[1]), device)
 
         request = Request(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch import Tensor
 from jedi_diffusion.conditioning import Picture
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import Guidance
-from jedi_diffusion.joint.process import Diffusion, process_of
+from jedi_diffusion.joint.process import Diffusion, Scheduler, process_of
+from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import NullSet
 from jedi_diffusion.options import Coupling, check_range
 from jedi_diffusion.randomness import spawn_generators
@@ -27,7 +27,6 @@ class Request:
 
     scheduler: a copy of the pipeline's, set to the steps of this call. temperature: scales the first noise.
     latents: the targets' first noise (T, C, H, W), None to draw it.
-    attention_record: of `model.AttentionRecord`, or None.
     """
 
     prompts: list[str]
@@ -35,14 +34,14 @@ class Request:
     size: tuple[int, int]
     pixels: list[Tensor]
     guidance: Guidance
-    scheduler: Any
+    scheduler: Scheduler
     generators: list[torch.Generator]
     coupling: Coupling
     null_set: NullSet
     joint_targets: bool
     temperature: float = 1.0
     latents: Tensor | None = None
-    attention_record: Any = None
+    attention_record: AttentionRecord | None = None
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -139,7 +138,9 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
         raise UsageError("latents hold NaN or infinity.")
 
 
-def fresh_scheduler(scheduler: Any, steps: int, set_timesteps: Callable[[Any], None]) -> Any:
+def fresh_scheduler(
+    scheduler: Scheduler, steps: int, set_timesteps: Callable[[Scheduler], None]
+) -> Scheduler:
     """A copy of the scheduler, set to `steps` steps: a call leaves no state behind. Raises UsageError."""
     checked_count("num_inference_steps", steps, scheduler.config.num_train_timesteps)
     scheduler = copy.deepcopy(scheduler)

@@ -3,6 +3,8 @@
 from copy import deepcopy
 from typing import Any
 
+from tests.helpers.small_recipes import TINY_UNET
+
 STAGE = {
     "resolution": 32,
     "subjects": 6,
@@ -28,15 +30,7 @@ RECIPE: dict[str, Any] = {
             "text_layers": 1,
             "text_heads": 2,
             "text_length": 28,
-            "unet": {
-                "sample_size": 4,
-                "block_out_channels": [16, 16],
-                "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-                "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-                "layers_per_block": 1,
-                "attention_head_dim": 2,
-                "norm_num_groups": 8,
-            },
+            "unet": dict(TINY_UNET),
             "scheduler": {"prediction_type": "v_prediction"},
         },
         "stages": [

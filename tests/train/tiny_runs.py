@@ -14,6 +14,7 @@ from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_diffusion.train.runner import TrainingRun
 from tests.helpers.plain_source import PlainSource, image_set
 from tests.helpers.small_pipelines import sd_parts, sdxl_parts
+from tests.helpers.small_recipes import TINY_UNET
 
 COLORS = ((220, 40, 40), (40, 200, 60), (50, 60, 220), (230, 200, 40), (200, 60, 200))
 
@@ -111,15 +112,7 @@ STAGED = {
         "text_width": 16,
         "text_heads": 2,
         "text_length": 8,
-        "unet": {
-            "sample_size": 4,
-            "block_out_channels": [16, 16],
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-            "layers_per_block": 1,
-            "attention_head_dim": 2,
-            "norm_num_groups": 8,
-        },
+        "unet": dict(TINY_UNET),
         "scheduler": {"prediction_type": "v_prediction"},
         "distance_slope": 1.5,
         "temperature": 0.6,

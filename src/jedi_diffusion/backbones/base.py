@@ -17,6 +17,7 @@ from jedi_diffusion.conditioning import Picture, TextReader, to_pixels, without_
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
+from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, Conditions, SetBatch
@@ -149,7 +150,9 @@ class Backbone(nn.Module, ABC):
         """Return what a call takes that says nothing; is_distilled: to few steps without guidance."""
         return Sampling()
 
-    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         """Set a scheduler's steps for targets of this height and width in latents."""
         scheduler.set_timesteps(steps, device=device)
 

@@ -34,7 +34,7 @@ from jedi_diffusion.backbones.t5 import encode_t5
 from jedi_diffusion.conditioning import Picture, TextReader, check_prompt, to_image, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.process import resolution_shift
+from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
@@ -138,7 +138,9 @@ class FluxBackbone(SequenceBackbone):
             steps=steps, guidance=1.0, image_guidance=1.0, guidance_mode="text_first", null_set="single"
         )
 
-    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
         own = scheduler.config.get("use_flow_sigmas", False)
         shift = resolution_shift(scheduler.config, size[0] * size[1] // PATCH**2, most=1.15)

@@ -36,6 +36,7 @@ from jedi_diffusion.backbones.sequences import (
 )
 from jedi_diffusion.conditioning import SHOWN, TOKENIZING, Picture, TextReader, check_prompt, to_image
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
@@ -215,7 +216,9 @@ class Flux2Backbone(SequenceBackbone):
             steps=50, guidance=4.0, image_guidance=1.0, guidance_mode="image_first", null_set="single"
         )
 
-    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 

@@ -23,7 +23,7 @@ from jedi_diffusion.backbones.t5 import encode_t5
 from jedi_diffusion.conditioning import TextReader, check_prompt, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.process import resolution_shift
+from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
@@ -141,7 +141,9 @@ class SD3Backbone(Backbone):
             steps=28, guidance=7.0, image_guidance=1.0, guidance_mode="image_first", null_set="single"
         )
 
-    def set_timesteps(self, scheduler: Any, steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         """Set the scheduler's own steps, shifted by the number of tokens of a target if it asks for that."""
         tokens = size[0] * size[1] // self.transformer.config["patch_size"] ** 2
         shift = resolution_shift(scheduler.config, tokens, most=1.16)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.denoiser import Denoiser
-from jedi_diffusion.joint.process import Process, process_of
+from jedi_diffusion.joint.process import Process, Scheduler, process_of
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
 
@@ -61,7 +61,7 @@ class JointLoss:
             raise UsageError(f"min_snr must be more than 0, but is {self.min_snr}.")
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, **settings: Any) -> JointLoss:
+    def from_scheduler(cls, scheduler: Scheduler, **settings: Any) -> JointLoss:
         """Return the loss over the process of a diffusers scheduler; settings: the fields beside it."""
         return cls(process_of(scheduler), **settings)
 

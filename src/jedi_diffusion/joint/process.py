@@ -17,6 +17,29 @@ from jedi_diffusion.errors import UsageError
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
+class Scheduler(Protocol):
+    """What is asked of a diffusers scheduler; each kind has what its process asks for."""
+
+    config: Any  # diffusers' own, by attribute and by key
+    timesteps: Tensor
+    sigmas: Tensor
+    step_index: int | None
+    alphas_cumprod: Tensor
+    init_noise_sigma: float
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+
+    def set_timesteps(self, num_inference_steps: int | None = None, **settings: Any) -> None: ...
+
+    def set_begin_index(self, begin_index: int) -> None: ...
+
+    def step(
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, **settings: Any
+    ) -> tuple[Tensor, ...]: ...
+
+
 class NoiseLevel(NamedTuple):
     """The network sees alpha * x0 + sigma * n; both are tensors () or broadcast over images."""
 
@@ -57,19 +80,19 @@ class Process(Protocol):
         """Return what squared errors are multiplied with, (I, 1, 1, 1)."""
         ...
 
-    def initial_scale(self, scheduler: Any) -> float:
+    def initial_scale(self, scheduler: Scheduler) -> float:
         """Return the standard deviation of the first noisy latents in the scheduler's scale."""
         ...
 
-    def level_of_step(self, scheduler: Any, timestep: Tensor, like: Tensor) -> NoiseLevel:
+    def level_of_step(self, scheduler: Scheduler, timestep: Tensor, like: Tensor) -> NoiseLevel:
         """Return the level at the scheduler's next step, in the dtype and on the device of `like`."""
         ...
 
-    def network_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+    def network_input(self, scheduler: Scheduler, latents: Tensor, timestep: Tensor) -> Tensor:
         """Return the scheduler's latents as the network sees them at its next step."""
         ...
 
-    def network_time(self, scheduler: Any, timestep: Tensor) -> Tensor:
+    def network_time(self, scheduler: Scheduler, timestep: Tensor) -> Tensor:
         """Return a scheduler's timestep in the network's units."""
         ...
 
@@ -130,10 +153,10 @@ class Diffusion:
             return capped
         return torch.where(alpha > 0, capped / alpha**2, 1.0)
 
-    def initial_scale(self, scheduler: Any) -> float:
+    def initial_scale(self, scheduler: Scheduler) -> float:
         return float(scheduler.init_noise_sigma)
 
-    def level_of_step(self, scheduler: Any, timestep: Tensor, like: Tensor) -> NoiseLevel:
+    def level_of_step(self, scheduler: Scheduler, timestep: Tensor, like: Tensor) -> NoiseLevel:
         """Return the level at the scheduler's next step.
 
         Schedulers that work in sigma space divide what the network sees by sqrt(sigma^2 + 1), and thereby say
@@ -146,11 +169,11 @@ class Diffusion:
         clean, noise = like.new_tensor([1.0, 0.0]), like.new_tensor([0.0, 1.0])
         return NoiseLevel(*scheduler.add_noise(clean, noise, timestep.expand(2)))
 
-    def network_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+    def network_input(self, scheduler: Scheduler, latents: Tensor, timestep: Tensor) -> Tensor:
         scaled: Tensor = scheduler.scale_model_input(latents, timestep)
         return scaled
 
-    def network_time(self, scheduler: Any, timestep: Tensor) -> Tensor:
+    def network_time(self, scheduler: Scheduler, timestep: Tensor) -> Tensor:
         return timestep
 
 
@@ -192,18 +215,18 @@ class Flow:
             raise UsageError("min_snr is for diffusion over alphas_cumprod; leave it out for a flow.")
         return torch.ones_like(level.alpha)
 
-    def initial_scale(self, scheduler: Any) -> float:
+    def initial_scale(self, scheduler: Scheduler) -> float:
         return 1.0
 
-    def level_of_step(self, scheduler: Any, timestep: Tensor, like: Tensor) -> NoiseLevel:
+    def level_of_step(self, scheduler: Scheduler, timestep: Tensor, like: Tensor) -> NoiseLevel:
         """Return the level of the scheduler's own sigma; some round the timestep that they name it by."""
         sigma = scheduler.sigmas[scheduler.step_index or 0].to(like)
         return NoiseLevel(1 - sigma, sigma)
 
-    def network_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+    def network_input(self, scheduler: Scheduler, latents: Tensor, timestep: Tensor) -> Tensor:
         return latents
 
-    def network_time(self, scheduler: Any, timestep: Tensor) -> Tensor:
+    def network_time(self, scheduler: Scheduler, timestep: Tensor) -> Tensor:
         return timestep / scheduler.config.num_train_timesteps
 
 
@@ -219,7 +242,7 @@ def resolution_shift(config: Any, tokens: int, most: float) -> float:
     return shift
 
 
-def process_of(scheduler: Any) -> Process:
+def process_of(scheduler: Scheduler) -> Process:
     """Return the process that a diffusers scheduler samples."""
     config = scheduler.config
     flows = config.get("use_flow_sigmas", False) or config.get("prediction_type") == "flow_prediction"

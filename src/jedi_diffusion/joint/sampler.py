@@ -17,7 +17,7 @@ from torch import Tensor
 from jedi_diffusion.joint.cache import CacheView, ReferenceCache
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import Condition, Guidance
-from jedi_diffusion.joint.process import process_of
+from jedi_diffusion.joint.process import Scheduler, process_of
 from jedi_diffusion.joint.record import AttentionRecord, AttentionWriter
 from jedi_diffusion.options import Coupling, NullSet
 from jedi_diffusion.sets import Conditions, SetBatch
@@ -77,7 +77,7 @@ class SamplingPlan:
 
 def sample(
     denoiser: Denoiser,
-    scheduler: Any,
+    scheduler: Scheduler,
     plan: SamplingPlan,
     noise: Tensor,
     generators: Sequence[torch.Generator],
@@ -203,6 +203,6 @@ def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> AttentionWrite
     return plan.attention_record.writer(step, layout.targets[-1].tolist(), (height, width))
 
 
-def _step_options(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+def _step_options(scheduler: Scheduler, generators: Sequence[torch.Generator]) -> dict[str, Any]:
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": list(generators)} if takes_generator else {}
