@@ -383,7 +383,7 @@ def test_the_page_opens_in_a_browser_with_a_token(browser, served, tmp_path) -> 
             tab.click("#generate")
             tab.wait_for_selector("#status:has-text('Done in')")
             tab.wait_for_selector("#made .thumbnail-item")
-            size = "document.querySelector('#made img').naturalWidth"
-            assert tab.evaluate(size) == 16  # pictures are fetched with the password too
+            # Pictures are fetched with the password too.
+            tab.wait_for_function("document.querySelector('#made img')?.naturalWidth === 16")
         context.close()
     assert len(running.runner.calls) == 1

@@ -65,6 +65,15 @@ def test_any_number_of_workers_makes_the_same(tmp_path: Path, manifest: bytes) -
     assert files(tmp_path / "run").keys() == files(tmp_path / "other").keys()
 
 
+@pytest.mark.parametrize("name", ["recipe.json", "objects.tsv", "manifest.jsonl"])
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path, manifest: bytes, name: str) -> None:
+    left = tmp_path / "run" / f".{name}.221849b7e87e"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    assert make(job(tmp_path / "run")) == manifest
+    assert not left.exists()
+
+
 def test_kills_at_random_moments_lose_the_shard_in_flight_only(tmp_path: Path, manifest: bytes) -> None:
     waits = random.Random(0)
     folder = tmp_path / "run"

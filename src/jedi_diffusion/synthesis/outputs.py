@@ -173,8 +173,9 @@ class OutputFolder:
         Raises RecipeError where it is another's, OutputError where it cannot be written.
         """
         make_folder(self.shards)
-        for left in self.folder.glob(f".{MANIFEST}.*"):  # of a run that was killed while it wrote it
-            left.unlink(missing_ok=True)
+        for name in (RECIPE, OBJECTS, MANIFEST):
+            for left in self.folder.glob(f".{name}.*"):  # of a run that was killed while it wrote it
+                left.unlink(missing_ok=True)
         listed = "".join(f"{item.name}\t{item.category}\n" for item in items).encode()
         run = RunFolder(
             self.folder, RECIPE, read=lambda found: SynthesisRecipe.model_validate(found).result_settings()
