@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -24,6 +23,7 @@ from jedi_diffusion.app.session import Controls, Photo, Session, ask_of
 from jedi_diffusion.app.uploads import NoRoomError
 from jedi_diffusion.app.visitors import Visitors
 from jedi_diffusion.errors import PictureError, UsageError
+from tests.helpers.waiting import until
 
 
 def test_uploads_on_their_way_are_bounded(serve) -> None:
@@ -119,13 +119,6 @@ def test_shown_files_are_trimmed_oldest_first(tmp_path) -> None:
         until(lambda: len(calls) > 1 and len(list(tmp_path.rglob("*"))) == 3)  # goes on after a failure
     finally:
         housekeeping.close()
-
-
-def until(condition) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_a_request_that_waits_for_its_turn_holds_no_room(serve) -> None:

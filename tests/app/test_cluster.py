@@ -21,6 +21,7 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import ModelError
+from tests.helpers.waiting import until
 
 CLIENTS, PICTURES, STEPS = 4, 6, 20
 
@@ -46,13 +47,6 @@ def load(folder: Path) -> tuple[FakeRunner, ModelCard]:
 
 def refuse() -> tuple[FakeRunner, ModelCard]:
     raise ModelError("There are no such weights.")
-
-
-def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def replicas() -> list[psutil.Process]:
@@ -100,7 +94,7 @@ def test_the_reason_is_found_in_a_traceback() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_request_is_answered_when_a_replica_is_killed(serve, cluster, marks) -> None:
-    until(lambda: cluster.live == 2)
+    until(lambda: cluster.live == 2, 240)
     local = serve(FakeRunner())
     running = serve(runners=cluster.runners(), service={"replicas": cluster})
     answers: dict[int, list] = {}
@@ -114,8 +108,8 @@ def test_every_request_is_answered_when_a_replica_is_killed(serve, cluster, mark
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         working = [pool.submit(work, number) for number in range(CLIENTS)]
-        until(lambda: len(answers) >= CLIENTS or any(each.done() for each in working))
-        until(lambda: newest(marks) is not None)
+        until(lambda: len(answers) >= CLIENTS or any(each.done() for each in working), 240)
+        until(lambda: newest(marks) is not None, 240)
         victim = newest(marks)
         os.kill(victim, signal.SIGKILL)
         for each in working:
@@ -126,18 +120,18 @@ def test_every_request_is_answered_when_a_replica_is_killed(serve, cluster, mark
             assert answers[seed] == client.post("/v1/images/generations", json=given).json()["data"]
     with running.client() as client:
         assert int(re.search(r"jedi_repeated_calls_total (\d+)", client.get("/metrics").text)[1]) >= 1
-        until(lambda: client.get("/readyz").json()["replicas"] == {"live": 2, "wanted": 2})
+        until(lambda: client.get("/readyz").json()["replicas"] == {"live": 2, "wanted": 2}, 240)
     assert len({each.pid for each in replicas()} - {victim}) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_cancelling_and_previews_reach_across(cluster) -> None:
-    until(lambda: cluster.live == 2)
+    until(lambda: cluster.live == 2, 240)
     engine = Engine(cluster.runners())
     try:
         jobs = [engine.submit(ask("a", steps=1000), previews=True) for _ in range(2)]
-        until(lambda: all(any(job.previews) for job in jobs))
+        until(lambda: all(any(job.previews) for job in jobs), 240)
         for job in jobs:
             engine.cancel(job)
         started = time.monotonic()

@@ -13,6 +13,7 @@ from fakes import FakeRunner
 from jedi_diffusion.app.connections import Connections, Limits
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.server import Server, open_socket
+from tests.helpers.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
@@ -57,13 +58,6 @@ def start() -> Iterator[Callable[..., tuple[int, Connections]]]:
     for server, thread in made:
         server.should_exit = True
         thread.join(20)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager

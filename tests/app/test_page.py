@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from jedi_diffusion.app.service import Service
 from jedi_diffusion.app.session import Controls, Photo, Session, read_photo
 from jedi_diffusion.calls import Call
 from jedi_diffusion.pictures import read_parameters
+from tests.helpers.waiting import until, until_seen
 
 # Gradio leaves event loops open while it builds its components, and calls pandas as it was.
 pytestmark = [
@@ -96,17 +96,12 @@ class Visit:
         self.wait_for_photos(len(paths))
 
     def wait_for_photos(self, count: int) -> None:
-        until(
-            lambda: self.tab.evaluate(
-                f"document.querySelectorAll('#crops .thumbnail-item').length == {count}"
-            ),
-            self.tab,
-        )
+        until_seen(self.tab, f"document.querySelectorAll('#crops .thumbnail-item').length == {count}")
 
     def wait_for_text(self, selector: str, text: str) -> None:
         """Until a field holds the text."""
         fields = ", ".join(f"{selector} {kind}" for kind in ("textarea", "input"))
-        until(lambda: self.tab.evaluate(f"document.querySelector('{fields}').value == '{text}'"), self.tab)
+        until_seen(self.tab, f"document.querySelector('{fields}').value == '{text}'")
 
     def prompt(self, text: str) -> None:
         self.tab.fill("#prompts textarea", text)
@@ -121,7 +116,7 @@ class Visit:
             self.tab.wait_for_timeout(500)
             return len(self.running.runner.calls) > before
 
-        until(has_begun, self.tab)
+        until(has_begun, tab=self.tab)
         self.tab.wait_for_selector("#status:has-text('Done in')")
         return self.running.runner.calls[-1]
 
@@ -145,13 +140,6 @@ class Visit:
     def outside(self) -> list[str]:
         inside = (self.running.url, "data:", "blob:")
         return [address for address in self.asked if not address.startswith(inside)]
-
-
-def until(condition: Callable[[], bool], tab, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        tab.wait_for_timeout(20)
 
 
 @pytest.fixture
@@ -274,7 +262,7 @@ def test_settings_of_earlier_pictures_by_keyboard_and_dropped(visit, photos, tmp
     tab.focus("#prompts textarea")
     there.press_until("document.activeElement.closest('#recorded') != null")
     tab.keyboard.press("Enter")
-    until(lambda: bool(choosers), tab)
+    until(lambda: bool(choosers), tab=tab)
     choosers[0].set_files(str(picture))
     tab.wait_for_selector("#taken [role=status]:has-text('The settings of picture.png are taken.')")
     there.wait_for_text("#prompts", "a dog")
@@ -309,7 +297,7 @@ def test_a_crop_is_moved_and_a_photo_removed(visit, photos) -> None:
     before = tab.get_attribute("#crops img", "src")
     tab.focus("#across input[type=range]")
     tab.keyboard.press("Home")
-    until(lambda: tab.evaluate(f"document.querySelector('#crops img').src != '{before}'"), tab)
+    until_seen(tab, f"document.querySelector('#crops img').src != '{before}'")
     assert there.generate().references[0].tobytes() == left
     tab.click("#remove")
     there.wait_for_photos(1)
@@ -328,15 +316,15 @@ def test_cancel_and_leaving_free_the_place(visit, photos) -> None:
     tab.click("#generate")
     tab.wait_for_selector("#preview img")
     tab.click("#cancel")
-    until(lambda: engine.unfinished == 0, tab)
+    until(lambda: engine.unfinished == 0, tab=tab)
     steps = runner.steps
     tab.wait_for_selector("#status:has-text('cancelled')")
     tab.wait_for_timeout(1000)
     assert runner.steps <= min(steps + 1, 24)  # the one that was under way
     tab.click("#generate")
-    until(lambda: engine.unfinished == 1, tab)
+    until(lambda: engine.unfinished == 1, tab=tab)
     there.tab.goto("about:blank")
-    until(lambda: engine.unfinished == 0, tab)
+    until(lambda: engine.unfinished == 0, tab=tab)
 
 
 @pytest.mark.slow
@@ -389,13 +377,13 @@ def test_what_is_finished_survives_cancelling_and_a_reload(visit, photos) -> Non
         """Holds the job in its second picture, however slow the browser is."""
         before = len(runner.calls)
         tab.press("#prompts textarea", "Control+Enter")
-        until(lambda: len(runner.calls) == before + 2, tab)
+        until(lambda: len(runner.calls) == before + 2, tab=tab)
         runner.gate.clear()
         tab.wait_for_selector("#status:has-text('1 of 3')")
 
     generate_one_of_three()
     for seen in ("#status progress", "#words mark"):  # on a phone, without scrolling
-        tab.wait_for_function(IN_VIEW, arg=seen)
+        until_seen(tab, IN_VIEW, seen)
     tab.click("#cancel")
     runner.gate.set()
     tab.wait_for_selector("#status:has-text('1 of 3 pictures are done, and kept')")
@@ -408,7 +396,7 @@ def test_what_is_finished_survives_cancelling_and_a_reload(visit, photos) -> Non
     tab.reload()  # in the middle of a job
     runner.gate.set()
     tab.wait_for_selector("#made .thumbnail-item >> nth=1")
-    until(lambda: engine.unfinished == 0, tab)
+    until(lambda: engine.unfinished == 0, tab=tab)
     other = there.context.browser.new_context()  # another visitor gets nothing of it
     try:
         stranger = other.new_page()

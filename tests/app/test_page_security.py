@@ -15,6 +15,7 @@ from PIL import Image
 from jedi_diffusion.app.application import Access
 from jedi_diffusion.app.received import Received
 from jedi_diffusion.app.uploads import MAX_PHOTO
+from tests.helpers.waiting import until_seen
 
 # Gradio leaves event loops open while it builds its components, and calls pandas as it was.
 pytestmark = [
@@ -384,6 +385,6 @@ def test_the_page_opens_in_a_browser_with_a_token(browser, served, tmp_path) -> 
             tab.wait_for_selector("#status:has-text('Done in')")
             tab.wait_for_selector("#made .thumbnail-item")
             # Pictures are fetched with the password too.
-            tab.wait_for_function("document.querySelector('#made img')?.naturalWidth === 16")
+            until_seen(tab, "document.querySelector('#made img')?.naturalWidth === 16")
         context.close()
     assert len(running.runner.calls) == 1

@@ -27,6 +27,7 @@ from jedi_diffusion.app.fetch import Fetcher, is_public
 from jedi_diffusion.app.results import made_with
 from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, PhotoReader
 from jedi_diffusion.pictures import SOFTWARE_KEY
+from tests.helpers.waiting import until
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **settings: object) -> bytes:
@@ -441,13 +442,6 @@ def test_row_13_ten_times_more_requests_than_the_queue_holds(serve) -> None:
     assert megabytes() - before < 100
     with running.client() as client:
         assert edit(client, encoded(noise())).status_code == 200
-
-
-def until(condition, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_row_14_a_client_that_hangs_up_frees_its_place(serve) -> None:
