@@ -191,3 +191,21 @@ def test_connections_of_one_client() -> None:
     assert enter("192.0.2.1")  # in the place of its own idle one
     assert len(connections) == 6
     assert not enter("192.0.2.2")
+
+
+def test_connections_of_one_network_are_one_clients() -> None:
+    """An IPv6 client takes any address of its /64; on a socket of both families IPv4 comes as IPv6."""
+    connections = Connections(Limits(total=20, per_client=2))
+
+    def enter(peer: str) -> bool:
+        return connections.enter(Named(connections), peer)
+
+    assert [enter(f"2001:db8:0:1:{part:x}::1") for part in (0, 1, 0xFFFF)] == [True, True, False]
+    assert enter("2001:db8:0:2::1")
+    assert [enter(each) for each in ("192.0.2.1", "::ffff:192.0.2.1", "::ffff:192.0.2.1")] == [
+        True,
+        True,
+        False,
+    ]
+    assert [enter("::ffff:127.0.0.1") for _ in range(3)] == [True] * 3
+    assert len(connections) == 8

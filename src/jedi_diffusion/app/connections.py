@@ -6,11 +6,12 @@ uvicorn waits for ever for the rest of a head or a body, and for a client to tak
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from jedi_diffusion.app.clients import client_of, is_here
 
 FULL = b"503 Service Unavailable", b"retry-after: 5\r\n"
 SPARE = 128
@@ -19,7 +20,7 @@ SPARE = 128
 
 @dataclass(frozen=True)
 class Limits:
-    """total, per_client: connections, in sum and from one address. A proxy on this machine speaks for many
+    """total, per_client: connections, in sum and from one client. A proxy on this machine speaks for many
     clients, so that an address of this machine may have all of them. head_seconds: for all of a request's
     head, and for the next bytes of its body. body_seconds: for all of the body. write_seconds: for a client
     to take the next bytes of its answer."""
@@ -46,11 +47,11 @@ class Connections:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._peers: dict[BoundedProtocol, str] = {}
+        self._clients: dict[BoundedProtocol, str] = {}
         self._waiting: dict[BoundedProtocol, None] = {}
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._clients)
 
     @property
     def waiting(self) -> int:
@@ -58,22 +59,24 @@ class Connections:
         return len(self._waiting)
 
     def enter(self, connection: BoundedProtocol, peer: str) -> bool:
-        """Count a connection in, if there is room for it or another one, which has sent no request, gives
-        way. That spares connections with work in hand, and lets in who says at once what he wants."""
-        own = [each for each, name in self._peers.items() if name == peer]
-        most = self.limits.total if _is_here(peer) else self.limits.per_client
+        """Count a connection from an address in, if there is room for it or another one, which has sent no
+        request, gives way. That spares connections with work in hand, and lets in who says at once what he
+        wants."""
+        client = client_of(peer)
+        own = [each for each, other in self._clients.items() if other == client]
+        most = self.limits.total if is_here(peer) else self.limits.per_client
         if len(own) >= most or len(self) >= self.limits.total:
             rivals = self._waiting if len(own) < most else [each for each in self._waiting if each in own]
             longest = next(iter(rivals), None)
             if longest is None:
                 return False
             longest.give_way()
-        self._peers[connection] = peer
+        self._clients[connection] = client
         return True
 
     def wait(self, connection: BoundedProtocol) -> None:
         """A connection has no request now."""
-        if connection in self._peers:
+        if connection in self._clients:
             self._waiting[connection] = None
 
     def work(self, connection: BoundedProtocol) -> None:
@@ -81,7 +84,7 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def leave(self, connection: BoundedProtocol) -> None:
-        self._peers.pop(connection, None)
+        self._clients.pop(connection, None)
         self._waiting.pop(connection, None)
 
     def protocol(self, **settings: Any) -> BoundedProtocol:
@@ -190,11 +193,3 @@ class BoundedProtocol(H11Protocol):
     def _refuse(self, status: bytes, headers: bytes = b"") -> None:
         self.transport.write(b"HTTP/1.1 " + status + b"\r\n" + headers + b"connection: close\r\n\r\n")
         self.transport.close()
-
-
-def _is_here(peer: str) -> bool:
-    """Whether a peer is on this machine."""
-    try:
-        return ipaddress.ip_address(peer.partition("%")[0]).is_loopback
-    except ValueError:
-        return True  # no address: a socket of this machine's own

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jedi_diffusion.app.clients import client_of
 from jedi_diffusion.app.failures import code_of, plain
 from jedi_diffusion.app.room import Room
 from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, NoRoomError
@@ -96,7 +97,8 @@ class Gate:
             return 413, f"The body has {length[:20]} bytes; at most {limit} are accepted."
         token = _token(headers.get("authorization", ""))
         peer = scope.get("client") or ("", 0)
-        scope.setdefault("state", {})["client"] = _digest(token).hex() if self._tokens else str(peer[0])
+        client = _digest(token).hex() if self._tokens else client_of(str(peer[0]))
+        scope.setdefault("state", {})["client"] = client
         path = scope["path"]
         is_open = path in OPEN or (scope["method"] == "GET" and is_keyed(path, scope["query_string"]))
         if self._tokens and not is_open and not self._knows(token):

@@ -82,7 +82,7 @@ class ServeOptions(Compute):
     max_connections: Annotated[int, Between(8, 100_000)] = 512
     """Connections that may be open; fewer where the system allows fewer open files."""
     max_client_connections: Annotated[int, Between(1, 100_000)] = 64
-    """Connections of one address, other than this machine's own, where a proxy may be."""
+    """Connections of one IPv4 address or IPv6 /64, other than this machine's own, where a proxy may be."""
     header_seconds: Annotated[float, Between(1, 3600)] = 15.0
     """Seconds for the head of a request, and for the next bytes of its body."""
     body_seconds: Annotated[float, Between(1, 86_400)] = 300.0
