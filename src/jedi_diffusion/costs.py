@@ -121,6 +121,7 @@ def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
         sampling.image_guidance,
         (sampling.guidance_start, sampling.guidance_stop),
         pictures_matter=sets_differ,
+        match_norms=sampling.match_norms,
     )
     return Counter(len(plan.at(step, sampling.steps).branches) for step in range(sampling.steps))
 

@@ -128,6 +128,8 @@ class Sampling(Denoising):
     """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
     image_guidance: Scale | None = None
     """Scale of the references in the staged modes; that of the text if not given."""
+    match_norms: bool = False
+    """Eq. 4 with both differences brought to the smaller of their norms: strong scales do not over-expose."""
     guidance_start: Fraction = 0.0
     """Share of the steps, 0 to 1, that come before guidance acts; there all conditions act unguided."""
     guidance_stop: Fraction = 1.0

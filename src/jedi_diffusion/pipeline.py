@@ -236,6 +236,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         guidance_scale: float | None = None,
         guidance_mode: GuidanceMode | None = None,
         image_guidance_scale: float | None = None,
+        match_norms: bool = False,
         guidance_start: float = 0.0,
         guidance_stop: float = 1.0,
         coupling: Coupling | None = None,
@@ -258,7 +259,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         references: any number of pictures, as the family reads them (`Backbone.fit_references`).
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
-        None for the same where the model has none of its own. guidance_mode: `plan_guidance`.
+        None for the same where the model has none of its own. guidance_mode, match_norms: `plan_guidance`.
         guidance_start, guidance_stop: guidance acts between these shares of the steps alone, 0 to 1; the
         others are faster.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
@@ -296,6 +297,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             images_per_prompt=num_images_per_prompt,
             steps=own.steps if num_inference_steps is None else num_inference_steps,
             guidance=(mode, scale, image_scale, interval),
+            match_norms=match_norms,
             coupling=coupling or ("joint" if joint_targets else self.own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
@@ -321,6 +323,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         images_per_prompt: int,
         steps: int,
         guidance: tuple[GuidanceMode, float, float | None, tuple[float, float]],
+        match_norms: bool,
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
@@ -345,7 +348,12 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if self.backbone.clean_references:
             null_set = "single"
         sets_differ = bool(references) or (null_set == "single" and joint_targets and len(targets) > 1)
-        plan = plan_guidance(*guidance, text_matters=any((*prompts, *captions)), pictures_matter=sets_differ)
+        plan = plan_guidance(
+            *guidance,
+            text_matters=any((*prompts, *captions)),
+            pictures_matter=sets_differ,
+            match_norms=match_norms,
+        )
         if attention_record is not None:
             check_recordable(len(references), plan)
         backbone, device = self.backbone, self._execution_device

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from jedi_diffusion.joint.guidance import (
     NULL,
     TEXT,
     joint_guidance,
+    matched_guidance,
     plan_guidance,
     staged_guidance,
 )
@@ -52,6 +54,49 @@ def test_every_mode_equals_its_closed_form_whatever_is_left_out(mode, text, imag
     plan = plan_guidance(mode, text, image)
     guided = plan.combine([PREDICTIONS[branch] for branch in plan.branches])
     torch.testing.assert_close(guided, closed_form(mode, text, image))
+
+
+def norm_matched(mode: str, text: float, image: float, prediction: dict) -> np.ndarray:
+    """Equation 4 with unit vectors: both differences have the length of the shorter one, image by image."""
+    null, full = prediction[NULL], prediction[FULL]
+    partial = prediction[TEXT if mode == "text_first" else IMAGE]
+    scales = (text, image) if mode == "text_first" else (image, text)
+    made = []
+    for e0, e1, e in zip(null, partial, full, strict=True):
+        steps = [(e1 - e0).ravel(), (e - e1).ravel()]
+        shortest = min(np.sqrt(step @ step) for step in steps)
+        units = [step / np.sqrt(step @ step) for step in steps]
+        added = sum(scale * shortest * unit for scale, unit in zip(scales, units, strict=True))
+        made.append(e0 + added.reshape(e0.shape))
+    return np.stack(made)
+
+
+@pytest.mark.parametrize("mode", ["text_first", "image_first"])
+@pytest.mark.parametrize(("text", "image"), [(3.0, 2.0), (3.0, 3.0), (0.5, 7.0)])
+def test_matched_norms_are_those_of_the_smaller_difference(mode, text, image):
+    """Equal scales do not make equation 3 of it."""
+    plan = plan_guidance(mode, text, image, match_norms=True)
+    assert len(plan.branches) == 3 and plan.match_norms
+    draw = np.random.default_rng(1)
+    rows = {
+        each: draw.normal(size=(2, 3, 4, 5)) * width
+        for each, width in zip(PREDICTIONS, (1, 2, 3, 9), strict=True)
+    }
+    guided = plan.combine([torch.from_numpy(rows[branch]) for branch in plan.branches])
+    np.testing.assert_allclose(guided.numpy(), norm_matched(mode, text, image, rows), rtol=1e-12)
+
+
+def test_norms_of_one_difference_have_nothing_to_match():
+    for text, image in ((1.0, 4.0), (4.0, 0.0), (1.0, 1.0)):
+        plan = plan_guidance("text_first", text, image, match_norms=True)
+        assert plan == plan_guidance("text_first", text, image)
+    assert plan_guidance("joint", 3.0, match_norms=True) == plan_guidance("joint", 3.0)
+    assert not plan_guidance("text_first", 3, 2, pictures_matter=False, match_norms=True).match_norms
+
+
+def test_predictions_that_are_alike_have_no_direction_to_match():
+    null, full = RANDOM[:1], RANDOM[1:2]
+    torch.testing.assert_close(matched_guidance(null, null, full, 3.0, 2.0), null)
 
 
 def test_each_mode_runs_the_branches_it_names():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
@@ -25,6 +26,23 @@ def staged_guidance(
 ) -> Tensor:
     """Equation 4: e0 + scale_partial * (e1 - e0) + scale_full * (e - e1)."""
     return null + scale_partial * (partial - null) + scale_full * (full - partial)
+
+
+def matched_guidance(
+    null: Tensor, partial: Tensor, full: Tensor, scale_partial: float, scale_full: float
+) -> Tensor:
+    """Equation 4 whose two differences first get the smaller of their norms, image by image.
+
+    A large scale then weighs directions alone: it cannot add more than it would of the smaller difference,
+    which is what over-exposes pictures. Predictions are (T, ...).
+    """
+    differences = (partial - null, full - partial)
+    norms = [each.flatten(1).norm(dim=1).view(-1, *[1] * (null.ndim - 1)) for each in differences]
+    least = torch.minimum(*norms)
+    first, second = (
+        each * torch.where(norm > 0, least / norm, 0.0) for each, norm in zip(differences, norms, strict=True)
+    )
+    return null + scale_partial * first + scale_full * second
 
 
 class Condition(NamedTuple):
@@ -46,7 +64,8 @@ class Guidance:
 
     One branch is used as it is, two are equation 3, three are equation 4. Guidance acts on the steps between
     the shares `start` and `stop` of them alone (Kynkäänniemi et al. 2024, "Applying Guidance in a Limited
-    Interval"); the others see what `full` keeps, in one branch.
+    Interval"); the others see what `full` keeps, in one branch. match_norms: `matched_guidance` in equation
+    4's place.
     """
 
     branches: tuple[Condition, ...]
@@ -54,6 +73,7 @@ class Guidance:
     full: Condition = FULL
     start: float = 0.0
     stop: float = 1.0
+    match_norms: bool = False
 
     @property
     def conditions(self) -> set[Condition]:
@@ -73,7 +93,8 @@ class Guidance:
         if len(predictions) == 2:
             return joint_guidance(predictions[0], predictions[1], self.scales[0])
         null, partial, full = predictions
-        return staged_guidance(null, partial, full, *self.scales)
+        staged = matched_guidance if self.match_norms else staged_guidance
+        return staged(null, partial, full, *self.scales)
 
 
 def plan_guidance(
@@ -84,6 +105,7 @@ def plan_guidance(
     *,
     text_matters: bool = True,
     pictures_matter: bool = True,
+    match_norms: bool = False,
 ) -> Guidance:
     """The fewest branches that give the guidance of `mode`.
 
@@ -94,8 +116,10 @@ def plan_guidance(
     predictions, guidance acts on the text alone.
     interval: shares of the steps, 0 to 1, between which guidance acts, as in diffusers' guiders.
     text_matters, pictures_matter: false where dropping them changes nothing (empty captions; no references).
-    Branches that cancel out are left out: equal neighbours, equal neighbouring scales, a scale of 1 at the
-    start or of 0 at the end. Raises UsageError for an unknown mode, a scale that is not finite, or an
+    match_norms: `matched_guidance` in equation 4's place; it needs both differences, so that scales that leave
+    one alone have nothing to match.
+    Branches that cancel out are left out: equal neighbours, equal neighbouring scales (of norms that are not
+    matched), a scale of 1 at the start or of 0 at the end. Raises UsageError for an unknown mode, a scale that is not finite, or an
     interval that is none.
     """
     if mode not in MODES:
@@ -113,21 +137,21 @@ def plan_guidance(
     }[mode]
     seen = [Condition(each.text and text_matters, each.pictures and pictures_matter) for each in branches]
     full = seen[-1]
-    shortest, kept = _shortest(seen, [float(scale) for scale in scales])
-    return Guidance(shortest, kept, full, *interval)
+    shortest, kept = _shortest(seen, [float(scale) for scale in scales], match_norms)
+    return Guidance(shortest, kept, full, *interval, match_norms and len(shortest) == 3)
 
 
 def _shortest(
-    branches: list[Condition], scales: list[float]
+    branches: list[Condition], scales: list[float], match_norms: bool
 ) -> tuple[tuple[Condition, ...], tuple[float, ...]]:
     for i in reversed(range(len(scales))):
         if branches[i] == branches[i + 1]:
             del branches[i + 1], scales[i]
     for i in reversed(range(len(scales) - 1)):
-        if scales[i] == scales[i + 1]:
+        if scales[i] == scales[i + 1] and not match_norms:
             del branches[i + 1], scales[i + 1]
     while scales and scales[-1] == 0:
         del branches[-1], scales[-1]
-    if scales and scales[0] == 1:
+    while scales and scales[0] == 1:
         del branches[0], scales[0]
     return tuple(branches), tuple(scales)
