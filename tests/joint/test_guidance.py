@@ -76,7 +76,8 @@ def norm_matched(mode: str, text: float, image: float, prediction: dict) -> np.n
 def test_matched_norms_are_those_of_the_smaller_difference(mode, text, image):
     """Equal scales do not make equation 3 of it."""
     plan = plan_guidance(mode, text, image, match_norms=True)
-    assert len(plan.branches) == 3 and plan.match_norms
+    assert len(plan.branches) == 3
+    assert plan.match_norms
     draw = np.random.default_rng(1)
     rows = {
         each: draw.normal(size=(2, 3, 4, 5)) * width

@@ -116,11 +116,10 @@ def plan_guidance(
     predictions, guidance acts on the text alone.
     interval: shares of the steps, 0 to 1, between which guidance acts, as in diffusers' guiders.
     text_matters, pictures_matter: false where dropping them changes nothing (empty captions; no references).
-    match_norms: `matched_guidance` in equation 4's place; it needs both differences, so that scales that leave
-    one alone have nothing to match.
+    match_norms: `matched_guidance` in equation 4's place, where the scales leave both of its differences.
     Branches that cancel out are left out: equal neighbours, equal neighbouring scales (of norms that are not
-    matched), a scale of 1 at the start or of 0 at the end. Raises UsageError for an unknown mode, a scale that is not finite, or an
-    interval that is none.
+    matched), a scale of 1 at the start or of 0 at the end. Raises UsageError for an unknown mode, a scale
+    that is not finite, or an interval that is none.
     """
     if mode not in MODES:
         raise UsageError(f"guidance_mode must be one of {', '.join(MODES)}, not {mode!r}.")
