@@ -18,9 +18,9 @@ from PIL import Image
 
 from jedi_diffusion.backbones.unet import UNetBackbone, coupled_slope, make_joint
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.inputs import family_of
 from jedi_diffusion.joint.guidance import MODES
 from jedi_diffusion.pipeline import JeDiPipeline
-from jedi_diffusion.request import family_of
 from tests.helpers.small_pipelines import WORDS, make_tokenizer, sd_parts, sdxl_parts
 
 

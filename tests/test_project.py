@@ -21,9 +21,9 @@ SOURCE = ROOT / "src"
 CHAIN = (
     # what any part may use
     *("errors", "devices", "estimates", "files", "options", "personalizer", "randomness"),
-    *("pictures", "recipes", "sets", "copies", "credentials", "conditioning", "page"),
+    *("pictures", "recipes", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
-    *("networks", "weights", "loading", "joint", "attention_figure", "backbones", "adapters", "request"),
+    *("networks", "weights", "loading", "joint", "attention_figure", "inputs", "backbones", "adapters"),
     *("pipeline", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),

@@ -24,24 +24,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from jedi_diffusion.adapters import RecordedAdapters
 from jedi_diffusion.backbones import PUBLISHED, SINGLE_IMAGE, family_of, network_class
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.conditioning import (
-    Picture,
-    TextReader,
-    check_prompt,
-    read_prompt,
-)
+from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint.denoiser import Denoiser
-from jedi_diffusion.joint.guidance import plan_guidance
-from jedi_diffusion.joint.process import Scheduler
-from jedi_diffusion.joint.record import AttentionRecord
-from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
-from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
-from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
-from jedi_diffusion.request import (
+from jedi_diffusion.inputs import (
+    Picture,
     Request,
     check_choice,
     check_latents,
+    check_prompt,
     check_recordable,
     checked_count,
     checked_temperature,
@@ -50,7 +40,15 @@ from jedi_diffusion.request import (
     one_caption_each,
     one_generator_each,
     picture_size,
+    read_prompt,
 )
+from jedi_diffusion.joint.denoiser import Denoiser
+from jedi_diffusion.joint.guidance import plan_guidance
+from jedi_diffusion.joint.process import Scheduler
+from jedi_diffusion.joint.record import AttentionRecord
+from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
+from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
+from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)

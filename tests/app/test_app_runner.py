@@ -17,8 +17,8 @@ from jedi_diffusion.app.jobs import Ask, StoppedError
 from jedi_diffusion.app.runner import ModelCard, PipelineRunner, measured_batch
 from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.calls import Call
-from jedi_diffusion.conditioning import PromptReader
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.inputs import PromptReader
 from jedi_diffusion.options import SizedSampling
 from tests.helpers.small_pipelines import make_tokenizer
 

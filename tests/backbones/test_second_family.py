@@ -11,7 +11,7 @@ from torch import nn
 
 from jedi_diffusion import backbones
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.conditioning import encode_text
+from jedi_diffusion.backbones.text import encode_text
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint import JointLoss
 from jedi_diffusion.pipeline import JeDiPipeline

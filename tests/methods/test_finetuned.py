@@ -82,7 +82,7 @@ def same(one: list[Image.Image], other: list[Image.Image]) -> bool:
 
 def reference_loss(pipe: JeDiPipeline, tuning: Any) -> float:
     """The loss on the references over fixed draws of noise."""
-    from jedi_diffusion.conditioning import to_pixels
+    from jedi_diffusion.inputs import to_pixels
 
     with torch.no_grad():
         latents = pipe.encode_pictures(to_pixels(photos(), 32, 32)).repeat(4, 1, 1, 1)

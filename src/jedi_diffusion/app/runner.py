@@ -31,7 +31,7 @@ LOOK = 0.1
 @dataclass(frozen=True)
 class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
-    multiples of. reader: a `conditioning.PromptReader`, None for a model that reads all of every prompt.
+    multiples of. reader: a `inputs.PromptReader`, None for a model that reads all of every prompt.
     temperature: of the first noise, where a call names none. own: its settings where a request says nothing.
     costs: what its calls cost; memory: the bytes that are free for them where it runs."""
 

@@ -6,15 +6,17 @@ Letters: I images in a batch; C, H, W a latent's channels, height, width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, get_args
 
 import torch
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import nn
 
-from jedi_diffusion.conditioning import Picture, TextReader, to_pixels, without_overflow
+from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.inputs import Picture, to_pixels
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.joint.process import Scheduler
@@ -119,7 +121,7 @@ class Backbone(nn.Module, ABC):
     def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
         """Return captions as the network reads them: `text` (B, K, D) and what its family adds.
 
-        Raises UsageError for what `conditioning.check_prompt` refuses.
+        Raises UsageError for what `inputs.check_prompt` refuses.
         """
 
     def stride(self, vae: Any) -> int:
@@ -128,13 +130,13 @@ class Backbone(nn.Module, ABC):
 
     def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         """Return images (B, 3, H, W) in [-1, 1] as scaled latents in float32, the encoder's mode."""
-        with without_overflow(vae):
+        with _without_overflow(vae):
             latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
         return (latents - _shift(vae)) * vae.config.scaling_factor
 
     def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         """Return scaled latents as images (B, 3, H, W) float32, about [-1, 1], not clipped."""
-        with without_overflow(vae):
+        with _without_overflow(vae):
             latents = latents / vae.config.scaling_factor + _shift(vae)
             return vae.decode(latents.to(vae.dtype)).sample.float()
 
@@ -257,3 +259,17 @@ def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[
             sizes.append(count)
         start += size
     return tuple(sizes), index
+
+
+@contextmanager
+def _without_overflow(vae: Any) -> Iterator[None]:
+    """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        if upcast:
+            vae.to(dtype)

@@ -30,9 +30,9 @@ from jedi_diffusion.backbones.sequences import (
     SequenceLayout,
     SequenceProcessor,
 )
-from jedi_diffusion.backbones.t5 import encode_t5
-from jedi_diffusion.conditioning import Picture, TextReader, check_prompt, to_image, tokenize
+from jedi_diffusion.backbones.text import TextReader, encode_t5, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.inputs import Picture, check_prompt, to_image
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling

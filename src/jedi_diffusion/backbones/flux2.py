@@ -34,8 +34,9 @@ from jedi_diffusion.backbones.sequences import (
     SequenceLayout,
     SequenceProcessor,
 )
-from jedi_diffusion.conditioning import SHOWN, TOKENIZING, Picture, TextReader, check_prompt, to_image
+from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.inputs import SHOWN, TOKENIZING, Picture, check_prompt, to_image
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows

@@ -19,9 +19,9 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.t5 import encode_t5
-from jedi_diffusion.conditioning import TextReader, check_prompt, tokenize
+from jedi_diffusion.backbones.text import TextReader, encode_t5, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.inputs import check_prompt
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling

@@ -24,7 +24,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.conditioning import TextReader, encode_text
+from jedi_diffusion.backbones.text import TextReader, encode_text
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.sets import Conditions, SetBatch

@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> None:
     check(given)
     import torch
 
-    from jedi_diffusion import conditioning
+    from jedi_diffusion.backbones import text
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.train.encoding import Encoding, ShardEncoder
     from jedi_diffusion.train.frozen import encoders_fingerprint, freeze
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> None:
     desc = f"process {rank + 1} of {ranks}" if ranks > 1 else None
     bar = tqdm(total=total, unit="set", desc=desc, file=sys.stderr, disable=rank > 0)
     try:
-        with bar, first_only(conditioning.logger):
+        with bar, first_only(text.logger):
             for each in tars:
                 encoder.encode(each, bar.update)
     except torch.OutOfMemoryError as error:

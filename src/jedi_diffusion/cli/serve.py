@@ -297,7 +297,7 @@ def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
 def card_of(pipe: JeDiPipeline, name: str) -> ModelCard:
     from jedi_diffusion import costs
     from jedi_diffusion.app.runner import ModelCard
-    from jedi_diffusion.conditioning import PromptReader
+    from jedi_diffusion.inputs import PromptReader
 
     return ModelCard(
         name=public_name(name),

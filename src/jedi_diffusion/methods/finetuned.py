@@ -18,17 +18,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from jedi_diffusion import models
-from jedi_diffusion.conditioning import to_pixels
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.inputs import picture_size, to_pixels
 from jedi_diffusion.methods.fitting import Examples, FitSettings, draw_prior, fit
 from jedi_diffusion.methods.joint import Joint
 from jedi_diffusion.methods.naming import noun_of
 from jedi_diffusion.methods.oracle import oracle_key
 from jedi_diffusion.methods.parameters import compose, private_copy
 from jedi_diffusion.methods.settings import ModelSettings
-from jedi_diffusion.request import picture_size
 from jedi_diffusion.weights import check_weights_file
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from jedi_diffusion.conditioning import known_text
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.inputs import known_text
 
 ARTICLES = ("a ", "an ", "the ")
 WORD = re.compile(r"[a-z0-9]+")

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jedi_diffusion.conditioning import check_prompt
 from jedi_diffusion.data.encoded import kind_of
 from jedi_diffusion.data.encoded_shard import EncodedAbout, EncodedShard, EncodedWriter, encoded_name
 from jedi_diffusion.data.mixture import square_set
@@ -23,6 +22,7 @@ from jedi_diffusion.data.shards import ShardIndex
 from jedi_diffusion.data.storage import exists, open_folder, tars_of
 from jedi_diffusion.data.stored import SinglePictures, StoredSets
 from jedi_diffusion.errors import DataError, PictureError, UsageError
+from jedi_diffusion.inputs import check_prompt
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.frozen import encoders_fingerprint, frozen_modules

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from jedi_diffusion import conditioning
-from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones import family_of, text
 from jedi_diffusion.data.digests import check_unchanged
 from jedi_diffusion.data.mixture import Mixture
 from jedi_diffusion.errors import UsageError
@@ -137,7 +136,7 @@ class JointRun:
         if self.recipe.records.trackers:
             self.accelerator.init_trackers(self.recipe.name)
         try:
-            with first_only(conditioning.logger):
+            with first_only(text.logger):
                 self.trainer.train(self._show)
         finally:
             if self.recipe.records.trackers:

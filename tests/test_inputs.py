@@ -1,4 +1,4 @@
-"""Prompts and pictures as tensors."""
+"""Prompts and pictures: what is checked of them, and the tensors that they become."""
 
 import logging
 import pickle
@@ -9,17 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from jedi_diffusion.conditioning import (
-    PromptReader,
-    TextReader,
-    check_prompt,
-    encode_text,
-    known_text,
-    read_prompt,
-    to_pixels,
-    tokenize,
-)
+from jedi_diffusion.backbones.text import TextReader, encode_text, tokenize
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.inputs import PromptReader, check_prompt, known_text, read_prompt, to_pixels
 from tests.helpers.small_pipelines import WORDS, make_text_encoder, make_tokenizer
 
 CPU = torch.device("cpu")
