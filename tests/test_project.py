@@ -23,7 +23,7 @@ CHAIN = (
     *("errors", "devices", "estimates", "files", "options", "personalizer", "randomness"),
     *("pictures", "recipes", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
-    *("networks", "weights", "loading", "joint", "attention_figure", "inputs", "backbones", "adapters"),
+    *("networks", "weights", "joint", "attention_figure", "inputs", "backbones", "adapters"),
     *("pipeline", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),

@@ -13,9 +13,8 @@ from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.loading import PathOrId, load_errors
 from jedi_diffusion.options import Coupling
-from jedi_diffusion.weights import PICKLED
+from jedi_diffusion.weights import PICKLED, PathOrId, load_errors
 
 logger = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipel
 
     A single-image model is made joint without training, and says so. Raises ModelError.
     """
-    from jedi_diffusion.loading import load_errors
+    from jedi_diffusion.weights import load_errors
 
     check_model_name(name)
     quiet_libraries()
@@ -84,8 +84,8 @@ def open_base(name: str, dtype: torch.dtype | None = None) -> JeDiPipeline:
     """
     import torch
 
-    from jedi_diffusion.loading import load_errors
     from jedi_diffusion.pipeline import JeDiPipeline
+    from jedi_diffusion.weights import load_errors
 
     with load_errors(name):
         ready = _is_ready(_class_of(name))

@@ -47,9 +47,9 @@ from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
-from jedi_diffusion.loading import PathOrId, checked_folder, load_errors
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
+from jedi_diffusion.weights import PathOrId, checked_folder, load_errors
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,6 @@
-"""Checks on weights before anything is built from them: safetensors only, whole, well-shaped, finite.
+"""From a model's name to a folder whose weights are safetensors, whole, well-shaped and finite.
+
+Nothing is built from weights before they have been checked.
 
 A safetensors file is 8 bytes (the header's length, little-endian), a JSON header of names, types, shapes and
 offsets, then the data. The checks read the header alone, and compare every number in it with the size of the
@@ -9,7 +11,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from jedi_diffusion.errors import ModelError
+from jedi_diffusion.errors import JeDiError, ModelError
 
 COMPONENTS = {
     "unet": "diffusion_pytorch_model",
@@ -38,8 +42,40 @@ UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Components of published models that nothing here loads, so that their folders may be missing."""
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 3
+HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+"""diffusers' settings of a download, of no use once the files are here."""
 
+PathOrId = str | os.PathLike[Any]
 Shapes = dict[str, tuple[int, ...]]
+
+
+def checked_folder(
+    path_or_id: PathOrId, download: Callable[..., PathOrId], settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The folder of a model, fetched from the Hub where needed, and the settings to load it with.
+
+    download: diffusers' `DiffusionPipeline.download`; settings: keyword arguments of `from_pretrained`. Only
+    safetensors are fetched or loaded. Raises ModelError as `check_model_folder` does.
+    """
+    hub = {name: value for name, value in settings.items() if name in HUB_SETTINGS}
+    rest = {name: value for name, value in settings.items() if name not in HUB_SETTINGS}
+    folder, variant = os.fspath(path_or_id), settings.get("variant")
+    if not os.path.isdir(folder):
+        folder = os.fspath(download(folder, use_safetensors=True, variant=variant, **hub))
+    check_model_folder(folder, variant)
+    return folder, rest | {"use_safetensors": True}
+
+
+@contextmanager
+def load_errors(path_or_id: PathOrId) -> Iterator[None]:
+    """Turns what the libraries raise about a model into a ModelError that names it, with their first line."""
+    try:
+        yield
+    except JeDiError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"The model {os.fspath(path_or_id)} cannot be loaded: {reason}") from error
 
 
 def check_model_folder(path: str | Path, variant: str | None = None) -> None:

@@ -26,8 +26,14 @@ from torch import Tensor, nn
 from transformers import Blip2Config, CLIPTextConfig, CLIPTokenizer
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.loading import checked_folder, load_errors
-from jedi_diffusion.weights import check_weights_file, load_strict, read_json, weight_files
+from jedi_diffusion.weights import (
+    check_weights_file,
+    checked_folder,
+    load_errors,
+    load_strict,
+    read_json,
+    weight_files,
+)
 
 POSITIONS = "position_ids"
 """Counts that older files store among the weights and newer ones do not."""

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
-from jedi_diffusion.loading import checked_folder, load_errors
 from jedi_diffusion.methods.settings import StockSettings
 from jedi_diffusion.randomness import seeded_generator
-from jedi_diffusion.weights import check_weights_file
+from jedi_diffusion.weights import check_weights_file, checked_folder, load_errors
 
 if TYPE_CHECKING:
     from PIL import Image

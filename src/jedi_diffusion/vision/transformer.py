@@ -24,9 +24,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from jedi_diffusion.devices import memory_errors, pick_device, pick_dtype
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.loading import load_errors
 from jedi_diffusion.vision.settings import LocalSettings
-from jedi_diffusion.weights import check_finite, check_weights_file, read_json, weight_files
+from jedi_diffusion.weights import check_finite, check_weights_file, load_errors, read_json, weight_files
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")

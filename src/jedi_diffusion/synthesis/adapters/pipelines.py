@@ -21,7 +21,6 @@ from transformers import CLIPTokenizer
 
 from jedi_diffusion.devices import in_batches, memory_errors, pick_device, pick_dtype
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.loading import checked_folder
 from jedi_diffusion.randomness import seeded_generator
 from jedi_diffusion.synthesis.adapters.settings import (
     InpaintingSettings,
@@ -37,7 +36,7 @@ from jedi_diffusion.vision.transformer import (
     read_index,
     small_files,
 )
-from jedi_diffusion.weights import check_weights_file, read_json, weight_files
+from jedi_diffusion.weights import check_weights_file, checked_folder, read_json, weight_files
 
 logger = logging.getLogger(__name__)
 
