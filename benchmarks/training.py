@@ -55,7 +55,7 @@ from jedi_diffusion.train.joint_task import MixtureTask, joint_settings
 from jedi_diffusion.train.plan import SetPlan
 from jedi_diffusion.trainer.loop import Trainer
 from jedi_diffusion.trainer.processes import Accelerated
-from jedi_toybox.bundle import FOLDER, load_pipeline
+from jedi_toybox import FOLDER, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = MODELS["half"] | {

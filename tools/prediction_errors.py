@@ -15,7 +15,7 @@ from jedi_diffusion.train.config import JointStage
 from jedi_diffusion.train.pool import LatentPool
 from jedi_diffusion.train.prediction_errors import prediction_errors
 from jedi_showroom.source import ShowroomSource
-from jedi_toybox.bundle import folder_of
+from jedi_toybox import folder_of
 
 TIMESTEPS = (999, 900, 700, 500, 300)
 

@@ -17,8 +17,7 @@ from experiments.paper_tables.plan import Plan
 from experiments.paper_tables.recipe import RECIPES, PaperRecipe
 from experiments.paper_tables.work import Work
 from jedi_diffusion import devices, models
-from jedi_diffusion.cli import guarded
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import guarded, show_notices
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.train.config import checked, for_device, read_yaml
 

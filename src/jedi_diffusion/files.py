@@ -10,9 +10,10 @@ import secrets
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,38 @@ def plain_name(name: str) -> str:
     """Return a name as text that compares and encodes: NFC; bytes that are not UTF-8 become "\\xe9"."""
     readable = os.fsencode(name).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", readable)
+
+
+def slug(prompt: str, letters: int = 48) -> str:
+    """Return a prompt as a file name: its words in lower case, joined by hyphens, at most `letters` long."""
+    words = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
+    if len(words) > letters:
+        words = words[: letters + 1].rsplit("-", 1)[0][:letters]
+    return words or "picture"
+
+
+def slugs(prompts: Sequence[str]) -> list[str]:
+    """Return a slug for every prompt; where two would be the same, all get their number."""
+    plain = [slug(prompt) for prompt in prompts]
+    if len(set(plain)) == len(plain):
+        return plain
+    return [f"{name}-p{number}" for number, name in enumerate(plain, start=1)]
+
+
+def free_suffix(folder: Path, names: Sequence[str]) -> str:
+    """Return the first of "", "-2", "-3" ... under which none of `names` exists in `folder`."""
+    suffixes = chain([""], (f"-{run}" for run in count(2)))
+    return next(
+        suffix
+        for suffix in suffixes
+        if not any((folder / with_suffix(name, suffix)).exists() for name in names)
+    )
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """Return `name` with `suffix` before its extension."""
+    path = Path(name)
+    return f"{path.stem}{suffix}{path.suffix}"
 
 
 def is_utf8(name: str) -> bool:

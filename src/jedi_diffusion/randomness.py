@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,12 +46,25 @@ def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") 
 
 
 ROUNDS = 8
+LARGEST_SEED = 2**63 - 1
+"""What torch, numpy and the common endpoints all accept."""
 
 
 def keyed_number(*parts: int | str) -> int:
     """A 64-bit number that is a pure function of the parts, evenly spread and without visible pattern."""
     text = "/".join(map(repr, parts))  # repr keeps 1 and "1" apart
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def derive_seed(seed: int, name: str, purpose: str, *numbers: int) -> int:
+    """A seed in [0, 2^63) for one choice, from a run's seed, an object's name, a stage and its counts."""
+    key = json.dumps([seed, name, purpose, *numbers]).encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") & LARGEST_SEED
+
+
+def derive_generator(seed: int, name: str, purpose: str, *numbers: int) -> np.random.Generator:
+    """numpy's generator with the seed of `derive_seed`."""
+    return np.random.default_rng(derive_seed(seed, name, purpose, *numbers))
 
 
 class Permutation:

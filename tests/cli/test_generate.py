@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jedi_diffusion.cli import generate as command
-from jedi_diffusion.cli.naming import slug, slugs
+from jedi_diffusion.files import slug, slugs
 from jedi_diffusion.pictures import read_parameters
 
 

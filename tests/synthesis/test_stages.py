@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from jedi_diffusion.randomness import LARGEST_SEED, derive_generator, derive_seed
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.protocols import Failure
 from jedi_diffusion.synthesis.records import Reason, Stage
-from jedi_diffusion.synthesis.seeds import LARGEST_SEED, derive_generator, derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.synthesis.stages import synthesize
 from tests.helpers.synthesis_models import Writer, make_models

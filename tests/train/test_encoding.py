@@ -21,7 +21,7 @@ from jedi_diffusion.train.encoding import Encoding, ShardEncoder, encode_shards
 from jedi_diffusion.train.frozen import encoders_fingerprint
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
-from jedi_toybox.bundle import folder_of
+from jedi_toybox import folder_of
 from tests.helpers.object_store import object_store
 from tests.helpers.small_sets import subject_set
 

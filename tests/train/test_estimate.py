@@ -24,7 +24,7 @@ from jedi_diffusion.train.estimate import (
 )
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.plan import plan_set
-from jedi_toybox.bundle import FOLDER
+from jedi_toybox import FOLDER
 from tests.helpers.small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
 from tests.helpers.small_pipelines import make_autoencoder
 
@@ -120,7 +120,7 @@ def test_latents_that_are_there_before_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:
-    from jedi_toybox.bundle import FOLDER
+    from jedi_toybox import FOLDER
 
     raw = recipe(FOLDER, tmp_path, data__resolution=128)
     found = estimate(JointRecipe.model_validate(raw))

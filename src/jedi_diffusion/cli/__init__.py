@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -91,3 +92,27 @@ def help_text() -> str:
             "`jedi COMMAND --help` shows the options of a command, `jedi --version` the version.",
         ]
     )
+
+
+class _Notices(logging.Handler):
+    """Each warning once, on stderr, clear of the progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.said:
+            self.said.add(message)
+            from tqdm import tqdm
+
+            tqdm.write(f"jedi: {message}", file=sys.stderr)
+
+
+def show_notices() -> None:
+    """Send the package's warnings (words cut from a prompt, words unknown to a model) to stderr."""
+    logger = logging.getLogger("jedi_diffusion")
+    logger.handlers = [each for each in logger.handlers if not isinstance(each, _Notices)]
+    logger.addHandler(_Notices())
+    logger.propagate = False

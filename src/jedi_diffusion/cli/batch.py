@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from jedi_diffusion import models
-from jedi_diffusion.cli import generate, options
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import generate, options, show_notices
 from jedi_diffusion.cli.options import GenerateOptions, RunOptions, Wanted
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of

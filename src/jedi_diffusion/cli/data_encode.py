@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.train.encoding import Encoding, ShardEncoder
     from jedi_diffusion.train.frozen import encoders_fingerprint, freeze
     from jedi_diffusion.train.joint_run import first_only
-    from jedi_toybox.bundle import folder_of
+    from jedi_toybox import folder_of
 
     rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = pick_device(given.device)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli.naming import slug
 from jedi_diffusion.errors import DataError, PictureError, UsageError
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import make_folder, slug, write_file
 
 if TYPE_CHECKING:
     from jedi_diffusion.data.record import StoredSet

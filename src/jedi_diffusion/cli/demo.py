@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tqdm import tqdm
 
 from jedi_diffusion import devices, models
-from jedi_diffusion.cli import demo_photos, naming
+from jedi_diffusion.cli import demo_photos, show_notices
 from jedi_diffusion.cli.demo_photos import PhotoRow
-from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.files import make_folder
+from jedi_diffusion.files import free_suffix, make_folder, slugs, with_suffix
 from jedi_diffusion.options import Between, Compute, Sampling, check_text
 from jedi_diffusion.pictures import contact_sheet, save_png
 from jedi_diffusion.vision.enlarge import enlarger_of
@@ -79,7 +78,7 @@ class Row:
     def files(self, number: int) -> list[str]:
         """One name a picture: "1-reference-1.png", "1-a-robot-on-the-beach.png"."""
         references = [f"{number}-reference-{k}.png" for k in range(1, len(self.references) + 1)]
-        return references + [f"{number}-{name}.png" for name in naming.slugs(self.prompts)]
+        return references + [f"{number}-{name}.png" for name in slugs(self.prompts)]
 
 
 def run(arguments: list[str]) -> None:
@@ -93,7 +92,7 @@ def run(arguments: list[str]) -> None:
     folder = make_folder(given.out)
     files = [row.files(number) for number, row in enumerate(rows, start=1)]
     taken = [SHEET, *(name for names in files for name in names)]
-    suffix = "" if given.overwrite else naming.free_suffix(folder, taken)
+    suffix = "" if given.overwrite else free_suffix(folder, taken)
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     cells = []
@@ -102,9 +101,9 @@ def run(arguments: list[str]) -> None:
         first = len(pictures) - len(row.prompts)
         pictures[first:] = map(enlarge, pictures[first:])
         for name, picture in zip(files[number], pictures, strict=True):
-            save_png(folder / naming.with_suffix(name, suffix), picture)
+            save_png(folder / with_suffix(name, suffix), picture)
         cells.append(list(zip(pictures, row.labels, strict=True)))
-    sheet = folder / naming.with_suffix(SHEET, suffix)
+    sheet = folder / with_suffix(SHEET, suffix)
     title = "References, and new pictures of the same subjects"
     save_png(sheet, contact_sheet(cells, CELL * (2 if given.enlarge else 1), title))
     print(f"{sum(map(len, files))} pictures are in {folder}")

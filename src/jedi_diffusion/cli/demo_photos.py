@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jedi_diffusion.cli import naming
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.files import folders_in, plain_name
+from jedi_diffusion.files import folders_in, plain_name, slugs
 from jedi_diffusion.pictures import fit_square, open_picture, pictures_in
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class PhotoRow(NamedTuple):
         """One name a picture: "1-reference-1.png", "1-a-toy-on-the-beach.png"."""
         return [
             f"{number}-reference-1.png",
-            *(f"{number}-{name}.png" for name in naming.slugs(self.prompts)),
+            *(f"{number}-{name}.png" for name in slugs(self.prompts)),
         ]
 
 

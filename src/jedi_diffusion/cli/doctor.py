@@ -192,7 +192,7 @@ def devices() -> list[Device]:
 
 def bundled_model() -> str:
     """The folder of the bundled model."""
-    from jedi_toybox.bundle import FOLDER
+    from jedi_toybox import FOLDER
 
     return str(FOLDER)
 

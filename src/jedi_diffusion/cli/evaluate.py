@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jedi_diffusion import devices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.evaluate_score import print_scores
-from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.files import make_folder, write_file

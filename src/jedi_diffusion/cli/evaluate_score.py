@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from jedi_diffusion import devices
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.evaluation.judging import Averaging, EncodersName, Inputs, Masking, ProtocolName

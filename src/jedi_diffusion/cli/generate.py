@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from jedi_diffusion import __version__, devices, models
 from jedi_diffusion.calls import LESS_MEMORY, Call, pictures_said, references_said, run_call
-from jedi_diffusion.cli import attention_map, naming, options
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import attention_map, options, show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
-from jedi_diffusion.files import json_bytes, make_folder, write_file
+from jedi_diffusion.files import free_suffix, json_bytes, make_folder, slugs, with_suffix, write_file
 from jedi_diffusion.options import OF_MODEL, SizedSampling
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
@@ -80,7 +79,7 @@ class Run:
     shown: list[Image.Image] = field(default_factory=list)
 
     def path(self, name: str) -> Path:
-        return self.folder / naming.with_suffix(name, self.suffix)
+        return self.folder / with_suffix(name, self.suffix)
 
 
 def run(arguments: list[str]) -> None:
@@ -152,7 +151,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     """Names, seeds, the enlarger, and the folder, which is made and tried. Raises OutputError, UsageError."""
     enlarge = enlarger_of(given.enlarge)
     items = []
-    for number, (prompt, name) in enumerate(zip(given.prompt, naming.slugs(given.prompt), strict=True)):
+    for number, (prompt, name) in enumerate(zip(given.prompt, slugs(given.prompt), strict=True)):
         # Targets of one set need noise of their own; separate prompts share it, so that they can be compared.
         first = given.seed + (number * given.images_per_prompt if given.joint_targets else 0)
         seeds = range(first, first + given.images_per_prompt)
@@ -161,7 +160,7 @@ def plan(given: GenerateOptions, references: list[Reference]) -> Run:
     names = [SHEET, SETTINGS, *(item.file for item in items)]
     if given.attention_map is not None:
         names += [item.map_file for item in items]
-    suffix = "" if given.overwrite else naming.free_suffix(folder, names)
+    suffix = "" if given.overwrite else free_suffix(folder, names)
     return Run(given, folder, items, references, suffix, enlarge=enlarge)
 
 

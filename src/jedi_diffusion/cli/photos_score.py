@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from jedi_diffusion import devices, models
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.files import make_folder

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 from jedi_diffusion import devices, models
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.generate import public_name
-from jedi_diffusion.cli.notices import show_notices
 from jedi_diffusion.cli.options import CertificateAndKey, Repeated
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of

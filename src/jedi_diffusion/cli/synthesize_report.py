@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.evaluation import judging
 from jedi_diffusion.options import check_options
 

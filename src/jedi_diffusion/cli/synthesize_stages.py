@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import check_options
 from jedi_diffusion.recipes import find_recipe

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tqdm import tqdm
 
-from jedi_diffusion.cli import naming
-from jedi_diffusion.files import make_folder, write_file
+from jedi_diffusion.files import free_suffix, make_folder, with_suffix, write_file
 from jedi_diffusion.options import check_options
 from jedi_diffusion.pictures import contact_sheet, save_png
 
@@ -58,14 +57,14 @@ def run(arguments: list[str]) -> None:
     folder = make_folder(given.out)
     seeds = range(given.seed, given.seed + given.sets)
     names = [f"{seed:05d}-{world.sample_subject(seed, given.split).noun.replace(' ', '-')}" for seed in seeds]
-    suffix = "" if given.overwrite else naming.free_suffix(folder, [SHEET, *names])
+    suffix = "" if given.overwrite else free_suffix(folder, [SHEET, *names])
     rows: list[list[tuple[Image.Image, str] | None]] = []
     for seed, name in zip(tqdm(seeds, unit="set", file=sys.stderr), names, strict=True):
         image_set = world.sample_set(seed, given.split, given.size, given.resolution)
         write_set(make_folder(folder / f"{name}{suffix}"), image_set)
         if len(rows) < SHEET_SETS:
             rows.append(list(zip(image_set.pictures, image_set.captions, strict=True)))
-    sheet = folder / naming.with_suffix(SHEET, suffix)
+    sheet = folder / with_suffix(SHEET, suffix)
     save_png(sheet, contact_sheet(rows, title=f"Toybox, split {given.split}, seeds from {given.seed}"))
     print(f"{given.sets} sets are in {folder}")
     print(f"Contact sheet: {sheet}")

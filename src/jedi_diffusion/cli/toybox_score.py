@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jedi_diffusion import __version__, devices, models
-from jedi_diffusion.cli.notices import show_notices
+from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.files import make_folder, write_file
 from jedi_diffusion.methods.joint import Joint

@@ -120,7 +120,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
         print(resolved)
         _print_estimate(recipe, options.processes or 1)
         return
-    from jedi_toybox.bundle import folder_of
+    from jedi_toybox import folder_of
 
     if options.export is not None:
         from jedi_diffusion.train.export import export_joint
@@ -156,7 +156,7 @@ def _exported_step(given: str) -> int | None:
 def _print_estimate(recipe: JointRecipe, processes: int) -> None:
     """Parameters, memory and time, where the base's configuration is at hand."""
     from jedi_diffusion.train.estimate import estimate
-    from jedi_toybox.bundle import folder_of
+    from jedi_toybox import folder_of
 
     quiet_libraries()
     try:
@@ -230,7 +230,7 @@ def _source(recipe: Recipe) -> SetSource:
 
 def _init(options: TrainOptions) -> Path | None:
     """The folder of the model that training starts from."""
-    from jedi_toybox.bundle import folder_of
+    from jedi_toybox import folder_of
 
     return None if options.init is None else Path(folder_of(options.init))
 

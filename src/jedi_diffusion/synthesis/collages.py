@@ -16,8 +16,15 @@ from PIL import Image
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.pictures import WHITE, fit_square
-from jedi_diffusion.synthesis.contracts import checked_masks, checked_pictures, one_each
-from jedi_diffusion.synthesis.protocols import TRUTH, ImageEmbedder, ImageGenerator
+from jedi_diffusion.randomness import derive_seed
+from jedi_diffusion.synthesis.protocols import (
+    TRUTH,
+    ImageEmbedder,
+    ImageGenerator,
+    checked_masks,
+    checked_pictures,
+    one_each,
+)
 from jedi_diffusion.synthesis.records import (
     Collage,
     CollagePlan,
@@ -31,7 +38,6 @@ from jedi_diffusion.synthesis.records import (
     Step,
 )
 from jedi_diffusion.synthesis.seams import Tile, find_tiles, seam_gap
-from jedi_diffusion.synthesis.seeds import derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 from jedi_diffusion.vision.detection import Box, Detection, Detector, Mask, Segmenter
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from jedi_diffusion.synthesis.contracts import one_each
+from jedi_diffusion.randomness import derive_seed
 from jedi_diffusion.synthesis.names import ObjectName
-from jedi_diffusion.synthesis.protocols import Failure, PromptWriter
+from jedi_diffusion.synthesis.protocols import Failure, PromptWriter, one_each
 from jedi_diffusion.synthesis.records import (
     CollagePlan,
     Key,
@@ -23,7 +23,6 @@ from jedi_diffusion.synthesis.records import (
     Stage,
     Step,
 )
-from jedi_diffusion.synthesis.seeds import derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 
 PROMPTS_A_REQUEST = 20

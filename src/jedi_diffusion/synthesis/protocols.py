@@ -1,5 +1,6 @@
-"""What the pipeline asks of models. Any object with these methods serves; adapters wrap real models.
+"""What synthesis asks of models, and checks of their answers.
 
+Any object with these methods serves; adapters wrap real models.
 Letters: B items in a batch; K boxes in a picture; W, H a picture's width and height in pixels; D numbers of
 an embedding.
 
@@ -10,15 +11,18 @@ method raises ModelError when the model cannot do its work at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jedi_diffusion.vision.detection import Detector, Model, Segmenter
+from jedi_diffusion.errors import ModelError
+from jedi_diffusion.vision.detection import Detector, Mask, Model, Segmenter
+
+Answers = TypeVar("Answers", bound=Sized)
 
 TRUTH = "truth"
 """Under this name `Image.info` of a generated collage may say what was drawn, for generators that know it:
@@ -103,3 +107,34 @@ class Models:
     inpainter: Inpainter
     stylizer: Stylizer
     captioner: Captioner
+
+
+def one_each(model: Model, answers: Answers, count: int) -> Answers:
+    """Return `answers` after a check that there are `count`. Raises ModelError naming the model."""
+    if len(answers) != count:
+        raise ModelError(f"{model.fingerprint} gave {len(answers)} results for {count} items.")
+    return answers
+
+
+def checked_pictures(
+    model: Model, pictures: Sequence[Image.Image], sizes: Sequence[tuple[int, int]]
+) -> Sequence[Image.Image]:
+    """Return `pictures` after a check that they are RGB and of these sizes (W, H). Raises ModelError."""
+    for picture, size in zip(one_each(model, pictures, len(sizes)), sizes, strict=True):
+        if picture.mode != "RGB" or picture.size != size:
+            raise ModelError(
+                f"{model.fingerprint} gave a picture of mode {picture.mode} and size {picture.size}, "
+                f"but an RGB picture of size {size} was asked for."
+            )
+    return pictures
+
+
+def checked_masks(model: Model, masks: Sequence[Mask], size: tuple[int, int]) -> Sequence[Mask]:
+    """Return `masks` after a check that they are boolean and of `size` (W, H). Raises ModelError."""
+    for mask in masks:
+        if mask.dtype != np.bool_ or mask.shape != size[::-1]:
+            raise ModelError(
+                f"{model.fingerprint} gave a mask of type {mask.dtype} and shape {mask.shape}, "
+                f"but a boolean one of shape {size[::-1]} was asked for."
+            )
+    return masks

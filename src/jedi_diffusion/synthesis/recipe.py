@@ -23,9 +23,9 @@ from pydantic import (
 
 from jedi_diffusion.errors import RecipeError
 from jedi_diffusion.options import Section
+from jedi_diffusion.randomness import derive_seed
 from jedi_diffusion.recipes import checked, read_yaml
 from jedi_diffusion.synthesis.names import ObjectName, object_names, read_object_names
-from jedi_diffusion.synthesis.seeds import derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 
 Part = Literal[

@@ -14,10 +14,17 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from jedi_diffusion.data.record import SEPARATOR
+from jedi_diffusion.randomness import derive_generator, derive_seed
 from jedi_diffusion.sets import ImageSet
-from jedi_diffusion.synthesis.contracts import checked_pictures, one_each
 from jedi_diffusion.synthesis.prompts import judge_answer, scene_request
-from jedi_diffusion.synthesis.protocols import Captioner, Inpainter, PromptWriter, Stylizer
+from jedi_diffusion.synthesis.protocols import (
+    Captioner,
+    Inpainter,
+    PromptWriter,
+    Stylizer,
+    checked_pictures,
+    one_each,
+)
 from jedi_diffusion.synthesis.records import (
     Group,
     History,
@@ -30,7 +37,6 @@ from jedi_diffusion.synthesis.records import (
     Stage,
     Step,
 )
-from jedi_diffusion.synthesis.seeds import derive_generator, derive_seed
 from jedi_diffusion.synthesis.settings import StageSettings
 
 EMPTY = (127, 127, 127)
