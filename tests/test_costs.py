@@ -1,6 +1,7 @@
 """What a call is expected to cost, against what it does cost; memory that is not there."""
 
 import resource
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -69,10 +70,63 @@ def test_steps_without_guidance_cost_one_branch() -> None:
     assert figures.work(staged, 1, 1).rows == 6
 
 
-def test_growth_through_two_points_is_never_negative() -> None:
-    assert costs._fitted([(1, 1, 3.0), (4, 16, 24.0)]) == pytest.approx((2, 1))
-    assert costs._fitted([(1, 1, 3.0), (4, 16, 9.0)]) == (3, 0)
-    assert costs._fitted([(1, 1, 0.1), (4, 16, 16.0)]) == (0, 1)
+SIZES = [(8_192, 1.7e7), (73_728, 1.36e9), (294_912, 2.17e10)]
+"""Pixels of the rows, and squares of the pairs' pixels, of two pictures of 64, 192 and 384."""
+
+
+@pytest.mark.parametrize(
+    "growth",
+    [(1e-6, 1e-11, 0.02), (1e-6, 0.0, 0.0), (0.0, 1e-11, 0.0), (0.0, 0.0, 0.5), (2e-6, 0.0, 0.1)],
+)
+def test_growth_is_found_from_what_it_costs(growth) -> None:
+    points = [(x, y, growth[0] * x + growth[1] * y + growth[2]) for x, y in SIZES]
+    assert costs._fitted(points) == pytest.approx(growth, rel=1e-6, abs=1e-15)
+
+
+def test_no_part_of_growth_is_negative_and_small_costs_count_as_much_as_large_ones() -> None:
+    shrinking = costs._fitted([(1, 1, 1.0), (4, 16, 0.5), (16, 256, 0.25)])
+    assert (shrinking.linear, shrinking.square) == (0, 0)
+    assert shrinking.constant == pytest.approx((1 + 2 + 4) / (1 + 4 + 16))  # least sum of (c / cost - 1)^2
+    steep = costs._fitted([(1, 1, 0.1), (4, 16, 16.0), (16, 256, 4096.0)])
+    assert min(steep) >= 0
+    assert steep.at(1, 1, 1) == pytest.approx(0.1, rel=0.5)
+
+
+def test_the_fastest_of_several_runs_counts_and_slow_models_run_once() -> None:
+    def tried(*times: tuple[float, float]) -> tuple[costs.Times, int]:
+        left = iter([costs.Times(*each) for each in times])
+        found = costs._fastest(left.__next__, next(left))
+        return found, len([*left])
+
+    busy = (0.03, 0.02), (0.01, 0.09), (0.02, 0.01), (0.05, 0.05), (0.04, 0.04), (0.001, 0.001)
+    assert tried(*busy) == ((0.01, 0.01), 1)  # each least on its own; five runs at most
+    assert tried((0.7, 0.4), (0.1, 0.1)) == ((0.7, 0.4), 1)
+    assert tried((0.5, 0.4), (0.3, 0.6), (0.1, 0.1)) == ((0.3, 0.4), 1)
+
+
+def test_time_in_which_others_had_the_processors_does_not_count() -> None:
+    begin, waited, threads = costs.Moment(10, 5), costs.Moment(13, 6), costs.Moment(11, 8)
+    assert costs._seconds_alone(begin, waited, is_processor=True) == 1
+    assert costs._seconds_alone(begin, threads, is_processor=True) == 1
+    assert costs._seconds_alone(begin, waited, is_processor=False) == 3  # a processor waits for its card
+
+
+def test_steps_are_told_from_what_a_call_does_once(pipe, monkeypatch) -> None:
+    """Decoding takes 5 s here and a step 2 s; others have the processor half the time."""
+    clock = [0.0]
+
+    def work(seconds: float) -> None:
+        clock[0] += 2 * seconds
+
+    clocks = SimpleNamespace(perf_counter=lambda: clock[0], process_time=lambda: clock[0] / 2)
+    monkeypatch.setattr(costs, "time", clocks)
+    decode, forward = pipe.decode_latents, pipe.network.forward
+    monkeypatch.setattr(pipe, "decode_latents", lambda *given: (work(5), decode(*given))[1])
+    monkeypatch.setattr(pipe.network, "forward", lambda *a, **k: (work(2), forward(*a, **k))[1])
+    figures = costs.measure(pipe, 32)
+    how = SizedSampling(height=64, width=64, steps=10, guidance=1.0)
+    assert figures.step == pytest.approx((0, 0, 2))
+    assert figures.seconds(how, 1, 0) == pytest.approx(10 * 2 + 5)
 
 
 def test_free_memory_heeds_limits_of_container_and_process(tmp_path, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,10 @@ LEAST_SIDE = 384
 """Pixels of a side below which attention does not show yet how it grows."""
 SLACK = 1.2
 """Kernels take memory of their own beside what is counted."""
+TRIES = 4
+"""Runs at a size, beside the first, of which the fastest counts."""
+TRYING = 1.0
+"""Seconds after which no further run is begun: a model as slow as that is run once at a size."""
 CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
@@ -47,13 +52,15 @@ class Work(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """A cost that is `linear` a row's pixel and `square` a pair's pixel squared."""
+    """A cost that is `linear` a row's pixel, `square` a pair's pixel squared, and `constant` however little
+    is computed."""
 
     linear: float
     square: float
+    constant: float = 0.0
 
     def at(self, rows: int, pairs: int, pixels: int) -> float:
-        return self.linear * rows * pixels + self.square * pairs * pixels**2
+        return self.constant + self.linear * rows * pixels + self.square * pairs * pixels**2
 
 
 @dataclass(frozen=True)
@@ -126,13 +133,36 @@ def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
     return Counter(len(plan.at(step, sampling.steps).branches) for step in range(sampling.steps))
 
 
+class Moment(NamedTuple):
+    """Seconds on the clock, and seconds that processors have worked for this process."""
+
+    clock: float
+    work: float
+
+
+class Times(NamedTuple):
+    """Seconds of a step, and of the rest of a call."""
+
+    step: float
+    rest: float
+
+
+class Trial(NamedTuple):
+    """Bytes of a call, and its times."""
+
+    memory: float
+    step: float
+    rest: float
+
+
 def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
-    """Run the model for a step at two sizes, one reference and one target. Raises JeDiError."""
+    """Run the model for a step at three sizes, one reference and one target. Raises JeDiError."""
     factor = pipe.vae_scale_factor * pipe.backbone.size_multiple
     large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
     small = max(1, large // factor // 2) * factor
-    sides = (small, max(2 * small, large // factor * factor))
-    _trial(pipe, sides[0])  # warms up
+    least = max(1, small // factor // 4) * factor
+    sides = (least, max(2 * least, small), max(3 * least, large // factor * factor))
+    _timed_call(pipe, sides[0])  # warms up
     trials = [_trial(pipe, side) for side in sides]
     rows, pairs = 2, 4
     memory, step, rest = (
@@ -147,40 +177,81 @@ def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
     return Costs(memory, step, rest, pipe.config["coupling"])
 
 
-def _fitted(points: list[tuple[int, int, float]]) -> Growth:
-    """The growth through two points (rows * P, pairs * P^2, cost), neither part of it negative."""
-    (x1, y1, cost1), (x2, y2, cost2) = points
-    square = (cost2 * x1 - cost1 * x2) / (y2 * x1 - y1 * x2)
-    if square <= 0:
-        return Growth(max(cost1 / x1, cost2 / x2), 0.0)
-    if (linear := (cost2 - square * y2) / x2) < 0:
-        return Growth(0.0, cost2 / y2)
-    return Growth(linear, square)
+def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
+    """The growth that comes closest to points (rows * P, pairs * P^2, cost > 0), no part of it negative: the
+    least squares of relative errors, over all choices of parts (which are few)."""
+    import numpy as np
+
+    costs = np.array([cost for *_, cost in points])
+    parts = np.array([(x, y, 1.0) for x, y, _ in points])
+    scale = parts.max(axis=0)  # squares of pixels beside a 1
+    parts /= scale * costs[:, None]
+    best, least = Growth(0.0, 0.0), np.inf
+    for chosen in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
+        factors, *_ = np.linalg.lstsq(parts[:, chosen], np.ones(len(points)))
+        error = float(((parts[:, chosen] @ factors - 1) ** 2).sum())
+        if (factors >= 0).all() and error < least:
+            found = np.zeros(3)
+            found[chosen] = factors / scale[chosen]
+            best, least = Growth(*found.tolist()), error
+    return best
 
 
-def _trial(pipe: JeDiPipeline, side: int) -> tuple[float, float, float]:
-    """Bytes, seconds of a step, and seconds of the rest, of a call with one step of a set of two."""
-    marks: list[float] = []
+def _trial(pipe: JeDiPipeline, side: int) -> Trial:
+    """What a call with one step of a set of two takes, in the fastest of several runs of it."""
+    with _memory_counter(pipe) as memory:
+        first = _timed_call(pipe, side)
+    step, rest = _fastest(lambda: _timed_call(pipe, side), first)
+    return Trial(memory.peak, step, rest)
+
+
+def _fastest(run: Callable[[], Times], first: Times) -> Times:
+    """The least seconds of a step and of the rest, each on its own, of a first run and of further ones, of
+    which there are up to `TRIES` while all runs together have taken less than `TRYING` seconds.
+
+    What else the machine does can make a run slower, never faster.
+    """
+    times = [first]
+    while len(times) <= TRIES and sum(map(sum, times)) < TRYING:
+        times.append(run())
+    return Times(min(each.step for each in times), min(each.rest for each in times))
+
+
+def _timed_call(pipe: JeDiPipeline, side: int) -> Times:
+    marks: list[Moment] = []
 
     def mark(*_: Any) -> None:
         if pipe.device.type == "cuda":
             import torch
 
             torch.cuda.synchronize()
-        marks.append(time.perf_counter())
+        marks.append(Moment(time.perf_counter(), time.process_time()))
 
     hooks = [pipe.network.register_forward_pre_hook(mark), pipe.network.register_forward_hook(mark)]
     sampling = SizedSampling(height=side, width=side, steps=1, guidance=1.0, coupling="joint")
     call = Call(["a"], [0], [Image.new("RGB", (side, side), "gray")], ["a"], sampling)
-    start = time.perf_counter()
+    mark()
     try:
-        with _memory_counter(pipe) as memory:
-            run_call(pipe, call, lambda step, latents: None)
+        run_call(pipe, call, lambda step, latents: None)
     finally:
         for hook in hooks:
             hook.remove()
-    step = marks[-1] - marks[-2]
-    return memory.peak, step, time.perf_counter() - start - step
+    mark()
+    begin, step_begin, step_end, end = marks[0], *marks[-3:]
+    is_processor = pipe.device.type == "cpu"
+    before, step, after = (
+        _seconds_alone(*pair, is_processor)
+        for pair in ((begin, step_begin), (step_begin, step_end), (step_end, end))
+    )
+    return Times(step, before + after)
+
+
+def _seconds_alone(begin: Moment, end: Moment, is_processor: bool) -> float:
+    """What work takes with nothing else on the machine, at most: on processors no more than they worked for
+    it, all of them together. Where more time has passed, others had them meanwhile.
+    """
+    passed, worked = end.clock - begin.clock, end.work - begin.work
+    return min(passed, worked) if is_processor else passed
 
 
 def _memory_counter(pipe: JeDiPipeline) -> Any:
