@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 CHAIN = (
     # what any part may use
     *("errors", "devices", "estimates", "files", "options", "personalizer", "randomness"),
-    *("pictures", "recipes", "sets", "copies", "credentials", "page"),
+    *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
     *("networks", "weights", "joint", "attention_figure", "inputs", "backbones", "adapters"),
     *("pipeline", "calls", "costs", "trainer"),

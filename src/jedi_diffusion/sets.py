@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from jedi_diffusion.visibility import Visibility
+
 REFERENCE_TIMESTEP = 0
 """The timestep at which references run when coupling is "cached": clean latents, no noise."""
 
@@ -85,6 +87,7 @@ class SetBatch:
     Images of different sizes are padded to one: their condition `extent` (I, 2) is the height and width that
     count, from the top left.
     blank (I, C, H, W): what targets show where references show their latents, None for zeros.
+    visibility: for each image what the others of its set read of it, None for all; None: all of every image.
     """
 
     latents: torch.Tensor
@@ -93,6 +96,7 @@ class SetBatch:
     set_sizes: tuple[int, ...]
     weight: torch.Tensor | None = None
     blank: torch.Tensor | None = None
+    visibility: tuple[Visibility | None, ...] | None = None
 
     def __post_init__(self) -> None:
         pictures = self.latents.shape[0]
@@ -103,6 +107,8 @@ class SetBatch:
         for name, value in (*self._tensors(), *self.conditions.items()):
             if value.shape[0] != pictures:
                 raise UsageError(f"`{name}` holds {value.shape[0]} rows for {pictures} pictures.")
+        if self.visibility is not None and len(self.visibility) != pictures:
+            raise UsageError(f"`visibility` has {len(self.visibility)} entries for {pictures} pictures.")
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name in ("latents", "mask", "weight", "blank"):
@@ -152,6 +158,8 @@ class SetBatch:
     def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
         """The pictures with these numbers, in this order, laid out as sets of the given sizes."""
         chosen: dict[str, Any] = {name: value[rows] for name, value in self._tensors()}
+        if self.visibility is not None:
+            chosen["visibility"] = tuple(self.visibility[int(row)] for row in rows)
         return SetBatch(conditions=select_rows(self.conditions, rows), set_sizes=tuple(set_sizes), **chosen)
 
     @staticmethod
@@ -159,6 +167,9 @@ class SetBatch:
         """One batch of all sets, in order; every batch must hold the same fields."""
         joined: dict[str, Any] = concatenate_rows([dict(batch._tensors()) for batch in batches])
         conditions = concatenate_rows([batch.conditions for batch in batches])
+        if any(batch.visibility for batch in batches):
+            each = (batch.visibility or (None,) * len(batch.mask) for batch in batches)
+            joined["visibility"] = sum(each, ())
         return SetBatch(
             conditions=conditions, set_sizes=sum((batch.set_sizes for batch in batches), ()), **joined
         )

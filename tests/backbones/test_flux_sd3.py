@@ -1,7 +1,9 @@
 """FLUX.1 and SD3 transformers over sets, against the stock ones as diffusers' own pipelines call them."""
 
+import math
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from jedi_diffusion.joint import JointLoss
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Flow
 from jedi_diffusion.train.estimate import count_forward
+from jedi_diffusion.visibility import Visibility
 from tests.helpers.small_mmdit import SD35_MEDIUM, mmdit_batch, tiny_flux, tiny_sd3
 
 TIME = torch.tensor(0.7)
@@ -154,6 +157,79 @@ def test_several_flux_targets_equal_one_masked_pass_of_the_stock_transformer():
     got = flux()(noisy, TIME, batch)
     torch.testing.assert_close(got[1:], torch.stack(want[:2]), atol=1e-5, rtol=0)
     torch.testing.assert_close(got[0, :, :4, :6], want[2], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_flux_masks_and_strengths_equal_one_masked_pass_of_the_stock_transformer(coupling):
+    """Two references of sizes of their own; the mask keeps 3 of 6 tokens of the first, at time 0."""
+    batch = mmdit_batch((3,), (0, 1), [(4, 6), (6, 4), (6, 8)])
+    same = batch.conditions["pooled_text"][:1].expand(3, -1)
+    mask = torch.zeros(8, 12)
+    mask[:5, 4:] = 1  # tokens 1 and 2 of both rows; of the lower ones a quarter alone
+    mask[4:, 8:] = 1
+    strong = Visibility(strength=2.5)
+    batch = replace(
+        batch.conditioned({"pooled_text": same}), visibility=(Visibility(mask, 0.5), strong, None)
+    )
+    noisy = noise_like(batch.latents)
+    images = cut(torch.cat([noisy[2:], batch.latents[:2]]), [(6, 8), (4, 6), (6, 4)])
+    sizes = [5, 12, 6, 6]
+    text, target, first, second = torch.arange(29).split(sizes)
+    bias = torch.zeros(29, 29)
+    bias[:, first] = torch.tensor([0, 1, 1, 0, 0, 1]).log() + math.log(0.5)
+    bias[:, second] = math.log(2.5)
+    bias[first[:, None], first], bias[second[:, None], second] = 0, 0
+    if coupling == "cached":
+        bias[torch.cat([first, second])[:, None], torch.cat([text, target])] = -math.inf
+    ids = [positions(image, index) for index, image in enumerate(images)]
+    time = torch.tensor(0.0)
+    want = stock_flux(tiny_flux(), images, ids, batch.text[-1:], same[:1], time=time, mask=bias)[0]
+    backbone = flux()
+    got = backbone(noisy, time, batch, coupling)[-1]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    assert not torch.allclose(backbone(noisy, time, replace(batch, visibility=None), coupling)[-1], want)
+    if coupling == "cached":
+        cache = backbone.fill_cache(batch.select([0, 1], (2,)))
+        assert cache.tokens(0) == 9
+        alone = batch.select([2], (1,))
+        kept = backbone(noisy[2:], time, alone, "cached", cache.for_sets([0]))[0]
+        torch.testing.assert_close(kept, want, atol=1e-5, rtol=0)
+
+
+def with_mask(mask, module, arguments, options):
+    """A hook before a layer that gives it an attention mask."""
+    return arguments, options | {"attention_mask": mask}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_flux_layers_that_do_not_couple_equal_one_masked_pass(coupling):
+    """In them an image reads itself and its captions; at time 0, that of cached references."""
+    batch = mmdit_batch((3,), (0, 1), [(4, 6), (6, 4), (6, 8)])
+    same = batch.conditions["pooled_text"][:1].expand(3, -1)
+    batch = batch.conditioned({"pooled_text": same})
+    noisy = noise_like(batch.latents)
+    images = cut(torch.cat([noisy[2:], batch.latents[:2]]), [(6, 8), (4, 6), (6, 4)])
+    captions = coupling == "joint"  # cached references read none
+    coupled = [[True] * 4, [True] * 4, *[[captions, captions, True, True]] * 2]
+    alone = [[True, True, False, False]] * 2 + [
+        [captions, False, True, False],
+        [captions, False, False, True],
+    ]
+    layers = frozenset({"transformer_blocks.1.attn", "single_transformer_blocks.0.attn"})
+    stock = tiny_flux()
+    for name, module in stock.named_modules():
+        if name.endswith(".attn"):
+            mask = sees([5, 12, 6, 6], coupled if name in layers else alone)
+            masked = partial(with_mask, mask)
+            module.register_forward_pre_hook(masked, with_kwargs=True)
+    ids = [positions(image, index) for index, image in enumerate(images)]
+    time = torch.tensor(0.0)
+    want = stock_flux(stock, images, ids, batch.text[-1:], same[:1], time=time)[0]
+    backbone = flux()
+    backbone.coupled_layers = layers
+    torch.testing.assert_close(backbone(noisy, time, batch, coupling)[-1], want, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -38,12 +38,14 @@ class Backbone(nn.Module, ABC):
     size_multiple: what the sides of latents are multiples of. text_tokens: K of its captions, to count its
     work by. cache_untrained: whether published models were trained without cached references, so that
     coupling "cached" takes training.
+    coupled_layers: names of the attention layers in which images of a set read each other; None for all.
     lora_loader: diffusers' mixin that reads the family's formats of adapters.
     """
 
     lora_targets: ClassVar[str]
     shard_units: ClassVar[tuple[type[nn.Module], ...]]
     clean_references: bool = False
+    coupled_layers: frozenset[str] | None = None
     square_references: ClassVar[bool] = True
     lora_loader: ClassVar[type[Any]] = StableDiffusionLoraLoaderMixin
     trained_references: ClassVar[int | None] = None
@@ -214,7 +216,15 @@ class Backbone(nn.Module, ABC):
         record: AttentionWriter | None = None,
     ) -> torch.Tensor:
         height, width = noisy.shape[-2:]
-        return self.predict(noisy, timestep, batch, SetReads(batch.set_sizes, cache, record, (height, width)))
+        reads = SetReads(
+            batch.set_sizes,
+            cache,
+            record,
+            (height, width),
+            visibility=batch.visibility,
+            layers=self.coupled_layers,
+        )
+        return self.predict(noisy, timestep, batch, reads)
 
     def _read_references(self, references: SetBatch, writer: CacheWriter) -> torch.Tensor:
         if not bool(references.is_reference.all()):

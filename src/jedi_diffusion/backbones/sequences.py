@@ -24,15 +24,16 @@ from torch import nn
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.cache import CacheView, CacheWriter
+from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, visible_tokens
 from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.visibility import Visibility, VisibleTokens
 
 
 class ImageTokens(NamedTuple):
     """An image in a sequence: its size in latents, and what else decides where it stands and what it reads.
 
     place: its index on the position axis that tells images apart. has_text: whether its caption is in the
-    sequence.
+    sequence. visibility: what of it others read; None for all.
     """
 
     height: int
@@ -40,13 +41,16 @@ class ImageTokens(NamedTuple):
     place: int
     is_reference: bool
     has_text: bool
+    visibility: Visibility | None = None
 
 
 class _Reader(NamedTuple):
-    """Parts of a sequence that read the same captions, by number; all read every image."""
+    """Parts of a sequence that read the same: captions and images by number, `whole` as it is."""
 
     parts: tuple[int, ...]
     captions: tuple[int, ...]
+    images: tuple[int, ...]
+    whole: int | None
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class SequenceLayout:
     """Sets of one shape as sequences (G, T): captions, then the targets, then the references.
 
     sets (G,): their numbers in the batch. rows: for each the numbers of its images, in the sequence's order.
-    text_tokens: K. cache: what the pass writes, or reads beside each sequence.
+    text_tokens: K. cache: what the pass writes, or reads beside each sequence. layers: those in which images
+    read each other, None for all.
 
-    Every token sees all images. A caption and its image see that caption alone, so text is private to each
-    image; a reference without a caption of its own sees those of all targets. With one target and references
-    without captions, everything sees everything, which is how these models are published.
+    Every token sees all images, or what is visible of them. A caption and its image see that caption alone,
+    so text is private to each image; a reference without a caption of its own sees those of all targets. With
+    one target and references without captions, everything sees everything, which is how these models are
+    published.
     """
 
     sets: tuple[int, ...]
@@ -66,6 +72,7 @@ class SequenceLayout:
     images: tuple[ImageTokens, ...]
     text_tokens: int
     cache: CacheWriter | CacheView | None = None
+    layers: frozenset[str] | None = None
 
     @property
     def captioned(self) -> list[int]:
@@ -80,14 +87,27 @@ class SequenceLayout:
 
     @cached_property
     def _readers(self) -> list[_Reader]:
+        """Who reads what where images read each other."""
+        return self._grouped(tuple(range(len(self.images))))
+
+    @cached_property
+    def _lone_readers(self) -> list[_Reader]:
+        """Who reads what where every image reads itself alone."""
+        return self._grouped(None)
+
+    def _grouped(self, every: tuple[int, ...] | None) -> list[_Reader]:
+        """Parts that read the same; every: the images that all read, None for each its own."""
         captioned = self.captioned
         number = {place: caption for caption, place in enumerate(captioned)}
         of_targets = [number[place] for place in captioned if not self.images[place].is_reference]
-        groups: dict[tuple[int, ...], list[int]] = {(caption,): [caption] for caption in number.values()}
-        for place in range(len(self.images)):
-            own = (number[place],) if place in number else tuple(of_targets)
-            groups.setdefault(own, []).append(len(captioned) + place)
-        return [_Reader(tuple(parts), captions) for captions, parts in groups.items()]
+        owners = [*captioned, *range(len(self.images))]
+        groups: dict[tuple[tuple[int, ...], tuple[int, ...], int | None], list[int]] = {}
+        for part, place in enumerate(owners):
+            captions = (number[place],) if place in number else tuple(of_targets)
+            alone = every is None or self.images[place].visibility is not None
+            images = (place,) if every is None else every
+            groups.setdefault((captions, images, place if alone else None), []).append(part)
+        return [_Reader(tuple(parts), *read) for read, parts in groups.items()]
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the images of a batch (I, C, H, W) as tokens (G, T without captions, C), row by row."""
@@ -125,42 +145,90 @@ class SequenceLayout:
 
         layer: its name in the cache. backend: diffusers' name of an implementation; None: the active one.
         """
-        start = self.text_tokens * len(self.captioned)
-        cache = self.cache
-        if isinstance(cache, CacheWriter):
-            for row, number in enumerate(self.sets):
-                own = slice(row, row + 1)
-                # Clones, because values are views of a projection that is many times as large.
-                cache.store_set(layer, number, key[own, start:].clone(), value[own, start:].clone())
-        elif cache is not None:
-            key, value = (torch.cat(parts, 1) for parts in self._with_cached(cache, layer, key, value, start))
-        if len(self._readers) <= 1:
+        coupled = self.layers is None or layer in self.layers
+        readers = self._readers if coupled else self._lone_readers
+        visible = [self._visible(image, key.device) if coupled else None for image in self.images]
+        cached: CachedTokens | None = None
+        if coupled and isinstance(self.cache, CacheWriter):
+            self._write(self.cache, layer, key, value, visible)
+        elif coupled and isinstance(self.cache, CacheView):
+            cached = self._cached(self.cache, layer, key)
+        if len(readers) <= 1 and cached is None and not any(visible):
             return dispatch_attention_fn(query, key, value, backend=backend)
-        queries = query.split(self._lengths, dim=1)
+        queries, keys, values = (each.split(self._lengths, dim=1) for each in (query, key, value))
         pieces: dict[int, torch.Tensor] = {}
-        for parts, captions in self._readers:
-            seen = [(c * self.text_tokens, (c + 1) * self.text_tokens) for c in captions]
-            spans = [slice(*each) for each in seen] + [slice(start, None)]
-            keys, values = (torch.cat([each[:, span] for span in spans], dim=1) for each in (key, value))
-            asked = torch.cat([queries[part] for part in parts], dim=1)
-            mixed = dispatch_attention_fn(asked, keys, values, backend=backend)
-            pieces |= zip(parts, mixed.split([self._lengths[part] for part in parts], dim=1), strict=True)
+        for reader in readers:
+            seen = self._seen_by(reader, keys, values, visible, cached)
+            asked = torch.cat([queries[part] for part in reader.parts], dim=1)
+            mixed = dispatch_attention_fn(asked, seen.keys, seen.values, attn_mask=seen.bias, backend=backend)
+            pieces |= zip(
+                reader.parts, mixed.split([self._lengths[part] for part in reader.parts], dim=1), strict=True
+            )
         return torch.cat([pieces[part] for part in range(len(self._lengths))], dim=1)
 
-    def _with_cached(
-        self, cache: CacheView, layer: str, key: torch.Tensor, value: torch.Tensor, start: int
-    ) -> list[list[torch.Tensor]]:
-        """Return keys and values in parts: captions, cached references, images."""
+    def _visible(self, image: ImageTokens, device: torch.device) -> VisibleTokens | None:
+        return None if image.visibility is None else image.visibility.at((image.height, image.width), device)
+
+    def _write(
+        self,
+        cache: CacheWriter,
+        layer: str,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        visible: Sequence[VisibleTokens | None],
+    ) -> None:
+        start, captions = self.text_tokens * len(self.captioned), len(self.captioned)
+        for row, number in enumerate(self.sets):
+            own, lengths = (key[row, start:], value[row, start:]), self._lengths[captions:]
+            if any(visible):
+                read = visible_tokens(own[0].split(lengths), own[1].split(lengths), visible)
+            else:  # Clones, because values are views of a projection that is many times as large.
+                read = CachedTokens(own[0][None].clone(), own[1][None].clone())
+            cache.store_set(layer, number, read)
+
+    def _cached(self, cache: CacheView, layer: str, key: torch.Tensor) -> CachedTokens | None:
+        """What each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any has one."""
         given = cache.read(layer, like=key, one_size=False)
-        read = [pair for number in self.sets if (pair := given[number]) is not None]
-        made = []
-        for place, own in enumerate((key, value)):
-            cached = [torch.stack([pair[place].flatten(0, 1) for pair in read])] if read else []
-            made.append([own[:, :start], *cached, own[:, start:]])
-        return made
+        read = [each for number in self.sets if (each := given[number]) is not None]
+        if not read:
+            return None
+        keys = torch.stack([each.keys.flatten(0, 1) for each in read])
+        values = torch.stack([each.values.flatten(0, 1) for each in read])
+        biases = [keys.new_zeros(keys.shape[1]) if each.bias is None else each.bias for each in read]
+        has_bias = any(each.bias is not None for each in read)
+        return CachedTokens(keys, values, bias=torch.stack(biases) if has_bias else None)
+
+    def _seen_by(
+        self,
+        reader: _Reader,
+        keys: Sequence[torch.Tensor],
+        values: Sequence[torch.Tensor],
+        visible: Sequence[VisibleTokens | None],
+        cached: CachedTokens | None,
+    ) -> CachedTokens:
+        """What a reader reads: (G, T, H, D), and the bias (G, 1, 1, T) of scores, if there is one."""
+        first = len(self.captioned)
+        read = [CachedTokens(keys[caption], values[caption]) for caption in reader.captions]
+        read += [] if cached is None else [cached]
+        for image in reader.images:
+            own, seen = CachedTokens(keys[first + image], values[first + image]), visible[image]
+            read.append(own if seen is None or image == reader.whole else _part(own, seen))
+        made = (torch.cat([each.keys for each in read], 1), torch.cat([each.values for each in read], 1))
+        if all(each.bias is None for each in read):
+            return CachedTokens(*made)
+        zeros = [each.keys.new_zeros(each.keys.shape[:2]) for each in read]
+        biases = [zero if each.bias is None else each.bias for zero, each in zip(zeros, read, strict=True)]
+        return CachedTokens(*made, bias=torch.cat(biases, dim=1)[:, None, None])
 
     def _pairs(self, rows: Sequence[int]) -> list[tuple[int, ImageTokens]]:
         return list(zip(rows, self.images, strict=True))
+
+
+def _part(own: CachedTokens, seen: VisibleTokens) -> CachedTokens:
+    """What others read of an image (G, L, H, D)."""
+    if seen.places is not None:
+        own = CachedTokens(own.keys[:, seen.places], own.values[:, seen.places])
+    return own._replace(bias=own.keys.new_full(own.keys.shape[:2], seen.bias)) if seen.bias else own
 
 
 def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
@@ -189,6 +257,7 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
                 indices[row - start],
                 references[row],
                 bool(captioned[row]) or not references[row],
+                None if batch.visibility is None else batch.visibility[row],
             )
             for row in rows
         )
@@ -200,6 +269,7 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
             images=images,
             text_tokens=batch.text.shape[1],
             cache=reads.cache,
+            layers=reads.layers,
         )
         for (images, _), members in groups.items()
     ]

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.cache import CacheView, CacheWriter, Pair
+from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, Pair
 from jedi_diffusion.joint.positions import Size, distance_bias, token_grid
 from jedi_diffusion.joint.record import AttentionWriter
+from jedi_diffusion.joint.selective import selective_attention
+from jedi_diffusion.visibility import Visibility, VisibleTokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class SetReads:
     set_sizes: N of every set, in order; None: each image is a set of its own. cache: a writer keeps this
     pass's keys and values, a view adds those of references to what each set sees. record: takes down where
     targets look; the result is the same. grid: height and width of the latents, which attention by position
-    needs. is_reference (I,) bool: see `coupled_attention`.
+    needs. is_reference (I,) bool: see `coupled_attention`. visibility (I,): what others read of each image;
+    None: all of it. layers: names of those that couple, None for all; in others each image reads itself.
     """
 
     set_sizes: tuple[int, ...] | None = None
@@ -36,6 +39,8 @@ class SetReads:
     record: AttentionWriter | None = None
     grid: Size | None = None
     is_reference: torch.Tensor | None = None
+    visibility: tuple[Visibility | None, ...] | None = None
+    layers: frozenset[str] | None = None
 
     def attend(
         self,
@@ -57,24 +62,41 @@ class SetReads:
         bias = None
         if distance_slope:
             bias = distance_bias(self._tokens(query), query.shape[2], distance_slope, query.device)
+        if self.layers is not None and layer not in self.layers:
+            alone = (1,) * len(query)
+            return coupled_attention(query, key, value, alone, None, None, bias, backend, private)
+        visible = self._visible(key)
         references = None
         if isinstance(self.cache, CacheWriter):
-            self.cache.store(layer, key, value)
+            self.cache.store(layer, key, value, visible)
         elif self.cache is not None:
             references = self.cache.read(layer, like=key)
         if self.record is not None:
-            self.record.store(layer, query, key, sizes, references, bias)
-        return coupled_attention(
-            query, key, value, sizes, references, self.is_reference, bias, backend, private
+            self.record.store(layer, query, key, sizes, references, bias, visible)
+        is_partial = any(read is not None and read.places is not None for read in references or ())
+        if visible is None and not is_partial:
+            return coupled_attention(
+                query, key, value, sizes, references, self.is_reference, bias, backend, private
+            )
+        return selective_attention(
+            query, key, value, sizes, visible, references, self.is_reference, bias, backend, private
         )
 
-    def _tokens(self, query: torch.Tensor) -> Size:
+    def _visible(self, key: torch.Tensor) -> list[VisibleTokens | None] | None:
+        """What others read of each image at a layer with such keys; None where that is all of all."""
+        if self.visibility is None or not any(self.visibility):
+            return None
+        grid = self._tokens(key)
+        made = [None if each is None else each.at(grid, key.device) for each in self.visibility]
+        return made if any(made) else None
+
+    def _tokens(self, tokens: torch.Tensor) -> Size:
         if self.grid is None:
             raise UsageError(
-                "This network attends by position: call it through its backbone, or give SetReads the "
+                "Where this network's tokens lie counts: call it through its backbone, or give SetReads the "
                 "latents' (height, width) as `grid`."
             )
-        return token_grid(self.grid, query.shape[1])
+        return token_grid(self.grid, tokens.shape[1])
 
     def _checked_sizes(self, images: int) -> tuple[int, ...]:
         if self.set_sizes is None:
@@ -91,7 +113,7 @@ def coupled_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     set_sizes: Sequence[int],
-    references: Sequence[Pair | None] | None = None,
+    references: Sequence[Pair | CachedTokens | None] | None = None,
     is_reference: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     backend: AttentionBackendName | None = None,

@@ -10,22 +10,62 @@ creator holds it, nothing else in the package does, and `clear` frees its tensor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.visibility import VisibleTokens
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values."""
+
+
+class CachedTokens(NamedTuple):
+    """Keys and values of a reference set at one layer: (R, L, H, D), or those read (1, tokens, H, D).
+
+    The second form is that of references which may differ in size, or are not read whole: `places` (tokens,)
+    are then the numbers of those read among all `total` tokens of the set, ascending; None for all. bias
+    (tokens,) is added to their scores, None for nothing.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    places: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    total: int = 0
+
+
+def visible_tokens(
+    keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], visible: Sequence[VisibleTokens | None]
+) -> CachedTokens:
+    """Return what others read of images, keys and values (L, H, D) of each, as (1, tokens, H, D)."""
+    strengths, places, start = [], [], 0
+    for own, seen in zip(keys, visible, strict=True):
+        given = None if seen is None else seen.places
+        read = torch.arange(len(own), device=own.device) if given is None else given
+        places.append(read + start)
+        strengths.append(own.new_full((len(read),), 0.0 if seen is None else seen.bias))
+        start += len(own)
+    kept = torch.cat(places)
+    has_bias = any(seen is not None and seen.bias for seen in visible)
+    return CachedTokens(
+        torch.cat(tuple(keys))[kept][None],
+        torch.cat(tuple(values))[kept][None],
+        kept,
+        torch.cat(strengths) if has_bias else None,
+        start,
+    )
 
 
 class ReferenceCache:
     """Keys and values of reference sets, by self-attention layer and number of the set, and the sets' sizes.
 
-    Those of a set are (R, L, H, D), or (1, tokens, H, D) where references may differ in size.
+    See `CachedTokens`.
     """
 
     def __init__(self) -> None:
-        self._layers: dict[str, dict[int, Pair]] = {}
+        self._layers: dict[str, dict[int, CachedTokens]] = {}
         self._set_sizes: tuple[int, ...] = ()
 
     @property
@@ -36,7 +76,8 @@ class ReferenceCache:
     @property
     def nbytes(self) -> int:
         """Bytes held by all keys and values."""
-        return sum(each.nbytes for layer in self._layers.values() for pair in layer.values() for each in pair)
+        kept = (read for layer in self._layers.values() for read in layer.values())
+        return sum(read.keys.nbytes + read.values.nbytes for read in kept)
 
     def writer(self, set_sizes: Sequence[int]) -> CacheWriter:
         """A writer for one pass over references laid out as `set_sizes`.
@@ -69,8 +110,8 @@ class ReferenceCache:
         self._layers.clear()
         self._set_sizes = ()
 
-    def sets_of_layer(self, layer: str) -> list[Pair]:
-        """(keys, values) of every reference set at this layer."""
+    def sets_of_layer(self, layer: str) -> list[CachedTokens]:
+        """Return what every reference set has at this layer."""
         if layer not in self._layers:
             raise UsageError(
                 f"The reference cache is empty at layer {layer}; run the references through first."
@@ -80,7 +121,7 @@ class ReferenceCache:
     def tokens(self, number: int) -> int:
         """Return how many tokens reference set `number` has at its first layer; 0 while that is empty."""
         layer = next(iter(self._layers.values()), {})
-        return layer[number][0][..., 0, 0].numel() if number in layer else 0
+        return layer[number].keys[..., 0, 0].numel() if number in layer else 0
 
 
 class CacheWriter:
@@ -90,22 +131,35 @@ class CacheWriter:
     recomputes must not replace the tensors that the targets have read.
     """
 
-    def __init__(self, layers: dict[str, dict[int, Pair]], set_sizes: tuple[int, ...]) -> None:
+    def __init__(self, layers: dict[str, dict[int, CachedTokens]], set_sizes: tuple[int, ...]) -> None:
         self._layers = layers
         self._set_sizes = set_sizes
         self._written: set[tuple[str, int]] = set()
 
-    def store(self, layer: str, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Keep keys and values, each (I, L, H, D), with their gradient history if they have one."""
-        parts = zip(keys.split(self._set_sizes), values.split(self._set_sizes), strict=True)
-        for number, (own_keys, own_values) in enumerate(parts):
-            self.store_set(layer, number, own_keys, own_values)
+    def store(
+        self,
+        layer: str,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        visible: Sequence[VisibleTokens | None] | None = None,
+    ) -> None:
+        """Keep keys and values, each (I, L, H, D), with their gradient history if they have one.
 
-    def store_set(self, layer: str, number: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Keep those of reference set `number` alone: (R, L, H, D), or (1, tokens, H, D)."""
+        visible: for each image what others read of it; nothing else of it is kept.
+        """
+        visible, start = visible or [None] * len(keys), 0
+        parts = zip(keys.split(self._set_sizes), values.split(self._set_sizes), strict=True)
+        for number, own in enumerate(parts):
+            seen = visible[start : start + len(own[0])]
+            start += len(own[0])
+            partly = visible_tokens(own[0].unbind(), own[1].unbind(), seen) if any(seen) else None
+            self.store_set(layer, number, partly or CachedTokens(*own))
+
+    def store_set(self, layer: str, number: int, read: CachedTokens) -> None:
+        """Keep those of reference set `number` alone."""
         if (layer, number) not in self._written:
             self._written.add((layer, number))
-            self._layers.setdefault(layer, {})[number] = (keys, values)
+            self._layers.setdefault(layer, {})[number] = read
 
 
 class CacheView:
@@ -119,8 +173,8 @@ class CacheView:
         """Return how many cached tokens each target set reads."""
         return [0 if number is None else self._cache.tokens(number) for number in self.index]
 
-    def read(self, layer: str, like: torch.Tensor, one_size: bool = True) -> list[Pair | None]:
-        """(keys, values), each (R, L, H, D), for each target set, or None; they must fit `like` (I, L, H, D).
+    def read(self, layer: str, like: torch.Tensor, one_size: bool = True) -> list[CachedTokens | None]:
+        """Return what each target set reads, or None; it must fit `like` (I, L, H, D).
 
         one_size: whether L has to be the same. Raises UsageError if the layer was never filled, or at another
         picture size, width, dtype or device.
@@ -128,15 +182,18 @@ class CacheView:
         if all(number is None for number in self.index):
             return [None] * len(self.index)
         sets = self._cache.sets_of_layer(layer)
-        keys, first = sets[0][0], 1 if one_size else 2
-        if (keys.shape[first:], keys.dtype, keys.device) != (like.shape[first:], like.dtype, like.device):
+        keys, length = sets[0].keys, sets[0].keys.shape[1]
+        if sets[0].places is not None:
+            length = sets[0].total // self._cache.set_sizes[0]
+        fits = (keys.shape[2:], keys.dtype, keys.device) == (like.shape[2:], like.dtype, like.device)
+        if not fits or (one_size and length != like.shape[1]):
             raise UsageError(
-                f"References and targets differ at {layer}: {_describe(keys)} against {_describe(like)}; "
-                "picture size, dtype and device must agree."
+                f"References and targets differ at {layer}: {_describe(keys, length)} against "
+                f"{_describe(like, like.shape[1])}; picture size, dtype and device must agree."
             )
         return [None if number is None else sets[number] for number in self.index]
 
 
-def _describe(tensor: torch.Tensor) -> str:
-    tokens, heads, features = tensor.shape[1:]
+def _describe(tensor: torch.Tensor, tokens: int) -> str:
+    heads, features = tensor.shape[2:]
     return f"{tokens} tokens of {heads} x {features} in {tensor.dtype} on {tensor.device}"

@@ -6,6 +6,7 @@ a cache first; T their tokens, P * L; h, w the grid of a picture's tokens, L = h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import torch
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.joint.cache import Pair
+from jedi_diffusion.joint.cache import CachedTokens
 from jedi_diffusion.joint.positions import Size, token_grid
+from jedi_diffusion.visibility import VisibleTokens
 
 GRID = 16
 """Tokens on a side that are asked, at most, beside the one at the point."""
@@ -146,24 +148,32 @@ class AttentionWriter:
         query: torch.Tensor,
         key: torch.Tensor,
         set_sizes: Sequence[int],
-        references: Sequence[Pair | None] | None,
+        references: Sequence[CachedTokens | None] | None,
         bias: torch.Tensor | None = None,
+        visible: Sequence[VisibleTokens | None] | None = None,
     ) -> None:
         """Adds a layer: query, key (I, L, H, D); references: for each set what it reads from a cache.
 
-        bias (H, L, L): what the layer adds to the scores of every two pictures.
+        bias (H, L, L): what the layer adds to the scores of every two pictures. visible (I,): what others
+        read of each image; tokens that nobody reads get no weight.
         """
         tokens = query.shape[1]
         size = token_grid(self._size, tokens)
         asked = list(asked_tokens(self._record.point, size))
         for target, row in enumerate(self._rows):
             number, start = _set_of(row, set_sizes)
+            own_set = range(start, start + set_sizes[number])
             seen = [key[start : start + set_sizes[number]]]
-            pair = None if references is None else references[number]
-            if pair is not None:
-                seen.insert(0, pair[0])
+            shown = [None if visible is None or other == row else visible[other] for other in own_set]
+            biases = [_key_bias(tokens, key, each) for each in shown]
+            cached = None if references is None else references[number]
+            if cached is not None:
+                seen.insert(0, _in_images(cached, tokens))
+                biases.insert(0, _key_bias(len(seen[0]) * tokens, key, cached))
             keys = torch.cat(seen)
-            added = None if bias is None else bias[:, asked].repeat(1, 1, len(keys))
+            added = torch.cat(biases).expand(query.shape[2], len(asked), -1)
+            if bias is not None:
+                added = added + bias[:, asked].repeat(1, 1, len(keys))
             weights = attention_weights(query[row, asked], keys.flatten(0, 1), added)
             own = len(keys) - set_sizes[number] + row - start
             self._add(target, tokens, _Sum(size, own, weights), layer)
@@ -175,6 +185,28 @@ class AttentionWriter:
         total.passes += 1
         total.layers.add(layer)
         total.steps.add(self._step)
+
+
+def _key_bias(tokens: int, like: torch.Tensor, read: VisibleTokens | CachedTokens | None) -> torch.Tensor:
+    """(tokens,): what is added to the scores of so many keys, minus infinity where they are not read."""
+    made = torch.zeros(tokens, device=like.device)
+    if read is None:
+        return made
+    bias = 0.0 if read.bias is None else read.bias
+    if read.places is None:
+        return made + bias
+    made.fill_(-math.inf)
+    made[read.places] = torch.as_tensor(bias, device=like.device).float()
+    return made
+
+
+def _in_images(cached: CachedTokens, length: int) -> torch.Tensor:
+    """Cached keys as those of whole images (R, L, H, D), zero where they are not kept."""
+    if cached.places is None:
+        return cached.keys
+    made = cached.keys.new_zeros(cached.total, *cached.keys.shape[2:])
+    made[cached.places] = cached.keys[0]
+    return made.unflatten(0, (-1, length))
 
 
 def attention_weights(
