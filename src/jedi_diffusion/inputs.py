@@ -6,10 +6,13 @@ Letters: R references; T targets; C, H, W a latent's channels, height, width; el
 from __future__ import annotations
 
 import copy
+import inspect
+import math
 import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.options import MAX_PROMPT, Coupling, NullSet, check_range
 from jedi_diffusion.pictures import to_rgb
 from jedi_diffusion.randomness import spawn_generators
+from jedi_diffusion.sets import Conditions, select_rows
 
 SHOWN = MAX_PROMPT
 """Characters of dropped text that a warning quotes: all of any prompt but one that comes from Python."""
@@ -38,8 +42,37 @@ Picture = Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Captions, or in their place what a text encoder has made of them: `text` (B, K, D), and `pooled_text`
+    (B, P) where the family has it. `captions` is empty then.
+    """
+
+    captions: list[str]
+    embedded: Conditions | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.captions) if self.embedded is None else len(self.embedded["text"])
+
+    @property
+    def matter(self) -> bool:
+        """Whether any of them is more than the empty caption."""
+        return self.embedded is not None or any(self.captions)
+
+    def rows(self, numbers: Sequence[int]) -> Texts:
+        """Return those with these numbers, in this order, repeats allowed."""
+        if self.embedded is None:
+            return Texts([self.captions[number] for number in numbers])
+        return Texts([], select_rows(self.embedded, numbers))
+
+
+@dataclass(frozen=True)
 class Request:
-    """One prompt and one generator a target, one caption a reference.
+    """One text and one generator a target, one caption a reference.
+
+    negatives: what the targets are guided away from, a text each; None for the empty caption. text_tokens:
+    what captions are cut at, None for the family's own. embedded_guidance: what a model that takes guidance
+    as an input is told of targets, None for the model's own.
 
     size: height and width of the targets in pixels. pixels: the references in [-1, 1], (3, H, W) each.
 
@@ -47,7 +80,7 @@ class Request:
     latents: the targets' first noise (T, C, H, W), None to draw it.
     """
 
-    prompts: list[str]
+    texts: Texts
     captions: list[str]
     size: tuple[int, int]
     pixels: list[Tensor]
@@ -60,6 +93,96 @@ class Request:
     temperature: float = 1.0
     latents: Tensor | None = None
     attention_record: AttentionRecord | None = None
+    negatives: Texts | None = None
+    text_tokens: int | None = None
+    embedded_guidance: float | None = None
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Numbers of the targets of each set: one a set, or all in one (settled question 7)."""
+        targets = range(self.texts.count)
+        return [list(targets)] if self.joint_targets else [[number] for number in targets]
+
+    @property
+    def rows(self) -> list[int]:
+        """Which of the references, and after them of the targets, each image of the batch is."""
+        count = len(self.pixels)
+        return [
+            row for group in self.groups for row in (*range(count), *(count + number for number in group))
+        ]
+
+
+def read_texts(
+    name: str,
+    captions: str | Sequence[str] | None,
+    embeds: Tensor | None,
+    pooled: Tensor | None,
+    examples: Conditions,
+) -> Texts | None:
+    """Return captions or their embeddings, None where neither is given.
+
+    name: "prompt" or "negative_prompt"; embeds (B, K, D), pooled (B, P): in their place. examples: conditions
+    of the shapes that the network reads. Raises UsageError for both, and for embeddings of other shapes.
+    """
+    prefix = name.removesuffix("prompt")
+    given = {f"{prefix}prompt_embeds": embeds, f"{prefix}pooled_prompt_embeds": pooled}
+    if embeds is None:
+        if pooled is not None:
+            raise UsageError(f"{prefix}pooled_prompt_embeds needs {prefix}prompt_embeds beside it.")
+        if captions is None:
+            return None
+        return Texts([captions] if isinstance(captions, str) else list(captions))
+    if captions is not None:
+        raise UsageError(f"Both {name} and {prefix}prompt_embeds are given; give one of them.")
+    embedded: Conditions = {}
+    for (called, value), kind in zip(given.items(), ("text", "pooled_text"), strict=True):
+        if kind not in examples:
+            if value is not None:
+                raise UsageError(f"This model reads no pooled text: leave {called} out.")
+            continue
+        if value is None:
+            raise UsageError(f"This model reads pooled text too: give {called} beside {prefix}prompt_embeds.")
+        width, dimensions = examples[kind].shape[-1], examples[kind].ndim
+        if value.ndim != dimensions or value.shape[-1] != width or len(value) != len(embeds):
+            expected = "(prompts, tokens, {})" if kind == "text" else "(prompts, {})"
+            raise UsageError(
+                f"{called} has the shape {tuple(value.shape)}, but must have {expected.format(width)}."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise UsageError(f"{called} holds NaN or infinity.")
+        embedded[kind] = value
+    return Texts([], embedded)
+
+
+def checked_schedule(
+    scheduler: Scheduler,
+    sigmas: Sequence[float] | None,
+    timesteps: Sequence[float] | None,
+    steps: int | None,
+) -> dict[str, list[float]]:
+    """Return the steps that a call spells out, by diffusers' name for them; empty where it does not.
+
+    Raises UsageError for both, another count than `steps`, numbers that do not fall, and a scheduler that
+    does not take them.
+    """
+    named = {"sigmas": sigmas, "timesteps": timesteps}
+    given = {name: [float(each) for each in value] for name, value in named.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError("Both sigmas and timesteps are given; give one of them.")
+    for name, values in given.items():
+        kind = type(scheduler).__name__
+        if name == "timesteps" and not isinstance(process_of(scheduler), Diffusion):
+            raise UsageError("The steps of a flow are spelled out as sigmas; give these, not timesteps.")
+        if name not in inspect.signature(scheduler.set_timesteps).parameters:
+            raise UsageError(f"{kind} takes no {name}: leave them out, or take another scheduler.")
+        falling = all(a > b for a, b in pairwise(values))
+        if not values or not all(map(math.isfinite, values)) or not falling or values[-1] < 0:
+            raise UsageError(f"{name} must be numbers from 0 on, each smaller than the one before it.")
+        if steps is not None and steps != len(values):
+            raise UsageError(
+                f"num_inference_steps is {steps}, but {len(values)} {name} are given; leave it out."
+            )
+    return given
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -116,6 +239,41 @@ def one_caption_each(captions: str | Sequence[str] | None, references: int) -> l
     return list(captions)
 
 
+def one_negative_each(negatives: Texts, prompts: int) -> Texts:
+    """One negative text a prompt: those given, or one for all. Raises UsageError on a mismatch."""
+    if negatives.count not in (1, prompts):
+        raise UsageError(
+            f"There are {negatives.count} negative prompts for {prompts} prompts; give one each, or one."
+        )
+    return negatives.rows([0] * prompts) if negatives.count == 1 else negatives
+
+
+def check_text_inputs(
+    tokens: int | None, most_tokens: int | None, guidance: float | None, own_guidance: float | None
+) -> None:
+    """Raises UsageError for `max_sequence_length` and `embedded_guidance` that a model does not take: the
+    former has at most `most_tokens`, None for none, and only one with `own_guidance` takes the latter.
+    """
+    if tokens is not None:
+        if most_tokens is None:
+            raise UsageError("Captions of this model have a fixed length: leave max_sequence_length out.")
+        checked_count("max_sequence_length", tokens, most_tokens)
+    if guidance is not None:
+        if own_guidance is None:
+            raise UsageError("This model takes no guidance as an input: leave embedded_guidance out.")
+        check_range("embedded_guidance", guidance, 0, 100)
+
+
+def check_same_length(given: Conditions, encoded: Conditions) -> None:
+    """Raises UsageError where embeddings that were given have another number of tokens than captions that
+    were encoded beside them."""
+    if encoded and given["text"].shape[1] != encoded["text"].shape[1]:
+        raise UsageError(
+            f"Prompts are embedded in {given['text'].shape[1]} tokens, but other captions of the call in "
+            f"{encoded['text'].shape[1]}: give embeddings of one length (max_sequence_length sets it)."
+        )
+
+
 def one_generator_each(
     generator: torch.Generator | Sequence[torch.Generator] | None, pictures: int
 ) -> list[torch.Generator]:
@@ -154,6 +312,15 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
         raise UsageError(f"latents have the shape {tuple(latents.shape)}, but must have {shape}.")
     if not bool(torch.isfinite(latents).all()):
         raise UsageError("latents hold NaN or infinity.")
+
+
+def check_tensor_inputs(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UsageError for a tensor that callbacks cannot have."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(
+            f"callback_on_step_end_tensor_inputs names {unknown[0]!r}; callbacks get {' and '.join(known)}."
+        )
 
 
 def fresh_scheduler(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -88,9 +89,18 @@ class Between:
         return value
 
 
+def _readable(text: str) -> str:
+    try:
+        check_text(text)
+    except UsageError as error:
+        raise PydanticCustomError("text", "{reason}", {"reason": str(error)}) from error
+    return text
+
+
 Scale = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1)]
 Seed = Annotated[int, Between(0, MAX_SEED)]
+Words = Annotated[str, AfterValidator(_readable)]
 Side = Annotated[int, Field(multiple_of=8), Between(16, 2048)]
 """Pixels."""
 
@@ -128,6 +138,10 @@ class Sampling(Denoising):
     """Eq. 3 (joint), eq. 4 (text_first: more identity; image_first: more prompt), or on the text alone."""
     image_guidance: Scale | None = None
     """Scale of the references in the staged modes; that of the text if not given."""
+    negative_prompt: Words | None = None
+    """What pictures are guided away from, in words; nothing if not given."""
+    embedded_guidance: Scale | None = None
+    """Guidance that a model takes as an input (FLUX.1 [dev]); the model's own if not given."""
     match_norms: bool = False
     """Eq. 4 with both differences brought to the smaller of their norms: strong scales do not over-expose."""
     guidance_start: Fraction = 0.0

@@ -29,18 +29,25 @@ from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.inputs import (
     Picture,
     Request,
+    Texts,
     check_choice,
     check_latents,
     check_prompt,
     check_recordable,
+    check_same_length,
+    check_tensor_inputs,
+    check_text_inputs,
     checked_count,
+    checked_schedule,
     checked_temperature,
     fresh_scheduler,
     listed_references,
     one_caption_each,
     one_generator_each,
+    one_negative_each,
     picture_size,
     read_prompt,
+    read_texts,
 )
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import plan_guidance
@@ -48,7 +55,7 @@ from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
-from jedi_diffusion.sets import Conditions, SetBatch, select_rows
+from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors
 
 logger = logging.getLogger(__name__)
@@ -71,8 +78,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     unet or transformer: what denoises, of a family that `backbones` knows; coupled attention is installed on
     it. A UNet has 2C + 1 input channels. text_encoder_2, text_encoder_3 and their tokenizers: where the
-    family has them. Adapters trained on a base model are put on top of it with `load_lora_weights`, and calls
-    take the coupling that those know.
+    family has them; without a text encoder calls take embeddings. Adapters trained on a base model are put
+    on top of it with `load_lora_weights`, and calls take the coupling that those know.
     force_zeros_for_empty_prompt: an empty caption's embedding is zero, as in SDXL's base model.
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
@@ -105,8 +112,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def __init__(
         self,
         vae: ModelMixin,
-        text_encoder: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase | None,
         unet: ModelMixin | None,
         scheduler: SchedulerMixin,
         text_encoder_2: PreTrainedModel | None = None,
@@ -226,7 +233,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         references: Sequence[Picture] | Picture = (),
         reference_prompts: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
@@ -234,6 +241,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         guidance_scale: float | None = None,
         guidance_mode: GuidanceMode | None = None,
         image_guidance_scale: float | None = None,
+        embedded_guidance: float | None = None,
         match_norms: bool = False,
         guidance_start: float = 0.0,
         guidance_stop: float = 1.0,
@@ -245,7 +253,16 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         width: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        max_sequence_length: int | None = None,
+        sigmas: Sequence[float] | None = None,
+        timesteps: Sequence[float] | None = None,
         callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
         attention_record: AttentionRecord | None = None,
         denoiser: Denoiser | None = None,
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
@@ -258,6 +275,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same where the model has none of its own. guidance_mode, match_norms: `plan_guidance`.
+        embedded_guidance: what a model that takes guidance as an input (FLUX.1 [dev]) is told.
         guidance_start, guidance_stop: guidance acts between these shares of the steps alone, 0 to 1; the
         others are faster.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
@@ -272,9 +290,14 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         alone, and picture k from one of its own, which depends on the state that it has now and on k only.
         None draws a seed from torch's global state.
         latents: (T, C, H, W) of unit variance, in place of the noise that targets would draw.
+        negative_prompt: what the targets are guided away from, one for all or one a prompt; the references
+        are not. prompt_embeds (prompts, K, D), pooled_prompt_embeds (prompts, P): in place of `prompt` what
+        the text encoders make of it; the same for `negative_prompt`. max_sequence_length: tokens that
+        captions are cut at, for T5 and Qwen3.
+        sigmas, timesteps: every step, as the scheduler's `set_timesteps` takes them.
         callback_on_step_end(pipeline, step, timestep, tensors): of the tensors (T, C, H, W), "latents" go on
         to the next step, and it may return others; "clean_latents" are what the network takes the pictures to
-        be, for previews.
+        be, for previews. callback_on_step_end_tensor_inputs: which of them it gets, all by default.
         attention_record: takes down where the targets look (Figure 5), in the branch of guidance with most
         conditions; references come first among the pictures of its maps. The pictures stay the same.
         denoiser: what predicts in the backbone's place, for methods that condition the network in other ways;
@@ -288,14 +311,29 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         scale = own.guidance if guidance_scale is None else guidance_scale
         image_scale = own.image_guidance if image_guidance_scale is None else image_guidance_scale
         mode, interval = guidance_mode or own.guidance_mode, (guidance_start, guidance_stop)
+        examples = self.backbone.example_conditions(1, 1)
+        schedule = checked_schedule(self.scheduler, sigmas, timesteps, num_inference_steps)
+        names = callback_on_step_end_tensor_inputs or self._callback_tensor_inputs
+        check_tensor_inputs(names, self._callback_tensor_inputs)
+        spelled_out = next((len(each) for each in schedule.values()), num_inference_steps)
         request = self._check(
-            prompts=[prompt] if isinstance(prompt, str) else list(prompt),
+            texts=read_texts("prompt", prompt, prompt_embeds, pooled_prompt_embeds, examples),
+            negatives=read_texts(
+                "negative_prompt",
+                negative_prompt,
+                negative_prompt_embeds,
+                negative_pooled_prompt_embeds,
+                examples,
+            ),
+            text_tokens=max_sequence_length,
             references=listed_references(references),
             captions=reference_prompts,
             images_per_prompt=num_images_per_prompt,
-            steps=own.steps if num_inference_steps is None else num_inference_steps,
+            steps=own.steps if spelled_out is None else spelled_out,
+            schedule=schedule,
             guidance=(mode, scale, image_scale, interval),
             match_norms=match_norms,
+            embedded_guidance=embedded_guidance,
             coupling=coupling or ("joint" if joint_targets else self.own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
@@ -308,20 +346,24 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if denoiser is not None and request.coupling == "cached":
             raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
         self._num_timesteps = len(request.scheduler.timesteps)
-        made = self._sample(request, denoiser or self.backbone, callback_on_step_end)
+        made = self._sample(request, denoiser or self.backbone, callback_on_step_end, names)
         images = self._to_output(made, output_type)
         self.maybe_free_model_hooks()
         return JeDiPipelineOutput(images=images) if return_dict else (images,)
 
     def _check(
         self,
-        prompts: list[str],
+        texts: Texts | None,
+        negatives: Texts | None,
+        text_tokens: int | None,
         references: list[Picture],
         captions: str | Sequence[str] | None,
         images_per_prompt: int,
         steps: int,
+        schedule: dict[str, list[float]],
         guidance: tuple[GuidanceMode, float, float | None, tuple[float, float]],
         match_norms: bool,
+        embedded_guidance: float | None,
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
@@ -332,47 +374,59 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         attention_record: AttentionRecord | None,
     ) -> Request:
         """All of a call's checks; nothing has run on a network yet."""
-        if not prompts:
+        if texts is None or not texts.count:
             raise UsageError("There is no prompt; give at least one.")
+        negatives = negatives and one_negative_each(negatives, texts.count)
         check_choice("coupling", coupling, get_args(Coupling))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
         captions = one_caption_each(captions, len(references))
-        for text in (*prompts, *captions):
+        said = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
+        for text in said:
             check_prompt(text)
-        targets = [
-            text for text in prompts for _ in range(checked_count("num_images_per_prompt", images_per_prompt))
-        ]
+            if text:
+                self._need_text_encoder(text)
+        times = checked_count("num_images_per_prompt", images_per_prompt)
+        rows = [number for number in range(texts.count) for _ in range(times)]
         if self.backbone.clean_references:
             null_set = "single"
-        sets_differ = bool(references) or (null_set == "single" and joint_targets and len(targets) > 1)
+        sets_differ = bool(references) or (null_set == "single" and joint_targets and len(rows) > 1)
         plan = plan_guidance(
             *guidance,
-            text_matters=any((*prompts, *captions)),
+            text_matters=any(captions) or texts.matter or (negatives is not None and negatives.matter),
             pictures_matter=sets_differ,
             match_norms=match_norms,
         )
+        if negatives is not None and all(each.text for each in plan.conditions):
+            raise UsageError(
+                "A negative prompt is what guidance leads away from, and with these scales there is no "
+                "guidance: take a guidance_scale other than 1, or leave it out."
+            )
         if attention_record is not None:
             check_recordable(len(references), plan)
         backbone, device = self.backbone, self._execution_device
+        check_text_inputs(text_tokens, backbone.most_text_tokens, embedded_guidance, backbone.own_guidance)
         height, width = picture_size(
             *size, backbone.latent_size, self.vae_scale_factor, backbone.size_multiple
         )
         channels, *latent_size = self._latent_shape(height, width)
         if latents is not None:
-            check_latents(latents, (len(targets), channels, *latent_size))
+            check_latents(latents, (len(rows), channels, *latent_size))
 
         def set_timesteps(scheduler: Scheduler) -> None:
-            backbone.set_timesteps(scheduler, steps, (latent_size[0], latent_size[1]), device)
+            backbone.set_timesteps(scheduler, steps, (latent_size[0], latent_size[1]), device, schedule)
 
         request = Request(
-            prompts=targets,
+            texts=texts.rows(rows),
+            negatives=negatives and negatives.rows(rows),
+            text_tokens=text_tokens,
+            embedded_guidance=embedded_guidance,
             captions=captions,
             size=(height, width),
             pixels=backbone.fit_references(references, (height, width)),
             guidance=plan,
             scheduler=fresh_scheduler(self.scheduler, steps, set_timesteps),
-            generators=one_generator_each(generator, len(targets)),
+            generators=one_generator_each(generator, len(rows)),
             coupling=coupling if references else "joint",
             null_set=null_set,
             joint_targets=joint_targets,
@@ -380,7 +434,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             latents=latents,
             attention_record=attention_record,
         )
-        self._report_unknown_words([*prompts, *captions])
+        self._report_unknown_words(said)
         self._report_untrained(request)
         return request
 
@@ -405,7 +459,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 logger.warning("%s", said)
 
     def _report_unknown_words(self, prompts: Sequence[str]) -> None:
-        words = [word for prompt in prompts for word in read_prompt(self.tokenizer, prompt).unknown]
+        read = (read_prompt(self.tokenizer, prompt) for prompt in prompts if prompt)
+        words = [word for reading in read for word in reading.unknown]
         if words:
             listed = ", ".join(dict.fromkeys(words))
             logger.warning("The model does not know these words and leaves them out: %s.", listed)
@@ -435,10 +490,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """The network that denoises."""
         return getattr(self, self.network_name)
 
-    def _sample(self, request: Request, denoiser: Denoiser, callback: Callback | None) -> Tensor:
-        """The targets' latents (T, C, H, W)."""
+    def _sample(
+        self, request: Request, denoiser: Denoiser, callback: Callback | None, tensor_names: Sequence[str]
+    ) -> Tensor:
+        """The targets' latents (T, C, H, W). callback: gets the tensors of these names."""
         sets = self._encode_sets(request)
-        null = self.encode_captions([""])
+        null = self._encode_null(request)
+        check_same_length(sets.conditions, null)
         plan = SamplingPlan(sets, null, request.guidance, request.null_set)
         if request.coupling == "cached":
             plan = self._run_references_once(plan)
@@ -454,7 +512,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 if callback is None:
                     return None
                 own = {"latents": step.latents, "clean_latents": step.clean}
-                tensors = {name: each[..., :height, :width] for name, each in own.items()}
+                tensors = {name: own[name][..., :height, :width] for name in tensor_names}
                 changed = (callback(self, step.number, step.timestep, tensors) or {}).get("latents")
                 return None if changed is None else F.pad(changed, padding)
 
@@ -471,21 +529,22 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     def _encode_sets(self, request: Request) -> SetBatch:
         """The sets: the references and one target each, or all targets in one set (settled question 7)."""
-        device, targets = self._execution_device, len(request.prompts)
+        device = self._execution_device
         given, extents = self._encode_references(request)
-        text = self.encode_captions([*request.captions, *request.prompts])
-        references = list(range(len(given)))
-        groups = [list(range(targets))] if request.joint_targets else [[number] for number in range(targets)]
-        rows = [row for group in groups for row in (*references, *(len(given) + number for number in group))]
-        empty = torch.zeros(targets, *given.shape[1:], device=device)
+        text = self._encode_texts(request, request.captions, request.texts)
+        groups, rows = request.groups, request.rows
+        empty = torch.zeros(request.texts.count, *given.shape[1:], device=device)
         mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
         blank = self.blank_latents(*request.size)
         sizes = self.backbone.size_conditions(len(rows), *request.size, device)
+        if request.embedded_guidance is not None:
+            told = [self.backbone.own_guidance] * len(given) + [request.embedded_guidance] * len(empty)
+            sizes["guidance"] = torch.tensor([told[row] for row in rows], device=device)
         return SetBatch(
             latents=torch.cat([given, empty])[rows],
             mask=mask.view(-1, 1, 1, 1),
             conditions=select_rows(text | extents, rows) | sizes,
-            set_sizes=tuple(len(references) + len(group) for group in groups),
+            set_sizes=tuple(len(given) + len(group) for group in groups),
             blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
         )
 
@@ -499,7 +558,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             whole = torch.stack(request.pixels) if request.pixels else torch.zeros(0, 3, *request.size)
             return self.encode_pictures(whole), {}
         made = [self.encode_pictures(each[None])[0] for each in request.pixels]
-        shapes = [each.shape[1:] for each in made] + [torch.Size(size[1:])] * len(request.prompts)
+        shapes = [each.shape[1:] for each in made] + [torch.Size(size[1:])] * request.texts.count
         height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
         padded = [F.pad(each, (0, width - each.shape[2], 0, height - each.shape[1])) for each in made]
         return torch.stack(padded), {"extent": torch.tensor(shapes, device=self._execution_device)}
@@ -514,20 +573,59 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         captions = [text for text in (True, False) if (text, True) in plan.guidance.conditions]
         first_set = plan.batch.select(list(range(count)), (count,))
         captioned = first_set.conditions.get("captioned")
-        passes = [first_set if text else first_set.conditioned(plan.null) for text in captions]
+        null = plan.null_of(list(range(count))) if False in captions else {}
+        passes = [first_set if text else first_set.conditioned(null) for text in captions]
         if captioned is not None and not bool(captioned.any()):
             passes = passes[:1]
         targets = torch.nonzero(~plan.batch.is_reference).flatten()
-        alone = plan.batch.select(targets, (1,) * len(targets))
+        plan = replace(
+            plan, batch=plan.batch.select(targets, (1,) * len(targets)), null=plan.null_of(targets)
+        )
         if not passes:
-            return replace(plan, batch=alone)
+            return plan
         cache = self.backbone.fill_cache(SetBatch.concatenate(passes))
         last = len(passes) - 1
         cached = CachedReferences(cache, {text: min(number, last) for number, text in enumerate(captions)})
-        return replace(plan, batch=alone, cached=cached)
+        return replace(plan, cached=cached)
 
-    def encode_captions(self, captions: Sequence[str]) -> Conditions:
-        """Return captions as the network reads them: `text` (B, K, D) and what its family adds."""
+    def _encode_texts(self, request: Request, captions: Sequence[str], texts: Texts) -> Conditions:
+        """Return what the network reads of the references' captions, a row each, and then of the targets'
+        texts."""
+        coupling, backbone = request.coupling, self.backbone
+        silent = not any(captions) and not backbone.reads_empty_captions(coupling)
+        read = [] if silent else list(captions)
+        if texts.embedded is None:
+            made = self.encode_captions([*read, *texts.captions], request.text_tokens)
+        else:
+            made = {name: each.to(self._execution_device) for name, each in texts.embedded.items()}
+            if not backbone.reads_empty_captions("joint"):
+                made["captioned"] = torch.ones(texts.count, dtype=torch.bool, device=self._execution_device)
+            if read:
+                before = self.encode_captions(read, request.text_tokens)
+                check_same_length(made, before)
+                made = concatenate_rows([before, made])
+        if silent and captions:
+            nothing = select_rows(made, [0] * len(captions))
+            nothing["captioned"] = torch.zeros_like(nothing["captioned"])
+            made = concatenate_rows([nothing, made])
+        return made
+
+    def _encode_null(self, request: Request) -> Conditions:
+        """Return `SamplingPlan.null`: negative prompts are the targets' alone."""
+        if all(each.text for each in request.guidance.conditions):
+            return {}
+        if request.negatives is None:
+            return self.encode_captions([""], request.text_tokens)
+        made = self._encode_texts(request, [""] * len(request.captions), request.negatives)
+        return select_rows(made, request.rows)
+
+    def encode_captions(self, captions: Sequence[str], most_tokens: int | None = None) -> Conditions:
+        """Return captions as the network reads them: `text` (B, K, D) and what its family adds.
+
+        most_tokens: what they are cut at, where the family leaves that open. Raises UsageError where the text
+        encoder is not loaded.
+        """
+        self._need_text_encoder(captions[0])
         config: Any = self.config
         tokenizers = (self.tokenizer, self.tokenizer_2, self.tokenizer_3)
         encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
@@ -536,8 +634,16 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             tuple(tokenizer for tokenizer, _ in pairs),
             tuple(encoder for _, encoder in pairs),
             config.force_zeros_for_empty_prompt,
+            most_tokens,
         )
         return self.backbone.encode_text(reader, captions, self._execution_device)
+
+    def _need_text_encoder(self, caption: str) -> None:
+        if self.text_encoder is None:
+            raise UsageError(
+                f"The text encoder is not loaded, and the caption {caption[:40]!r} has to be read: give "
+                "prompt_embeds, with guidance negative_prompt_embeds too, or load it."
+            )
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] as scaled latents (B, C, H, W) float32, the encoder's mode."""

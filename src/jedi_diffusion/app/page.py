@@ -497,6 +497,8 @@ def component(name: str, own: Any) -> Any:
         return gr.Dropdown(choices, value=own or "", **shown)
     if kind["type"] == "boolean":
         return gr.Checkbox(own, **shown)
+    if kind["type"] == "string":
+        return gr.Textbox(own or "", **shown)
     precision = 0 if kind["type"] == "integer" else None
     bounds = {"minimum": kind["minimum"], "maximum": kind["maximum"]}
     return gr.Number(own, precision=precision, **bounds, **shown)
@@ -505,7 +507,7 @@ def component(name: str, own: Any) -> Any:
 def values_of(controls: Controls) -> list[Any]:
     """The values of the components, in the order of `Controls`."""
     values = [(getattr(controls, name), SCHEMA[name]) for name in Controls.model_fields]
-    return ["" if value is None and "enum" in str(schema) else value for value, schema in values]
+    return ["" if value is None and "string" in str(schema) else value for value, schema in values]
 
 
 def controls_of(values: tuple[Any, ...]) -> Controls:

@@ -6,7 +6,7 @@ Letters: I images in a batch; C, H, W a latent's channels, height, width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, get_args
 
@@ -40,6 +40,7 @@ class Backbone(nn.Module, ABC):
     coupling "cached" takes training.
     coupled_layers: names of the attention layers in which images of a set read each other; None for all.
     lora_loader: diffusers' mixin that reads the family's formats of adapters.
+    most_text_tokens: what calls may ask captions to be cut at; None where their number is fixed.
     """
 
     lora_targets: ClassVar[str]
@@ -52,6 +53,7 @@ class Backbone(nn.Module, ABC):
     text_tokens: ClassVar[int] = 77
     size_multiple: ClassVar[int] = 1
     cache_untrained: ClassVar[bool] = False
+    most_text_tokens: ClassVar[int | None] = None
 
     @classmethod
     @abstractmethod
@@ -115,6 +117,16 @@ class Backbone(nn.Module, ABC):
         return {}
 
     @property
+    def own_guidance(self) -> float | None:
+        """What a network that takes guidance as an input is told where a batch has no `guidance` (I,); None
+        for one that takes none."""
+        return None
+
+    def reads_empty_captions(self, coupling: Coupling) -> bool:
+        """Return whether references without a caption read the empty one, rather than none."""
+        return True
+
+    @property
     def distance_slope(self) -> float:
         """How much attention prefers near positions (`positions.distance_bias`); 0 for not at all."""
         return 0.0
@@ -155,10 +167,21 @@ class Backbone(nn.Module, ABC):
         return Sampling()
 
     def set_timesteps(
-        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+        self,
+        scheduler: Scheduler,
+        steps: int,
+        size: tuple[int, int],
+        device: torch.device,
+        given: Mapping[str, list[float]] | None = None,
     ) -> None:
-        """Set a scheduler's steps for targets of this height and width in latents."""
-        scheduler.set_timesteps(steps, device=device)
+        """Set a scheduler's steps for targets of this height and width in latents.
+
+        given: "sigmas" or "timesteps" of every step in place of the family's own.
+        """
+        if given:
+            scheduler.set_timesteps(None, device=device, **given)
+        else:
+            scheduler.set_timesteps(steps, device=device)
 
     def size_conditions(self, count: int, height: int, width: int, device: torch.device | str) -> Conditions:
         """Return the conditions of `count` images that follow from their size in pixels, a row each."""

@@ -6,7 +6,7 @@ channels, height, width; a token is a patch of 2x2 latents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.inputs import Picture, check_prompt, to_image
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
-from jedi_diffusion.options import Sampling
+from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 OWN_SIZE = 128
@@ -97,6 +97,7 @@ class FluxBackbone(SequenceBackbone):
     clean_references = True
     square_references = False
     size_multiple = PATCH
+    most_text_tokens = TEXT_TOKENS
     lora_loader = FluxLoraLoaderMixin
 
     @classmethod
@@ -114,6 +115,10 @@ class FluxBackbone(SequenceBackbone):
         super().__init__(transformer)
         if self.transformer.config["in_channels"] > _output_channels(self.transformer.config):
             self.embedded_guidance = 30.0  # Fill's
+
+    def reads_empty_captions(self, coupling: Coupling) -> bool:
+        """Cached references alone read the pooled text of the empty caption; else it is the targets'."""
+        return coupling == "cached"
 
     @property
     def latent_channels(self) -> int:
@@ -139,12 +144,17 @@ class FluxBackbone(SequenceBackbone):
         )
 
     def set_timesteps(
-        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+        self,
+        scheduler: Scheduler,
+        steps: int,
+        size: tuple[int, int],
+        device: torch.device,
+        given: Mapping[str, list[float]] | None = None,
     ) -> None:
-        """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
+        """Set sigmas from 1 to 1 / steps, or those given, shifted by the number of tokens of a target."""
         own = scheduler.config.get("use_flow_sigmas", False)
         shift = resolution_shift(scheduler.config, size[0] * size[1] // PATCH**2, most=1.15)
-        sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
+        sigmas = None if own else (given or {}).get("sigmas", np.linspace(1.0, 1 / steps, steps))
         scheduler.set_timesteps(steps if own else None, device=device, sigmas=sigmas, mu=shift)
 
     def predict(
@@ -176,8 +186,9 @@ class FluxBackbone(SequenceBackbone):
         }
 
     def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
-        """Return T5's `text` (B, 512, D), CLIP's `pooled_text` (B, P), and `captioned` (B,), false for empty
+        """Return T5's `text` (B, K, D), CLIP's `pooled_text` (B, P), and `captioned` (B,), false for empty
         captions. Each distinct caption runs once; the end of one that is too long is dropped, with a warning.
+        K is 512 if the reader does not say.
         """
         (clip_tokenizer, t5_tokenizer), (clip, t5) = reader.tokenizers, reader.encoders
         distinct = list(dict.fromkeys(captions))
@@ -185,7 +196,7 @@ class FluxBackbone(SequenceBackbone):
             check_prompt(caption)
         tokens = torch.cat([tokenize(clip_tokenizer, caption) for caption in distinct]).to(device)
         made = {
-            "text": encode_t5(t5_tokenizer, t5, distinct, TEXT_TOKENS, device),
+            "text": encode_t5(t5_tokenizer, t5, distinct, reader.most_tokens or TEXT_TOKENS, device),
             "pooled_text": clip(tokens).pooler_output,
             "captioned": torch.tensor([bool(caption) for caption in distinct], device=device),
         }

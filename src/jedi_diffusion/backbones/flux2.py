@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,6 +128,7 @@ class Flux2Backbone(SequenceBackbone):
     clean_references = True
     lora_loader = Flux2LoraLoaderMixin
     text_tokens = TEXT_TOKENS
+    most_text_tokens = TEXT_TOKENS
     square_references = False
     trained_references = 4
 
@@ -154,10 +155,10 @@ class Flux2Backbone(SequenceBackbone):
         return OWN_SIZE, OWN_SIZE
 
     def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
-        """Return `text` (B, 512, D), and `captioned` (B,), false for empty captions.
+        """Return `text` (B, K, D), and `captioned` (B,), false for empty captions.
 
         A caption is what a user says to Qwen3; each distinct one runs once. The model reads what pads it too.
-        What exceeds 512 tokens is dropped, with a warning.
+        What exceeds K tokens, 512 if the reader does not say, is dropped, with a warning.
         """
         (tokenizer,), (encoder,) = reader.tokenizers, reader.encoders
         distinct = list(dict.fromkeys(captions))
@@ -172,16 +173,17 @@ class Flux2Backbone(SequenceBackbone):
             )
             for caption in distinct
         ]
-        padded = {"padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
+        most = reader.most_tokens or TEXT_TOKENS
+        padded = {"padding": "max_length", "truncation": True, "max_length": most}
         with TOKENIZING:
             lengths = [len(numbers) for numbers in tokenizer(said).input_ids]
             tokens = tokenizer(said, return_tensors="pt", **padded).to(device)
         for caption, length in zip(distinct, lengths, strict=True):
-            if length > TEXT_TOKENS:
+            if length > most:
                 logger.warning(
                     "The prompt exceeds the %d tokens that the model reads by %d; its end is dropped: %r.",
-                    TEXT_TOKENS,
-                    length - TEXT_TOKENS,
+                    most,
+                    length - most,
                     caption[-SHOWN:],
                 )
         states = encoder(
@@ -218,12 +220,18 @@ class Flux2Backbone(SequenceBackbone):
         )
 
     def set_timesteps(
-        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+        self,
+        scheduler: Scheduler,
+        steps: int,
+        size: tuple[int, int],
+        device: torch.device,
+        given: Mapping[str, list[float]] | None = None,
     ) -> None:
-        """Set sigmas from 1 to 1 / steps, shifted by the number of tokens of a target."""
+        """Set sigmas from 1 to 1 / steps, or those given, shifted by the number of tokens of a target."""
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
-        sigmas = None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        own = np.linspace(1.0, 1 / steps, steps)
+        sigmas = None if scheduler.config.get("use_flow_sigmas") else (given or {}).get("sigmas", own)
         mu = compute_empirical_mu(size[0] * size[1], steps)
         scheduler.set_timesteps(None if sigmas is not None else steps, device=device, sigmas=sigmas, mu=mu)
 

@@ -6,7 +6,7 @@ F features of a token; C, H, W a latent's channels, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -27,7 +27,7 @@ from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
-TEXT_TOKENS = 256
+TEXT_TOKENS, MOST_TEXT_TOKENS = 256, 512
 """Of T5, after CLIP's 77."""
 TIMESTEPS = 1000
 """Times 0..1 of the flow are 0..1000 to the network."""
@@ -91,6 +91,7 @@ class SD3Backbone(Backbone):
     )
     shard_units = (JointTransformerBlock,)
     size_multiple = 2
+    most_text_tokens = MOST_TEXT_TOKENS
     lora_loader = SD3LoraLoaderMixin
     cache_untrained = True
 
@@ -142,13 +143,18 @@ class SD3Backbone(Backbone):
         )
 
     def set_timesteps(
-        self, scheduler: Scheduler, steps: int, size: tuple[int, int], device: torch.device
+        self,
+        scheduler: Scheduler,
+        steps: int,
+        size: tuple[int, int],
+        device: torch.device,
+        given: Mapping[str, list[float]] | None = None,
     ) -> None:
         """Set the scheduler's own steps, shifted by the number of tokens of a target if it asks for that."""
         tokens = size[0] * size[1] // self.transformer.config["patch_size"] ** 2
         shift = resolution_shift(scheduler.config, tokens, most=1.16)
         shifted = {"mu": shift} if scheduler.config.get("use_dynamic_shifting") else {}
-        scheduler.set_timesteps(steps, device=device, **shifted)
+        scheduler.set_timesteps(None if given else steps, device=device, **shifted, **(given or {}))
 
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
@@ -180,7 +186,8 @@ class SD3Backbone(Backbone):
         return prediction.to(noisy.dtype)
 
     def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
-        """Return `text` (B, K, D), the CLIPs' states and then 256 of T5, and the CLIPs' `pooled_text` (B, P).
+        """Return `text` (B, K, D), the CLIPs' states and then those of T5 (256 if the reader does not say),
+        and the CLIPs' `pooled_text` (B, P).
 
         Without a third encoder T5's are zeros, as published. Each distinct caption runs once; the end of one
         that is too long is dropped, with a warning.
@@ -196,9 +203,10 @@ class SD3Backbone(Backbone):
             pooled.append(output.text_embeds)
         width = self.transformer.config["joint_attention_dim"]
         clip = torch.cat(states, dim=-1)
-        t5 = clip.new_zeros(len(distinct), TEXT_TOKENS, width)
+        most = reader.most_tokens or TEXT_TOKENS
+        t5 = clip.new_zeros(len(distinct), most, width)
         if len(reader.encoders) > 2:
-            t5 = encode_t5(reader.tokenizers[2], reader.encoders[2], distinct, TEXT_TOKENS, device)
+            t5 = encode_t5(reader.tokenizers[2], reader.encoders[2], distinct, most, device)
         text = torch.cat([F.pad(clip, (0, width - clip.shape[-1])), t5.to(clip.dtype)], dim=1)
         made = {"text": text, "pooled_text": torch.cat(pooled, dim=-1)}
         return select_rows(made, [distinct.index(caption) for caption in captions])

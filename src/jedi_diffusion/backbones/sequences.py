@@ -25,6 +25,7 @@ from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, visible_tokens
+from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.visibility import Visibility, VisibleTokens
 
@@ -427,10 +428,15 @@ class SequenceBackbone(Backbone):
     def _inputs(self, layout: SequenceLayout, batch: SetBatch) -> dict[str, torch.Tensor]:
         """Return the transformer's inputs of the family beside images, captions and time: positions, ..."""
 
+    @property
+    def own_guidance(self) -> float | None:
+        return self.embedded_guidance if self.transformer.config["guidance_embeds"] else None
+
+    def reads_empty_captions(self, coupling: Coupling) -> bool:
+        return False
+
     def _guidance(self, batch: SetBatch, rows: list[int]) -> torch.Tensor | None:
-        if not self.transformer.config["guidance_embeds"]:
+        own, given = self.own_guidance, batch.conditions.get("guidance")
+        if own is None:
             return None
-        given = batch.conditions.get("guidance")
-        if given is None:
-            return torch.full((len(rows),), self.embedded_guidance, device=batch.latents.device)
-        return given[rows]
+        return torch.full((len(rows),), own, device=batch.latents.device) if given is None else given[rows]

@@ -23,12 +23,14 @@ logger = logging.getLogger(__name__)
 class TextReader:
     """A pipeline's tokenizers and the text encoders that belong to them.
 
-    zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained.
+    zero_if_empty: an empty caption gives zeros, as SDXL's base model was trained. most_tokens: what captions
+    are cut at, where the family leaves that open; None for its own number.
     """
 
     tokenizers: tuple[Any, ...]
     encoders: tuple[Any, ...]
     zero_if_empty: bool = False
+    most_tokens: int | None = None
 
 
 def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device) -> Conditions:

@@ -57,7 +57,8 @@ class SamplingPlan:
     """What to sample and how to guide it.
 
     batch: the sets with all their conditions; for coupling "cached" the targets alone, as sets of one.
-    null: the empty caption's conditions, one row each.
+    null: what images read without their captions, one row for all (the empty caption's) or a row each; empty
+    where no branch of guidance reads it.
     null_set: what a branch without references keeps: "joint" the whole set, its references re-noised but not
     shown as references; "single" each target as a set of one. Cached references are never noised, so there is
     nothing to keep and both are the same.
@@ -73,6 +74,10 @@ class SamplingPlan:
     cached: CachedReferences | None = None
     attention_record: AttentionRecord | None = None
     temperature: float = 1.0
+
+    def null_of(self, rows: Sequence[int] | Tensor) -> Conditions:
+        """Return what the images of `batch` with these numbers read without their captions."""
+        return {name: value if len(value) == 1 else value[rows] for name, value in self.null.items()}
 
 
 def sample(
@@ -188,7 +193,7 @@ def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool)
     """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
     chosen = plan.batch.select(kept, (1,) * len(kept) if alone else plan.batch.set_sizes)
     if not condition.text:
-        chosen = chosen.conditioned(plan.null)
+        chosen = chosen.conditioned(plan.null_of(kept))
     if not condition.pictures:
         latents, mask = torch.zeros_like(chosen.latents), torch.ones_like(chosen.mask)
         chosen = replace(chosen, latents=latents, mask=mask)
