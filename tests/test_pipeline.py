@@ -181,6 +181,39 @@ def test_steps_outside_of_the_interval_of_guidance_are_unguided(pipe, photos, co
     assert not torch.allclose(some, plain, atol=1e-3)
 
 
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_references_are_read_at_the_steps_between_two_shares_alone(pipe, photos, coupling):
+    """Up to them every step is that of a call without references, from the same noise."""
+    settings = {"coupling": coupling, "num_inference_steps": 4}
+    passed = []
+
+    def keep(_pipe, _step, _timestep, tensors):
+        passed.append(tensors["latents"])
+
+    plain = latents(pipe, "a dog", **settings, callback_on_step_end=keep)
+    late = latents(pipe, "a dog", photos[:2], references_start=0.5, **settings, callback_on_step_end=keep)
+    for before, after in zip(passed[:2], passed[4:6], strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
+    assert not torch.allclose(plain, late, atol=1e-3)
+    never = latents(pipe, "a dog", photos[:2], references_start=0.5, references_stop=0.5, **settings)
+    torch.testing.assert_close(never, plain, rtol=0, atol=1e-4)
+    whole = latents(pipe, "a dog", photos[:2], **settings)
+    early = latents(pipe, "a dog", photos[:2], references_stop=0.5, **settings)
+    assert not torch.allclose(whole, early, atol=1e-3)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_layers_that_couple_are_chosen_by_name(pipe, photos, coupling):
+    made = {
+        layers: latents(pipe, "a dog", photos[:2], coupling=coupling, coupled_layers=layers)
+        for layers in ("all", "up", "down", "up,down,mid", "-1")
+    }
+    assert torch.equal(made["all"], made["up,down,mid"])
+    for one, other in (("all", "up"), ("up", "down"), ("up", "-1")):
+        assert not torch.allclose(made[one], made[other], atol=1e-3), (one, other)
+    assert pipe.backbone.coupled_layers is None  # a call leaves nothing behind
+
+
 def test_the_untrained_model_personalizes_by_coupling_and_replacement(tmp_path, photos):
     base = StableDiffusionPipeline(
         **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -498,6 +531,13 @@ NAN, INF = float("nan"), float("inf")
         ({"joint_targets": True, "coupling": "cached"}, "joint_targets"),
         ({"guidance_start": 1.5}, "guidance_start is 1.5, but must lie between 0 and 1"),
         ({"guidance_start": 0.8, "guidance_stop": 0.2}, "must not lie beyond guidance_stop"),
+        ({"references_start": 0.8, "references_stop": 0.2}, "must not lie beyond references_stop"),
+        ({"references_stop": 1.2}, "references_stop is 1.2, but must lie between 0 and 1"),
+        ({"coupled_layers": "upper"}, "coupled_layers names 'upper', but the 4 attention layers"),
+        (
+            {"coupled_layers": "up", "denoiser": print, "coupling": "joint"},
+            "says which layers couple: leave coupled_layers out",
+        ),
     ],
 )
 def test_bad_requests_are_refused_before_any_network_runs(pipe, photos, monkeypatch, settings, message):

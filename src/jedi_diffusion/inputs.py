@@ -93,6 +93,9 @@ class Request:
     temperature: float = 1.0
     latents: Tensor | None = None
     attention_record: AttentionRecord | None = None
+    references_start: float = 0.0
+    references_stop: float = 1.0
+    coupled_layers: frozenset[str] | None = None
     negatives: Texts | None = None
     text_tokens: int | None = None
     embedded_guidance: float | None = None

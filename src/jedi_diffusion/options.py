@@ -56,12 +56,17 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{name} {_outside(value, low, high)}.")
 
 
-def check_interval(start: float, stop: float) -> None:
-    """Raise UsageError unless guidance starts and stops between 0 and 1, in this order."""
-    check_range("guidance_start", start, 0, 1)
-    check_range("guidance_stop", stop, 0, 1)
+def check_interval(start: float, stop: float, what: str = "guidance") -> None:
+    """Raise UsageError unless something starts and stops between 0 and 1, in this order."""
+    check_range(f"{what}_start", start, 0, 1)
+    check_range(f"{what}_stop", stop, 0, 1)
     if start > stop:
-        raise UsageError(f"guidance_start is {start}, but must not lie beyond guidance_stop, {stop}.")
+        raise UsageError(f"{what}_start is {start}, but must not lie beyond {what}_stop, {stop}.")
+
+
+def in_interval(step: int, steps: int, start: float, stop: float) -> bool:
+    """Return whether a step, from 0, out of `steps` lies between these shares of them."""
+    return round(start * steps) <= step < round(stop * steps)
 
 
 def _outside(value: float, low: float, high: float) -> str:
@@ -148,6 +153,13 @@ class Sampling(Denoising):
     """Share of the steps, 0 to 1, that come before guidance acts; there all conditions act unguided."""
     guidance_stop: Fraction = 1.0
     """Share of the steps, 0 to 1, after which guidance acts no longer, which saves time."""
+    references_start: Fraction = 0.0
+    """Share of the steps, 0 to 1, that come before the references are read."""
+    references_stop: Fraction = 1.0
+    """Share of the steps, 0 to 1, after which the references are read no longer, which saves time."""
+    coupled_layers: str = "all"
+    """Attention layers in which pictures read references: all, up (those of a UNet's upper half), or names
+    and numbers with commas between them: up_blocks.1, 10:16, -6:."""
     coupling: Coupling | None = None
     """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: NullSet = "joint"
@@ -158,6 +170,7 @@ class Sampling(Denoising):
     @model_validator(mode="after")
     def _interval_is_one(self) -> Self:
         check_interval(self.guidance_start, self.guidance_stop)
+        check_interval(self.references_start, self.references_stop, "references")
         return self
 
     def at(self, height: int, width: int) -> SizedSampling:

@@ -54,7 +54,7 @@ from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
-from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling
+from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors
 
@@ -245,6 +245,9 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         match_norms: bool = False,
         guidance_start: float = 0.0,
         guidance_stop: float = 1.0,
+        references_start: float = 0.0,
+        references_stop: float = 1.0,
+        coupled_layers: str = "all",
         coupling: Coupling | None = None,
         null_set: NullSet | None = None,
         joint_targets: bool = False,
@@ -278,6 +281,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         embedded_guidance: what a model that takes guidance as an input (FLUX.1 [dev]) is told.
         guidance_start, guidance_stop: guidance acts between these shares of the steps alone, 0 to 1; the
         others are faster.
+        references_start, references_stop: the references are read between these shares of the steps alone.
+        coupled_layers: attention layers in which pictures read each other (`Backbone.layers_named`).
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
@@ -334,6 +339,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             guidance=(mode, scale, image_scale, interval),
             match_norms=match_norms,
             embedded_guidance=embedded_guidance,
+            reads=(references_start, references_stop),
+            coupled_layers=coupled_layers,
             coupling=coupling or ("joint" if joint_targets else self.own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
@@ -345,8 +352,10 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         )
         if denoiser is not None and request.coupling == "cached":
             raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
+        if denoiser is not None and request.coupled_layers is not None:
+            raise UsageError("A denoiser of one's own says which layers couple: leave coupled_layers out.")
         self._num_timesteps = len(request.scheduler.timesteps)
-        made = self._sample(request, denoiser or self.backbone, callback_on_step_end, names)
+        made = self._sample(request, denoiser, callback_on_step_end, names)
         images = self._to_output(made, output_type)
         self.maybe_free_model_hooks()
         return JeDiPipelineOutput(images=images) if return_dict else (images,)
@@ -364,6 +373,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         guidance: tuple[GuidanceMode, float, float | None, tuple[float, float]],
         match_norms: bool,
         embedded_guidance: float | None,
+        reads: tuple[float, float],
+        coupled_layers: str,
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
@@ -380,6 +391,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         check_choice("coupling", coupling, get_args(Coupling))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
+        check_interval(*reads, "references")
         captions = one_caption_each(captions, len(references))
         said = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
         for text in said:
@@ -433,6 +445,9 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             temperature=checked_temperature(temperature),
             latents=latents,
             attention_record=attention_record,
+            references_start=reads[0],
+            references_stop=reads[1],
+            coupled_layers=backbone.layers_named(coupled_layers),
         )
         self._report_unknown_words(said)
         self._report_untrained(request)
@@ -491,16 +506,28 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         return getattr(self, self.network_name)
 
     def _sample(
-        self, request: Request, denoiser: Denoiser, callback: Callback | None, tensor_names: Sequence[str]
+        self,
+        request: Request,
+        denoiser: Denoiser | None,
+        callback: Callback | None,
+        tensor_names: Sequence[str],
     ) -> Tensor:
         """The targets' latents (T, C, H, W). callback: gets the tensors of these names."""
+        backbone = self.backbone
+        backbone.coupled_layers = request.coupled_layers
         sets = self._encode_sets(request)
         null = self._encode_null(request)
         check_same_length(sets.conditions, null)
         plan = SamplingPlan(sets, null, request.guidance, request.null_set)
         if request.coupling == "cached":
-            plan = self._run_references_once(plan)
-        plan = replace(plan, attention_record=request.attention_record, temperature=request.temperature)
+            plan = self._run_references_once(plan, backbone)
+        plan = replace(
+            plan,
+            attention_record=request.attention_record,
+            temperature=request.temperature,
+            references_start=request.references_start,
+            references_stop=request.references_stop,
+        )
         noise = draw_noise(plan.batch, request.generators, request.latents)
         _, height, width = self._latent_shape(*request.size)
         padding = (0, noise.shape[3] - width, 0, noise.shape[2] - height)  # where references are larger
@@ -517,7 +544,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 return None if changed is None else F.pad(changed, padding)
 
             made = sample(
-                denoiser,
+                denoiser or backbone,
                 request.scheduler,
                 plan,
                 noise,
@@ -563,7 +590,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         padded = [F.pad(each, (0, width - each.shape[2], 0, height - each.shape[1])) for each in made]
         return torch.stack(padded), {"extent": torch.tensor(shapes, device=self._execution_device)}
 
-    def _run_references_once(self, plan: SamplingPlan) -> SamplingPlan:
+    def _run_references_once(self, plan: SamplingPlan, backbone: Backbone) -> SamplingPlan:
         """Fills a cache with one pass over the references; the sets that remain are the targets alone.
 
         The references run with their captions, with empty ones, or with both, as guidance's branches ask;
@@ -583,7 +610,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         )
         if not passes:
             return plan
-        cache = self.backbone.fill_cache(SetBatch.concatenate(passes))
+        cache = backbone.fill_cache(SetBatch.concatenate(passes))
         last = len(passes) - 1
         cached = CachedReferences(cache, {text: min(number, last) for number, text in enumerate(captions)})
         return replace(plan, cached=cached)

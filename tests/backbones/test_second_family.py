@@ -43,6 +43,7 @@ class MixerBackbone(Backbone):
         self.mixer = mixer
 
     network = property(lambda self: self.mixer)
+    attention_layers = ("mix",)
     latent_channels = property(lambda self: self.mixer.config.channels)
     make_joint = couple = classmethod(lambda cls, network, distance_slope=None: None)
     is_coupled = classmethod(lambda cls, network: True)

@@ -76,11 +76,12 @@ def set_mean_denoiser(noisy, timestep, batch, coupling="joint", reference_cache=
 
 def run(
     name, batch, mode="joint", null_set="joint", denoiser=set_mean_denoiser, seeds=None, temperature=1.0,
-    **settings,
+    window=None, **settings,
 ):  # fmt: skip
     targets = int((~batch.is_reference).sum())
     generators = seeds or spawn_generators(0, targets)
     plan = SamplingPlan(batch, NULL, plan_guidance(mode, 3.0, 2.0), null_set, temperature=temperature)
+    plan = replace(plan, **window or {})
     return sample(denoiser, ready(name, **settings), plan, draw_noise(batch, generators), generators)
 
 
@@ -222,6 +223,66 @@ def test_ddim_by_hand(mode, temperature):
         x = after.sqrt() * x0 + (1 - after).sqrt() * eps
     got = run("ddim", batch, mode, steps=5, set_alpha_to_one=True, temperature=temperature)
     torch.testing.assert_close(got, x[~given], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("null_set", ["joint", "single"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("given", [(1, 1, 0, 1, 0), (1, 0, 0, 0, 0)], ids=["one target", "joint targets"])
+def test_steps_at_which_references_are_not_read_by_hand(mode, null_set, given):
+    """Five steps of DDIM, of which the third and fourth read references; at the others sets are targets."""
+    batch = make_batch(given=given)
+    targets = int((~batch.is_reference).sum())
+    noise = draw_noise(batch, spawn_generators(0, targets))
+    scheduler = ready("ddim", steps=5, set_alpha_to_one=True)
+    is_target, x = ~batch.is_reference, noise.clone()
+    rows = torch.nonzero(is_target).flatten()
+    own = tuple(int(part.sum()) for part in is_target.split(batch.set_sizes))
+    alone, together = batch.select(rows, (1,) * targets), batch.select(rows, own)
+    silent = {"text": torch.zeros(1, 2, 3)}
+    ones = torch.ones_like(batch.mask)
+
+    def whole(captions, pictures):
+        """The branch of a step that reads references, its predictions for targets."""
+        if not pictures and null_set == "single":
+            return lambda x, t: set_mean_denoiser(
+                x[is_target], t, alone if captions else alone.conditioned(silent)
+            )
+        shown = batch if captions else batch.conditioned(silent)
+        shown = shown if pictures else replace(shown, latents=torch.zeros_like(noise), mask=ones)
+        return lambda x, t: set_mean_denoiser(x, t, shown)[is_target]
+
+    def unread(captions, pictures):
+        shown = alone if not pictures and null_set == "single" else together
+        return lambda x, t: set_mean_denoiser(
+            x[is_target], t, shown if captions else shown.conditioned(silent)
+        )
+
+    for step, t in enumerate(scheduler.timesteps.tolist()):
+        abar = scheduler.alphas_cumprod[t]
+        after = scheduler.alphas_cumprod[t - 200] if t >= 200 else torch.tensor(1.0)
+        x[~is_target] = abar.sqrt() * batch.latents[~is_target] + (1 - abar).sqrt() * noise[~is_target]
+        kind = whole if step in (2, 3) else unread
+        pairs = [(False, False), (True, False), (False, True), (True, True)]
+        e0, e_text, e_image, e = (kind(*pair)(x, t) for pair in pairs)
+        eps = {
+            "joint": e0 + 3 * (e - e0),
+            "text_first": e0 + 3 * (e_text - e0) + 2 * (e - e_text),
+            "image_first": e0 + 2 * (e_image - e0) + 3 * (e - e_image),
+            "text_only": e_image + 3 * (e - e_image),
+        }[mode]
+        x0 = (x[is_target] - (1 - abar).sqrt() * eps) / abar.sqrt()
+        x[is_target] = after.sqrt() * x0 + (1 - after).sqrt() * eps
+    window = {"references_start": 0.4, "references_stop": 0.8}
+    got = run("ddim", batch, mode, null_set, steps=5, set_alpha_to_one=True, window=window)
+    torch.testing.assert_close(got, x[is_target], rtol=1e-4, atol=1e-3)
+    calls = []
+
+    def counted(noisy, *given, **more):
+        calls.append(len(noisy))
+        return set_mean_denoiser(noisy, *given, **more)
+
+    run("ddim", batch, mode, null_set, counted, steps=5, set_alpha_to_one=True, window=window)
+    assert calls[0] == calls[1] == calls[4] < min(calls[2:4])
 
 
 @pytest.mark.parametrize("null_set", ["joint", "single"])

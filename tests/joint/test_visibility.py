@@ -1,7 +1,6 @@
 """Masks and strengths of references against dense attention with all its biases, by family and coupling."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -213,7 +212,7 @@ def test_layers_that_do_not_couple_read_each_image_alone(make, coupling):
     backbone = make()
     batch, time = ragged(backbone)
     noisy, batch = noise_like(batch.latents), seen(batch)
-    backbone.coupled_layers = frozenset(list(layers_of(backbone))[1::2])
+    backbone.coupled_layers = frozenset(backbone.attention_layers[1::2])
     want = dense_twin(backbone, noisy, time, batch, coupling)
     torch.testing.assert_close(backbone(noisy, time, batch, coupling), want, atol=1e-5, rtol=0)
     backbone.coupled_layers = frozenset()
@@ -223,18 +222,47 @@ def test_layers_that_do_not_couple_read_each_image_alone(make, coupling):
     torch.testing.assert_close(alone[rows], want, atol=1e-5, rtol=0)
 
 
-def layers_of(backbone: Backbone) -> Sequence[str]:
-    names = []
+@family
+def test_layers_are_named_by_parts_of_their_names_and_by_numbers_in_the_order_they_run(make):
+    backbone, run = make(), []
 
     @dataclass(frozen=True)
     class Named(SetReads):
         def attend(self, layer, *tokens, **how):
-            names.append(layer)
+            run.append(layer)
             return super().attend(layer, *tokens, **how)
 
     batch, time = ragged(backbone)
-    backbone.predict(batch.latents, time, batch, Named(batch.set_sizes, grid=(8, 8)))
-    return names
+    with torch.no_grad():
+        backbone.predict(batch.latents, time, batch, Named(batch.set_sizes, grid=(8, 8)))
+    assert backbone.attention_layers == run
+    last = run[-1].rpartition(".")[0]
+    for chosen, want in {
+        "0": run[:1],
+        "-2:": run[-2:],
+        "1:3": run[1:3],
+        " -1 , 0 ": [run[0], run[-1]],
+        run[1]: [run[1]],
+        last: [name for name in run if name.startswith(last + ".")],
+    }.items():
+        assert backbone.layers_named(chosen) == frozenset(want)
+    assert backbone.layers_named("all") is None
+    for wrong in ("", "99", "-99", "5:5", "no_such", run[0][:-1], "0,,1", "1:2:3"):
+        with pytest.raises(UsageError, match="attention layers of this model are called"):
+            backbone.layers_named(wrong)
+
+
+def test_up_is_the_upper_half_of_a_unet_and_of_nothing_else():
+    backbone = FAMILIES["sd14"]()
+    up = backbone.layers_named("up")
+    assert up == frozenset(name for name in backbone.attention_layers if name.startswith("up_blocks."))
+    assert len(up) == 9
+    assert {".".join(name.split(".")[:2]) for name in backbone.layers_named("-6:")} == {
+        "up_blocks.2",
+        "up_blocks.3",
+    }
+    with pytest.raises(UsageError, match=r"names 'up', but the 3 attention layers of this model are called"):
+        FAMILIES["sd3"]().layers_named("up")
 
 
 def test_gradients_reach_what_is_read_of_a_reference_and_nothing_else():

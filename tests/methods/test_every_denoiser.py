@@ -11,7 +11,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.cache import ReferenceCache
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.methods.conditioned import ConcatenationBaseline, JointWithTokens, TokenBaseline
-from jedi_diffusion.methods.free_custom import MultiReferenceDenoiser, last_layers
+from jedi_diffusion.methods.free_custom import MultiReferenceDenoiser
 from jedi_diffusion.methods.image_tokens import LearnedTokens
 from jedi_diffusion.methods.training_free import HiddenReferences
 from tests.helpers.small_models import random_batch, tiny_unet
@@ -21,10 +21,14 @@ def learned(unet: Any) -> LearnedTokens:
     return LearnedTokens(unet.config.out_channels, unet.config.cross_attention_dim, 16, 2)
 
 
+def multi_reference(backbone: UNetBackbone) -> MultiReferenceDenoiser:
+    return MultiReferenceDenoiser(backbone, frozenset(backbone.attention_layers[-2:]), 3.0)
+
+
 DENOISERS: dict[str, Callable[[Any, int], Any]] = {
     "backbone": lambda unet, _: UNetBackbone(unet),
     "hidden references": lambda unet, _: HiddenReferences(UNetBackbone(unet)),
-    "multi-reference": lambda unet, _: MultiReferenceDenoiser(UNetBackbone(unet), last_layers(unet, 2), 3.0),
+    "multi-reference": lambda unet, _: multi_reference(UNetBackbone(unet)),
     "concatenation": lambda unet, _: ConcatenationBaseline(unet),
     "tokens": lambda unet, text: TokenBaseline(unet, learned(unet), text),
     "joint with tokens": lambda unet, text: JointWithTokens(unet, learned(unet), text),

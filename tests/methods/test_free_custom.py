@@ -9,8 +9,8 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.attention import coupled_attention
 from jedi_diffusion.joint.positions import distance_bias
 from jedi_diffusion.joint.record import AttentionRecord
-from jedi_diffusion.methods.free_custom import MultiReferenceDenoiser, MultiReferenceReads, last_layers
-from tests.helpers.small_models import random_batch, randomize_new_channels, small_sd14_unet, tiny_unet
+from jedi_diffusion.methods.free_custom import MultiReferenceDenoiser, MultiReferenceReads
+from tests.helpers.small_models import random_batch, randomize_new_channels, tiny_unet
 
 GIVEN = torch.tensor([True, True, False, False, True, False])
 SIZES = (3, 1, 2)
@@ -64,23 +64,15 @@ def test_near_tokens_are_preferred_in_every_image() -> None:
     torch.testing.assert_close(mixed[0], apart[0])
 
 
-def test_the_last_layers_are_those_that_run_last() -> None:
-    unet = make_joint(small_sd14_unet())
-    assert len(last_layers(unet, 100)) == 16
-    late = last_layers(unet, 6)
-    assert len(late) == 6
-    assert {".".join(name.split(".")[:2]) for name in late} == {"up_blocks.2", "up_blocks.3"}
-
-
 def test_without_layers_a_target_is_as_it_is_alone() -> None:
     backbone = UNetBackbone(randomize_new_channels(make_joint(tiny_unet())))
     batch = random_batch(backbone.unet, (2,), references=(0,))
     noisy = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
-    time = torch.tensor(5)
+    time, layers = torch.tensor(5), frozenset(backbone.attention_layers[-2:])
     with torch.no_grad():
         alone = backbone(noisy, time, random_batch(backbone.unet, (1, 1)))
         none = MultiReferenceDenoiser(backbone, frozenset(), 3.0)(noisy, time, batch)
-        some = MultiReferenceDenoiser(backbone, last_layers(backbone.unet, 2), 3.0)(noisy, time, batch)
+        some = MultiReferenceDenoiser(backbone, layers, 3.0)(noisy, time, batch)
     torch.testing.assert_close(none, alone)
     torch.testing.assert_close(some[0], alone[0])
     assert not torch.allclose(some[1], alone[1], atol=1e-4)

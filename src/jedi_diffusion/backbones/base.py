@@ -5,6 +5,7 @@ Letters: I images in a batch; C, H, W a latent's channels, height, width.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,38 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def network(self) -> nn.Module:
         """The network itself."""
+
+    @property
+    @abstractmethod
+    def attention_layers(self) -> list[str]:
+        """Names of the attention layers that couple images, in the order in which they run."""
+
+    def layers_named(self, chosen: str) -> frozenset[str] | None:
+        """Return names of attention layers, None for all.
+
+        chosen: "all", or with commas between them: names or beginnings of names ("up", "up_blocks.1"), and
+        numbers in the order in which layers run, from 0, or from the end if below 0, or ranges without their
+        end ("10:16", "-6:"). Raises UsageError for what names no layer.
+        """
+        names, found = self.attention_layers, set[str]()
+        if chosen.strip() == "all":
+            return None
+        for item in map(str.strip, chosen.split(",")):
+            if re.fullmatch(r"-?\d+", item):
+                number = int(item)
+                named = names[number:][:1] if -len(names) <= number < len(names) else []
+            elif re.fullmatch(r"(-?\d+)?:(-?\d+)?", item):
+                start, stop = (int(each) if each else None for each in item.split(":"))
+                named = names[start:stop]
+            else:
+                named = [name for name in names if name.startswith((f"{item}.", f"{item}_")) or name == item]
+            if not named:
+                raise UsageError(
+                    f"coupled_layers names {item!r}, but the {len(names)} attention layers of this model are "
+                    f"called {names[0]} (0) to {names[-1]} ({len(names) - 1})."
+                )
+            found.update(named)
+        return frozenset(found)
 
     @property
     @abstractmethod

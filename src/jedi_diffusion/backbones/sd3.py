@@ -132,6 +132,10 @@ class SD3Backbone(Backbone):
         return self.transformer
 
     @property
+    def attention_layers(self) -> list[str]:
+        return [name for name, _ in _attention_layers(self.transformer)]
+
+    @property
     def latent_channels(self) -> int:
         channels: int = self.transformer.config["in_channels"]
         return channels

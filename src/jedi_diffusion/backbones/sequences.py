@@ -394,6 +394,10 @@ class SequenceBackbone(Backbone):
     def network(self) -> nn.Module:
         return cast(nn.Module, self.transformer)
 
+    @property
+    def attention_layers(self) -> list[str]:
+        return [name for name, _ in self._attention_layers(self.transformer)]
+
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:

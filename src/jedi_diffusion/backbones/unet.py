@@ -217,6 +217,10 @@ class PerPictureProcessor:
         return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 
 
+BLOCKS = ("down_blocks", "mid_block", "up_blocks")
+"""Parts of a UNet in the order in which they run."""
+
+
 class UNetBackbone(Backbone):
     """A joint UNet of the Stable Diffusion family; the input's layout is eq. 2's."""
 
@@ -251,6 +255,11 @@ class UNetBackbone(Backbone):
     @property
     def network(self) -> UNet2DConditionModel:
         return self.unet
+
+    @property
+    def attention_layers(self) -> list[str]:
+        names = [name for name, _ in _self_attention(self.unet)]
+        return sorted(names, key=lambda name: BLOCKS.index(name.partition(".")[0]))
 
     @property
     def latent_channels(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.options import GuidanceMode, check_interval
+from jedi_diffusion.options import GuidanceMode, check_interval, in_interval
 
 MODES: tuple[str, ...] = get_args(GuidanceMode)
 
@@ -82,9 +82,14 @@ class Guidance:
 
     def at(self, step: int, steps: int) -> Guidance:
         """Return the guidance of a step, from 0, out of `steps`."""
-        if round(self.start * steps) <= step < round(self.stop * steps):
+        if in_interval(step, steps, self.start, self.stop):
             return self
         return Guidance((self.full,), ())
+
+    def without_references(self) -> Guidance:
+        """Return the guidance of a step at which the references are not read."""
+        branches = [Condition(each.text, pictures=False) for each in self.branches]
+        return Guidance(*_shortest(branches, list(self.scales), match_norms=False))
 
     def combine(self, predictions: Sequence[Tensor]) -> Tensor:
         """The guided prediction from one prediction a branch, in the order of `branches`."""

@@ -19,7 +19,7 @@ from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import Condition, Guidance
 from jedi_diffusion.joint.process import Scheduler, process_of
 from jedi_diffusion.joint.record import AttentionRecord, AttentionWriter
-from jedi_diffusion.options import Coupling, NullSet
+from jedi_diffusion.options import Coupling, NullSet, in_interval
 from jedi_diffusion.sets import Conditions, SetBatch
 
 
@@ -65,6 +65,8 @@ class SamplingPlan:
     attention_record: takes down where targets look, in the branch with most conditions.
     temperature: what the first noise is scaled by. Below 1 samples are nearer to their mean: less varied, and
     calmer where a model knows little; 1 samples what the model has learned.
+    references_start, references_stop: references are read between these shares of the steps alone; at the
+    others a set is its targets.
     """
 
     batch: SetBatch
@@ -74,6 +76,12 @@ class SamplingPlan:
     cached: CachedReferences | None = None
     attention_record: AttentionRecord | None = None
     temperature: float = 1.0
+    references_start: float = 0.0
+    references_stop: float = 1.0
+
+    def reads_at(self, step: int, steps: int) -> bool:
+        """Return whether references are read at a step, from 0, out of `steps`."""
+        return in_interval(step, steps, self.references_start, self.references_stop)
 
     def null_of(self, rows: Sequence[int] | Tensor) -> Conditions:
         """Return what the images of `batch` with these numbers read without their captions."""
@@ -95,7 +103,7 @@ def sample(
     see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step)
     runs after each step and may return other latents. should_stop() is asked before each.
     """
-    layouts: dict[Guidance, _Layout] = {}
+    layouts: dict[tuple[Guidance, bool], _Layout] = {}
     coupling: Coupling = "joint" if plan.cached is None else "cached"
     given = plan.batch.is_reference
     references, reference_noise = plan.batch.latents[given], noise[given]
@@ -109,18 +117,19 @@ def sample(
         if should_stop():
             break
         guidance = plan.guidance.at(step, len(scheduler.timesteps))
-        if guidance not in layouts:
-            layouts[guidance] = _lay_out(replace(plan, guidance=guidance))
-        layout = layouts[guidance]
+        reads = plan.reads_at(step, len(scheduler.timesteps))
+        if (guidance, reads) not in layouts:
+            layouts[guidance, reads] = _lay_out(replace(plan, guidance=guidance), reads)
+        layout = layouts[guidance, reads]
         level = process.level_of_step(scheduler, timestep, noise)
         noisy[~given] = process.network_input(scheduler, latents, timestep)
         noisy[given] = level.add_noise(references, reference_noise)
-        record = _recording(plan, layout, step)
+        record = _recording(plan, layout, step) if reads else None
         time = process.network_time(scheduler, timestep)
         predictions = denoiser(
             noisy[layout.rows], time, layout.batch, coupling, layout.reference_cache, record
         )
-        guided = guidance.combine([predictions[rows] for rows in layout.targets])
+        guided = layout.guidance.combine([predictions[rows] for rows in layout.targets])
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         if callback is not None:
             clean = process.clean(noisy[~given], guided, level)
@@ -164,34 +173,44 @@ def draw_noise(
 class _Layout:
     """All branches of guidance as one batch: which pictures (B,) it shows, and where targets are."""
 
+    guidance: Guidance
     batch: SetBatch
     rows: Tensor
     targets: list[Tensor]
     reference_cache: CacheView | None
 
 
-def _lay_out(plan: SamplingPlan) -> _Layout:
+def _lay_out(plan: SamplingPlan, reads: bool) -> _Layout:
+    """reads: whether the references are in it."""
     batch = plan.batch
     every = torch.arange(len(batch.mask), device=batch.mask.device)
     is_target = ~batch.is_reference
+    counts = [int(flags.sum()) for flags in is_target.split(batch.set_sizes)]
+    of_targets = tuple(count for count in counts if count)
+    guidance = plan.guidance
+    targets_matter = plan.null_set == "single" and max(of_targets, default=0) > 1
+    if not reads and not targets_matter:
+        guidance = guidance.without_references()
     branches, rows, targets, index, start = [], [], [], [], 0
-    for condition in plan.guidance.branches:
-        alone = not condition.pictures and plan.null_set == "single"
-        kept = every[is_target] if alone else every
-        branches.append(_branch(plan, condition, kept, alone))
+    for condition in guidance.branches:
+        if not condition.pictures and plan.null_set == "single":
+            kept, sizes = every[is_target], (1,) * sum(counts)
+        else:
+            kept, sizes = (every, batch.set_sizes) if reads else (every[is_target], of_targets)
+        branches.append(_branch(plan, condition, kept, sizes))
         rows.append(kept)
         targets.append(start + torch.nonzero(is_target[kept]).flatten())
         start += len(kept)
         if plan.cached is not None:
-            number = plan.cached.set_of[condition.text] if condition.pictures else None
-            index += [number] * len(kept)
+            read = condition.pictures and reads
+            index += [plan.cached.set_of[condition.text] if read else None] * len(kept)
     view = None if plan.cached is None else plan.cached.cache.for_sets(index)
-    return _Layout(SetBatch.concatenate(branches), torch.cat(rows), targets, view)
+    return _Layout(guidance, SetBatch.concatenate(branches), torch.cat(rows), targets, view)
 
 
-def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, alone: bool) -> SetBatch:
+def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, sizes: Sequence[int]) -> SetBatch:
     """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
-    chosen = plan.batch.select(kept, (1,) * len(kept) if alone else plan.batch.set_sizes)
+    chosen = plan.batch.select(kept, sizes)
     if not condition.text:
         chosen = chosen.conditioned(plan.null_of(kept))
     if not condition.pictures:

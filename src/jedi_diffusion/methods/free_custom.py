@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.unet import CoupledSelfAttnProcessor, UNetBackbone
+from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.joint.attention import SetReads
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from jedi_diffusion.pipeline import JeDiPipeline
 
 LAYERS, WEIGHT = 6, 3.0
-BLOCKS = ("down_blocks", "mid_block", "up_blocks")
-"""Parts of a UNet in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +65,10 @@ class FreeCustom:
         seeds: Sequence[int],
     ) -> list[Image.Image]:
         backbone = self.pipeline.backbone
-        denoiser = MultiReferenceDenoiser(backbone, last_layers(backbone.network, self.layers), self.weight)
+        layers = frozenset(backbone.attention_layers[-self.layers :])
+        denoiser = MultiReferenceDenoiser(backbone, layers, self.weight)
         settings = {"null_set": "single", **self.settings, "coupling": "joint", "denoiser": denoiser}
         return Joint(self.pipeline, settings)(references, reference_prompts, prompts, seeds)
-
-
-def last_layers(network: Any, count: int) -> frozenset[str]:
-    """Return the names of the last `count` self-attention layers of a coupled UNet, or of all it has."""
-    processors = network.attn_processors.values()
-    names = [each.layer for each in processors if isinstance(each, CoupledSelfAttnProcessor)]
-    names.sort(key=lambda name: BLOCKS.index(name.partition(".")[0]))
-    return frozenset(names[-count:] if count else ())
 
 
 @dataclass(frozen=True)
