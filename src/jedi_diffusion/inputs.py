@@ -25,6 +25,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.guidance import Guidance
 from jedi_diffusion.joint.process import Diffusion, Scheduler, process_of
 from jedi_diffusion.joint.record import AttentionRecord
+from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.options import MAX_PROMPT, Coupling, NullSet, check_range
 from jedi_diffusion.pictures import to_rgb
 from jedi_diffusion.randomness import spawn_generators
@@ -72,7 +73,7 @@ class Request:
 
     negatives: what the targets are guided away from, a text each; None for the empty caption. text_tokens:
     what captions are cut at, None for the family's own. embedded_guidance: what a model that takes guidance
-    as an input is told of targets, None for the model's own.
+    as an input is told of targets, None for the model's own. encoded: references in the place of pixels.
 
     size: height and width of the targets in pixels. pixels: the references in [-1, 1], (3, H, W) each.
 
@@ -99,6 +100,12 @@ class Request:
     negatives: Texts | None = None
     text_tokens: int | None = None
     embedded_guidance: float | None = None
+    encoded: EncodedReferences | None = None
+
+    @property
+    def references(self) -> int:
+        """R."""
+        return len(self.pixels) if self.encoded is None else len(self.encoded)
 
     @property
     def groups(self) -> list[list[int]]:
@@ -228,6 +235,19 @@ def listed_references(references: Sequence[Picture] | Picture) -> list[Picture]:
     if isinstance(references, list | tuple) or (isinstance(references, Tensor) and references.ndim == 4):
         return list(references)
     return [references]  # type: ignore[list-item]
+
+
+def check_encoded(coupling: Coupling, captions: str | Sequence[str] | None) -> None:
+    """Raises UsageError for a call that encoded references cannot serve."""
+    if coupling != "cached":
+        raise UsageError(
+            "Encoded references are those of coupling 'cached'; in 'joint' every step runs them anew: give "
+            "the pictures."
+        )
+    if captions is not None:
+        raise UsageError(
+            "Encoded references have their captions in them: give reference_prompts to encode_references."
+        )
 
 
 def one_caption_each(captions: str | Sequence[str] | None, references: int) -> list[str]:

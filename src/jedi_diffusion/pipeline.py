@@ -31,6 +31,7 @@ from jedi_diffusion.inputs import (
     Request,
     Texts,
     check_choice,
+    check_encoded,
     check_latents,
     check_prompt,
     check_recordable,
@@ -53,7 +54,8 @@ from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import plan_guidance
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
-from jedi_diffusion.joint.sampler import CachedReferences, SamplingPlan, Step, draw_noise, sample
+from jedi_diffusion.joint.references import EncodedReferences
+from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors
@@ -234,7 +236,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
-        references: Sequence[Picture] | Picture = (),
+        references: Sequence[Picture] | Picture | EncodedReferences = (),
         reference_prompts: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         num_inference_steps: int | None = None,
@@ -274,8 +276,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
 
         Steps, guidance and null_set are the model's own where they are None (`own_sampling`).
-        references: any number of pictures, as the family reads them (`Backbone.fit_references`).
-        reference_prompts: None (no captions), one for all, or one each.
+        references: any number of pictures, as the family reads them (`Backbone.fit_references`), or what
+        `encode_references` made of them. reference_prompts: None (no captions), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same where the model has none of its own. guidance_mode, match_norms: `plan_guidance`.
         embedded_guidance: what a model that takes guidance as an input (FLUX.1 [dev]) is told.
@@ -321,6 +323,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         names = callback_on_step_end_tensor_inputs or self._callback_tensor_inputs
         check_tensor_inputs(names, self._callback_tensor_inputs)
         spelled_out = next((len(each) for each in schedule.values()), num_inference_steps)
+        encoded = references if isinstance(references, EncodedReferences) else None
+        own_coupling: Coupling = "cached" if encoded is not None else self.own_coupling
         request = self._check(
             texts=read_texts("prompt", prompt, prompt_embeds, pooled_prompt_embeds, examples),
             negatives=read_texts(
@@ -331,7 +335,8 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 examples,
             ),
             text_tokens=max_sequence_length,
-            references=listed_references(references),
+            references=[] if isinstance(references, EncodedReferences) else listed_references(references),
+            encoded=encoded,
             captions=reference_prompts,
             images_per_prompt=num_images_per_prompt,
             steps=own.steps if spelled_out is None else spelled_out,
@@ -341,7 +346,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             embedded_guidance=embedded_guidance,
             reads=(references_start, references_stop),
             coupled_layers=coupled_layers,
-            coupling=coupling or ("joint" if joint_targets else self.own_coupling),
+            coupling=coupling or ("joint" if joint_targets else own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
             temperature=config.temperature if temperature is None else temperature,
@@ -366,6 +371,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         negatives: Texts | None,
         text_tokens: int | None,
         references: list[Picture],
+        encoded: EncodedReferences | None,
         captions: str | Sequence[str] | None,
         images_per_prompt: int,
         steps: int,
@@ -392,7 +398,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
         check_interval(*reads, "references")
+        if encoded is not None:
+            check_encoded(coupling, captions)
+            encoded.check(self.network, self.backbone.layers_named(coupled_layers))
         captions = one_caption_each(captions, len(references))
+        count = len(references) if encoded is None else len(encoded)
         said = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
         for text in said:
             check_prompt(text)
@@ -402,10 +412,13 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         rows = [number for number in range(texts.count) for _ in range(times)]
         if self.backbone.clean_references:
             null_set = "single"
-        sets_differ = bool(references) or (null_set == "single" and joint_targets and len(rows) > 1)
+        sets_differ = bool(count) or (null_set == "single" and joint_targets and len(rows) > 1)
         plan = plan_guidance(
             *guidance,
-            text_matters=any(captions) or texts.matter or (negatives is not None and negatives.matter),
+            text_matters=any(captions)
+            or texts.matter
+            or (negatives is not None and negatives.matter)
+            or (encoded is not None and encoded.has_captions),
             pictures_matter=sets_differ,
             match_norms=match_norms,
         )
@@ -415,12 +428,21 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 "guidance: take a guidance_scale other than 1, or leave it out."
             )
         if attention_record is not None:
-            check_recordable(len(references), plan)
+            check_recordable(count, plan)
         backbone, device = self.backbone, self._execution_device
         check_text_inputs(text_tokens, backbone.most_text_tokens, embedded_guidance, backbone.own_guidance)
+        own_size = None if encoded is None else encoded.size
         height, width = picture_size(
-            *size, backbone.latent_size, self.vae_scale_factor, backbone.size_multiple
+            *(own_size if own_size and size == (None, None) else size),
+            backbone.latent_size,
+            self.vae_scale_factor,
+            backbone.size_multiple,
         )
+        if own_size not in (None, (height, width)):
+            raise UsageError(
+                f"The references were encoded for pictures of {own_size} pixels (height, width), not "
+                f"{(height, width)}: encode them for these."
+            )
         channels, *latent_size = self._latent_shape(height, width)
         if latents is not None:
             check_latents(latents, (len(rows), channels, *latent_size))
@@ -436,10 +458,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             captions=captions,
             size=(height, width),
             pixels=backbone.fit_references(references, (height, width)),
+            encoded=encoded,
             guidance=plan,
             scheduler=fresh_scheduler(self.scheduler, steps, set_timesteps),
             generators=one_generator_each(generator, len(rows)),
-            coupling=coupling if references else "joint",
+            coupling=coupling if count else "joint",
             null_set=null_set,
             joint_targets=joint_targets,
             temperature=checked_temperature(temperature),
@@ -455,7 +478,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
 
     def _report_untrained(self, request: Request) -> None:
         """Warn of what the model was not trained for, of each kind once."""
-        most, given = self.backbone.trained_references, len(request.pixels)
+        most, given = self.backbone.trained_references, request.references
         own: Any = self.config
         found = {
             "references": (
@@ -520,7 +543,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         check_same_length(sets.conditions, null)
         plan = SamplingPlan(sets, null, request.guidance, request.null_set)
         if request.coupling == "cached":
-            plan = self._run_references_once(plan, backbone)
+            plan = self._run_references_once(plan, backbone, request.encoded)
         plan = replace(
             plan,
             attention_record=request.attention_record,
@@ -557,7 +580,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def _encode_sets(self, request: Request) -> SetBatch:
         """The sets: the references and one target each, or all targets in one set (settled question 7)."""
         device = self._execution_device
-        given, extents = self._encode_references(request)
+        given, extents = self._encode_pixels(request.pixels, request.size, request.texts.count)
         text = self._encode_texts(request, request.captions, request.texts)
         groups, rows = request.groups, request.rows
         empty = torch.zeros(request.texts.count, *given.shape[1:], device=device)
@@ -575,45 +598,99 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
         )
 
-    def _encode_references(self, request: Request) -> tuple[Tensor, Conditions]:
-        """Return references as latents (R, C, H, W), and what that makes a condition of all images.
+    def _encode_pixels(
+        self, pixels: Sequence[Tensor], size: tuple[int, int], targets: int = 0
+    ) -> tuple[Tensor, Conditions]:
+        """Return references as latents (R, C, H, W), and what that makes a condition of them and of so many
+        targets of `size` in pixels.
 
         Where sizes differ, all are padded to the largest, the targets' included, and `extent` has their own.
         """
-        size = self._latent_shape(*request.size)
-        if all(each.shape[1:] == request.size for each in request.pixels):
-            whole = torch.stack(request.pixels) if request.pixels else torch.zeros(0, 3, *request.size)
+        if all(each.shape[1:] == size for each in pixels):
+            whole = torch.stack(list(pixels)) if pixels else torch.zeros(0, 3, *size)
             return self.encode_pictures(whole), {}
-        made = [self.encode_pictures(each[None])[0] for each in request.pixels]
-        shapes = [each.shape[1:] for each in made] + [torch.Size(size[1:])] * request.texts.count
+        made = [self.encode_pictures(each[None])[0] for each in pixels]
+        shapes = [each.shape[1:] for each in made] + [torch.Size(self._latent_shape(*size)[1:])] * targets
         height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
         padded = [F.pad(each, (0, width - each.shape[2], 0, height - each.shape[1])) for each in made]
         return torch.stack(padded), {"extent": torch.tensor(shapes, device=self._execution_device)}
 
-    def _run_references_once(self, plan: SamplingPlan, backbone: Backbone) -> SamplingPlan:
+    def encode_references(
+        self,
+        references: Sequence[Picture] | Picture,
+        reference_prompts: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        coupled_layers: str = "all",
+    ) -> EncodedReferences:
+        """Return references for any number of later calls, which take it in the place of pictures.
+
+        Such calls are those with the pictures and coupling "cached", without the pass over the references;
+        what is kept is large (`nbytes`). reference_prompts: as in a call. height, width: of the pictures that
+        will be made, where the family brings references to their size; by default the network's own.
+        coupled_layers: as in those calls. Raises UsageError.
+        """
+        pictures, backbone = listed_references(references), self.backbone
+        if not pictures:
+            raise UsageError("There are no references to encode; give at least one.")
+        captions = one_caption_each(reference_prompts, len(pictures))
+        for text in captions:
+            check_prompt(text)
+        height, width = picture_size(
+            height, width, backbone.latent_size, self.vae_scale_factor, backbone.size_multiple
+        )
+        backbone.coupled_layers = backbone.layers_named(coupled_layers)
+        with torch.no_grad():
+            pixels = backbone.fit_references(pictures, (height, width))
+            latents, extents = self._encode_pixels(pixels, (height, width))
+            silent = self._single_set(latents, [""] * len(pictures), extents, (height, width))
+            captioned = silent
+            if any(captions):
+                captioned = self._single_set(latents, captions, extents, (height, width))
+            fitted = (height, width) if backbone.follows_targets else None
+            made = EncodedReferences(captioned, None if captioned is silent else silent, fitted)
+            made.bind(self.network, backbone.coupled_layers)
+            made.read([True], backbone.fill_cache)
+        self._report_unknown_words(captions)
+        self.maybe_free_model_hooks()
+        return made
+
+    def _single_set(
+        self, latents: Tensor, captions: Sequence[str], extents: Conditions, size: tuple[int, int]
+    ) -> SetBatch:
+        """References alone, as one set. size: that of targets in pixels."""
+        count, device, backbone = len(latents), self._execution_device, self.backbone
+        if any(captions) or backbone.reads_empty_captions("cached"):
+            text = self.encode_captions(captions)
+        else:
+            text = backbone.example_conditions(count, 1)
+            text["captioned"] = torch.zeros(count, dtype=torch.bool, device=device)
+        sizes = backbone.size_conditions(count, *size, device)
+        return SetBatch(latents, torch.zeros(count, 1, 1, 1, device=device), text | extents | sizes, (count,))
+
+    def _run_references_once(
+        self, plan: SamplingPlan, backbone: Backbone, encoded: EncodedReferences | None
+    ) -> SamplingPlan:
         """Fills a cache with one pass over the references; the sets that remain are the targets alone.
 
         The references run with their captions, with empty ones, or with both, as guidance's branches ask;
-        once where they read no text.
+        once where they read no text. encoded: references that may have run already.
         """
-        count = plan.batch.set_sizes[0] - 1
         captions = [text for text in (True, False) if (text, True) in plan.guidance.conditions]
-        first_set = plan.batch.select(list(range(count)), (count,))
-        captioned = first_set.conditions.get("captioned")
-        null = plan.null_of(list(range(count))) if False in captions else {}
-        passes = [first_set if text else first_set.conditioned(null) for text in captions]
-        if captioned is not None and not bool(captioned.any()):
-            passes = passes[:1]
+        if encoded is None:
+            first = list(range(plan.batch.set_sizes[0] - 1))
+            references = plan.batch.select(first, (len(first),))
+            captioned = references.conditions.get("captioned")
+            differ = False in captions and (captioned is None or bool(captioned.any()))
+            silent = references.conditioned(plan.null_of(first)) if differ else None
+            encoded = EncodedReferences(references, silent)
         targets = torch.nonzero(~plan.batch.is_reference).flatten()
         plan = replace(
             plan, batch=plan.batch.select(targets, (1,) * len(targets)), null=plan.null_of(targets)
         )
-        if not passes:
+        if not captions:
             return plan
-        cache = backbone.fill_cache(SetBatch.concatenate(passes))
-        last = len(passes) - 1
-        cached = CachedReferences(cache, {text: min(number, last) for number, text in enumerate(captions)})
-        return replace(plan, cached=cached)
+        return replace(plan, cached=encoded.read(captions, backbone.fill_cache))
 
     def _encode_texts(self, request: Request, captions: Sequence[str], texts: Texts) -> Conditions:
         """Return what the network reads of the references' captions, a row each, and then of the targets'

@@ -9,6 +9,7 @@ file before they act on it, so a damaged or hostile file costs no memory. Pickle
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -42,6 +43,8 @@ UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Components of published models that nothing here loads, so that their folders may be missing."""
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 3
+_SAMPLED = 16
+"""Values of every weight that tell one state of a network from another."""
 HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """diffusers' settings of a download, of no use once the files are here."""
 
@@ -370,3 +373,33 @@ def add_weights(digest: Any, part: str, module: nn.Module) -> None:
     for key, tensor in sorted(module.state_dict().items()):
         digest.update(f"{part}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def network_stamp(network: nn.Module) -> str:
+    """Return a digest that changes with a network, its adapters, their scales, its dtype and its weights.
+
+    Of every weight 16 values count, which are read in moments, not those between them. Weights that wait
+    elsewhere for their turn (the meta device) count by name and shape.
+    """
+    digest = hashlib.sha256(f"{id(network)} {sorted(_adapters(network))}".encode())
+    for name, weight in network.named_parameters():
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(_sampled(weight))
+    return digest.hexdigest()
+
+
+def _sampled(weight: torch.Tensor) -> bytes:
+    if weight.is_meta or type(weight.data) is not torch.Tensor:  # quantized ones have no plain values
+        return b""
+    flat = weight.detach().flatten()
+    chosen = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED]
+    return chosen.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+
+
+def _adapters(network: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What adapters on a network do, by layer: those active, their scales, those merged."""
+    for name, module in network.named_modules():
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, dict):
+            state = (getattr(module, each, None) for each in ("active_adapters", "merged_adapters"))
+            yield name, f"{sorted(scaling.items())} {[*state]} {getattr(module, 'disable_adapters', False)}"

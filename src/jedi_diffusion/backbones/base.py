@@ -150,6 +150,11 @@ class Backbone(nn.Module, ABC):
         return {}
 
     @property
+    def follows_targets(self) -> bool:
+        """Whether `fit_references` brings references to the targets' size."""
+        return self.square_references
+
+    @property
     def own_guidance(self) -> float | None:
         """What a network that takes guidance as an input is told where a batch has no `guidance` (I,); None
         for one that takes none."""

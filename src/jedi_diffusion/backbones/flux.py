@@ -116,6 +116,10 @@ class FluxBackbone(SequenceBackbone):
         if self.transformer.config["in_channels"] > _output_channels(self.transformer.config):
             self.embedded_guidance = 30.0  # Fill's
 
+    @property
+    def follows_targets(self) -> bool:
+        return not self.clean_references
+
     def reads_empty_captions(self, coupling: Coupling) -> bool:
         """Cached references alone read the pooled text of the empty caption; else it is the targets'."""
         return coupling == "cached"

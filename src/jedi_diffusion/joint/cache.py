@@ -3,8 +3,9 @@
 Letters: S target sets; I pictures; L tokens a picture; H heads; D features a head.
 
 Coupling "cached": references attend to references only, at one fixed timestep on clean latents, so their keys
-and values depend on nothing that changes while sampling. A cache belongs to the call that made it: its
-creator holds it, nothing else in the package does, and `clear` frees its tensors at once (views then raise).
+and values depend on nothing that changes while sampling. Its creator holds a cache, nothing else in the
+package does: a call, or who asked to keep it (`references.EncodedReferences`). `clear` frees its tensors at
+once (views then raise).
 """
 
 from __future__ import annotations
@@ -67,6 +68,17 @@ class ReferenceCache:
     def __init__(self) -> None:
         self._layers: dict[str, dict[int, CachedTokens]] = {}
         self._set_sizes: tuple[int, ...] = ()
+
+    @classmethod
+    def joined(cls, caches: Sequence[ReferenceCache]) -> ReferenceCache:
+        """Return one of all their sets, in order; it holds the same tensors."""
+        made = cls()
+        for cache in caches:
+            for layer, sets in cache._layers.items():
+                start = len(made._set_sizes)
+                made._layers.setdefault(layer, {}).update({start + n: read for n, read in sets.items()})
+            made._set_sizes += cache._set_sizes
+        return made
 
     @property
     def set_sizes(self) -> tuple[int, ...]:
