@@ -13,7 +13,7 @@ PIP_FLAGS ?=
 # Test workers share the machine: one thread each, or they fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo train-bundled test test-slow mutation lint format clean
+.PHONY: demo train-bundled test test-slow test-ray mutation lint format clean
 
 demo: $(READY)
 	$(BIN)/jedi demo --out $(OUT) --overwrite
@@ -23,6 +23,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(TEST) -m slow
+
+# One process: each of these tests starts a Ray of its own.
+test-ray: $(VENV)/.ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 # One process: each mutant is a fork. Goes on where it was stopped; `mutmut results` lists what no test noticed.
 mutation: $(READY)
@@ -40,6 +44,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/.ray: $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[synthesis-ray,serve-ray]'
+	touch $@
 
 # The stamp is written last, so an interrupted installation is done again, and newer pins refresh it.
 $(READY): pyproject.toml constraints.txt

@@ -19,6 +19,11 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("ray") is not None:
+        pytest.importorskip("ray.serve", reason="needs the extras synthesis-ray and serve-ray")
+
+
 @pytest.fixture(scope="session")
 def dreambench() -> Path:
     """The DreamBooth photos, one folder a subject; tests that need them are skipped where they are absent."""

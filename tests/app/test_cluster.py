@@ -69,8 +69,8 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(marks: Path) -> Iterator[Cluster]:
-    pytest.importorskip("ray.serve")
-    ray = pytest.importorskip("ray")
+    import ray
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # replicas find this file
         patch.setenv("RAY_worker_niceness", "0")
@@ -91,6 +91,7 @@ def test_the_reason_is_found_in_a_traceback() -> None:
     assert _reason("") == ""
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_request_is_answered_when_a_replica_is_killed(serve, cluster, marks) -> None:
@@ -124,6 +125,7 @@ def test_every_request_is_answered_when_a_replica_is_killed(serve, cluster, mark
     assert len({each.pid for each in replicas()} - {victim}) == 2
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_cancelling_and_previews_reach_across(cluster) -> None:
@@ -141,6 +143,7 @@ def test_cancelling_and_previews_reach_across(cluster) -> None:
         engine.close(grace=0)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_that_cannot_be_loaded_is_said(cluster) -> None:

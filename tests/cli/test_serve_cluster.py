@@ -35,10 +35,10 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(words, said, jedi, monke
     assert said in done.err
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_pictures_are_those_of_the_local_engine(joint_model, tmp_path) -> None:
-    pytest.importorskip("ray.serve")
     words = ["serve", "--engine", "ray", "--replicas", "2", "--model", str(joint_model), "--port", "0"]
     words += ["--device", "cpu", "--batch", "1", "--grace", "1"]
     kept = {name: value for name, value in os.environ.items() if name not in ("JEDI_TOKENS", "RAY_ADDRESS")}

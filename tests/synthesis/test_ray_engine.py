@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.synthesis_models import build, deadly, refuse
-
-pytest.importorskip("ray")
-
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.synthesis.names import ObjectName
 from jedi_diffusion.synthesis.ray_engine import run_ray
 from jedi_diffusion.synthesis.recipe import PARTS, SynthesisRecipe
 from jedi_diffusion.synthesis.runner import Job, run_local, synthesize_recipe
+from tests.helpers.synthesis_models import build, deadly, refuse
 
 ITEMS = tuple(ObjectName(f"thing {number}") for number in range(4))
 
@@ -44,6 +41,7 @@ def actors_find_the_tests_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("fuse", [True, False])
@@ -58,6 +56,7 @@ def test_the_same_manifest_also_when_a_worker_is_killed(tmp_path: Path, fuse: bo
     assert said[-1].startswith("4 of 4 shards, 4 sets, 12 pictures")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_wrong_in_an_actor_is_said(tmp_path: Path) -> None:
@@ -65,6 +64,7 @@ def test_what_is_wrong_in_an_actor_is_said(tmp_path: Path) -> None:
         synthesize_recipe(job(tmp_path / "run", refuse, fuse=True), ITEMS, run_ray)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_request_to_stop_leaves_whole_shards_and_can_be_gone_on_from(tmp_path: Path) -> None:
