@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 CHAIN = (
     # what any part may use
-    *("errors", "devices", "estimates", "files", "options", "personalizer", "randomness"),
+    *("errors", "devices", "estimates", "files", "options", "parts", "personalizer", "randomness"),
     *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
     *("networks", "weights", "joint", "attention_figure", "inputs", "backbones", "adapters"),

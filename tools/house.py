@@ -188,7 +188,8 @@ def main(words: list[str] | None = None) -> None:
     for what, name in {"pipe": "pipe()", "generate": "jedi generate"}.items() if not given.static else ():
         files = crossed(what, tree)
         lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-        print(f"one {name} crosses {len(files)} files of {lines:,} lines")
+        named = total(files).any_lines
+        print(f"one {name} crosses {len(files)} files of {lines:,} lines, {named} of which name Any")
         for file in files if given.files else ():
             print(f"  {file.relative_to(tree)}")
 

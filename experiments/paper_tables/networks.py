@@ -41,8 +41,8 @@ def open_backbone(folder: Path, device: str) -> JeDiPipeline:
 def new_encoder(recipe: PaperRecipe, pipe: JeDiPipeline) -> ContrastiveEncoder:
     """The stand-in for CLIP's image encoder with fresh weights, on the backbone's device."""
     torch.manual_seed(recipe.backbone.seed)
-    channels, width = pipe.unet.config.out_channels, pipe.unet.config.cross_attention_dim
-    return ContrastiveEncoder(channels, width, recipe.encoder.features).to(pipe.unet.device)
+    channels, width = pipe.network.config["out_channels"], pipe.network.config["cross_attention_dim"]
+    return ContrastiveEncoder(channels, width, recipe.encoder.features).to(pipe.network.device)
 
 
 def open_network(
@@ -54,28 +54,28 @@ def open_network(
     """
     pipe = open_backbone(backbone, device)
     torch.manual_seed(recipe.backbone.seed)
-    modules = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    modules: dict[str, nn.Module] = {"unet": pipe.network, "text_encoder": pipe.text_encoder}
     tokens = pipe.tokenizer.model_max_length
     match design:
         case "joint" | "cached":
             denoiser: Any = pipe.backbone
         case "concatenation":
-            denoiser = ConcatenationBaseline(pipe.unet)
+            denoiser = ConcatenationBaseline(pipe.network)
         case "learned":
             modules["encoder"] = _learned(recipe, pipe)
-            denoiser = TokenBaseline(pipe.unet, modules["encoder"], tokens)
+            denoiser = TokenBaseline(pipe.network, modules["encoder"], tokens)
         case "clip" | "joint_clip":
             assert encoder is not None, "this design reads the encoder"
             modules["encoder"] = _picture_tokens(recipe, pipe, encoder)
             kind = TokenBaseline if design == "clip" else JointWithTokens
-            denoiser = kind(pipe.unet, modules["encoder"], tokens)
+            denoiser = kind(pipe.network, modules["encoder"], tokens)
     return Network(pipe, denoiser, nn.ModuleDict(modules))
 
 
 def _learned(recipe: PaperRecipe, pipe: JeDiPipeline) -> LearnedTokens:
-    channels, width = pipe.unet.config.out_channels, pipe.unet.config.cross_attention_dim
+    channels, width = pipe.network.config["out_channels"], pipe.network.config["cross_attention_dim"]
     made = LearnedTokens(channels, width, recipe.learned.width, recipe.learned.side)
-    return made.to(pipe.unet.device)
+    return made.to(pipe.network.device)
 
 
 def _picture_tokens(recipe: PaperRecipe, pipe: JeDiPipeline, weights: Path) -> PictureTokens:
@@ -88,6 +88,6 @@ def _picture_tokens(recipe: PaperRecipe, pipe: JeDiPipeline, weights: Path) -> P
         found: Tensor = frozen(latents)
         return found
 
-    width = pipe.unet.config.cross_attention_dim
+    width = pipe.network.config["cross_attention_dim"]
     made = PictureTokens(features, recipe.encoder.features, width, recipe.encoder.tokens)
-    return made.to(pipe.unet.device)
+    return made.to(pipe.network.device)

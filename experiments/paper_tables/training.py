@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.paper_tables.networks import Network, new_encoder, open_backbone, open_network
 from experiments.paper_tables.pieces import by_value, open_piece, piece_lock, read_json, write_json
@@ -27,6 +28,7 @@ from experiments.paper_tables.recipe import DataSection, EncoderSection, Learned
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.joint.loss import JointLoss
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.config import JointStage, Recipe, Stage
 from jedi_diffusion.train.pool import LatentPool
@@ -141,7 +143,7 @@ class Trainings:
         pools = [self.pool("views")]
         if training.amount:
             pools.append(_first(self.pool("sets"), training.amount))
-        encoder = network.pipeline.text_encoder
+        encoder = cast(CLIPTextModel, network.pipeline.text_encoder)
         tasks = [JointTask(network.denoiser, encoder, pool, loss, stage, network.trained) for pool in pools]
         self._train(MixedTask(tasks), stage, home, home / FINISHED)
 
@@ -178,7 +180,14 @@ class Trainings:
             if not path.exists():
                 pipe = open_backbone(self.backbone, self.device)
                 first = sum(each.subjects for each in backbone.stages)  # none that the backbone has seen
-                pool = LatentPool.build(source, first, stage, pipe.vae, pipe.tokenizer, self.device)
+                pool = LatentPool.build(
+                    source,
+                    first,
+                    stage,
+                    cast(PatchAutoencoder, pipe.vae),
+                    cast(CLIPTokenizer, pipe.tokenizer),
+                    self.device,
+                )
                 write_tensors(path, pool.tensors())
         return LatentPool(**load_file(path, device=self.device))
 

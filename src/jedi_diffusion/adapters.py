@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any, Self, cast
+from typing import Self
 
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
+from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Coupling
+from jedi_diffusion.parts import setting
 from jedi_diffusion.weights import PICKLED, PathOrId, load_errors
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "jedi."
 """Of our keys in diffusers' adapter metadata, which go by part of the model: "unet.r", "jedi.coupling"."""
+
+RECORD = "jedi_record"
+"""The attribute of peft's configuration of adapters that holds their `AdapterRecord`."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,11 @@ class AdapterRecord:
     distance_slope: float
     prediction_type: str
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, str | float]:
         return {PREFIX + name: value for name, value in asdict(self).items()}
 
     @classmethod
-    def of_metadata(cls, metadata: Mapping[str, Any] | None) -> Self | None:
+    def of_metadata(cls, metadata: Mapping[str, object] | None) -> Self | None:
         """The record among a file's metadata; None in files that others wrote. Raises ModelError."""
         ours = {
             name.removeprefix(PREFIX): value
@@ -47,7 +56,7 @@ class AdapterRecord:
         if not ours:
             return None
         try:
-            record = cls(**ours)
+            record = cls(**ours)  # type: ignore[arg-type]  # read from a file, so it may not fit
         except TypeError as error:
             raise ModelError(f"The adapters' record of their training does not fit: {error}.") from error
         if record.coupling not in ("joint", "cached"):
@@ -55,29 +64,36 @@ class AdapterRecord:
         return record
 
 
-def prediction_of(scheduler: Any) -> str:
+def prediction_of(scheduler: Scheduler) -> str:
     """Return what a network predicts, in diffusers' words; schedulers of flows do not say it."""
-    said: str = scheduler.config.get("prediction_type") or "flow_prediction"
-    return said
+    return setting(scheduler.config, "prediction_type", str, "flow_prediction")
 
 
-class RecordedAdapters(StableDiffusionLoraLoaderMixin):
+class RecordedAdapters(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """diffusers' adapters on a joint pipeline, whose calls take the coupling that they know."""
 
     _lora_loadable_modules = ["unet", "transformer", "text_encoder"]  # noqa: RUF012 - diffusers reads it
 
-    network: Any
-    network_name: Any
-    backbone: Any
-    scheduler: Any
-    config: Any
+    scheduler: Scheduler
+
+    @property
+    @abstractmethod
+    def network_name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def network(self) -> ModelMixin: ...
+
+    @property
+    @abstractmethod
+    def backbone(self) -> Backbone: ...
 
     def load_lora_weights(  # type: ignore[override]  # as diffusers' own
         self,
         pretrained_model_name_or_path_or_dict: PathOrId | dict[str, Tensor],
         adapter_name: str | None = None,
         hotswap: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Put adapters from a folder, a file, the Hub or a state dict on the network; safetensors only.
 
@@ -85,22 +101,24 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
         so. kwargs: diffusers'. Raises ModelError for adapters of another kind of base, UsageError for a
         pickle.
         """
-        source: Any = pretrained_model_name_or_path_or_dict
-        names = [kwargs.get("weight_name"), None if isinstance(source, dict) else source]
-        if any(name is not None and PurePath(name).suffix in PICKLED for name in names):
+        source = pretrained_model_name_or_path_or_dict
+        names = [kwargs.get("weight_name"), source]
+        if any(PurePath(name).suffix in PICKLED for name in names if isinstance(name, str | PurePath)):
             raise UsageError("Adapters are read from safetensors only; a pickle can run any code.")
         kwargs["use_safetensors"] = True
         before = set(self._loaded)
         with load_errors("from a state dict" if isinstance(source, dict) else source):
             loader = self.backbone.lora_loader
-            found: Any = loader.lora_state_dict(source, return_lora_metadata=True, **kwargs)
+            found: Sequence[Mapping[str, object]] = loader.lora_state_dict(  # type: ignore[call-arg]
+                source, return_lora_metadata=True, **kwargs
+            )
             record = AdapterRecord.of_metadata(found[-1])
             if record is not None:
                 self._check_base(record)
             if loader is StableDiffusionLoraLoaderMixin:
                 super().load_lora_weights(source, adapter_name, hotswap, **kwargs)
             else:
-                into: Any = loader.load_lora_into_transformer
+                into = loader.load_lora_into_transformer  # type: ignore[attr-defined]  # families' own
                 takes_alphas = "network_alphas" in inspect.signature(into).parameters  # FLUX.1's does
                 into(
                     found[0],
@@ -113,29 +131,29 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
                 )
         for name, adapter in self._loaded.items():
             if name == adapter_name or name not in before:
-                adapter.jedi_record = record
+                setattr(adapter, RECORD, record)
 
-    def set_adapters(self, *args: Any, **kwargs: Any) -> None:
+    def set_adapters(self, *args: object, **kwargs: object) -> None:
         """diffusers', with a warning where adapters of different couplings are put together."""
-        super().set_adapters(*args, **kwargs)
+        super().set_adapters(*args, **kwargs)  # type: ignore[arg-type]
         if len({each.coupling for each in self._active_records()}) > 1:
             logger.warning(
                 "The active adapters were trained with different couplings; calls that name none take %r.",
                 self.own_coupling,
             )
 
-    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+    def fuse_lora(self, *args: object, **kwargs: object) -> None:
         """diffusers', and the pipeline's own coupling becomes that of the adapters."""
-        self._unfused_coupling = self.config.coupling
-        super().fuse_lora(*args, **self._with_components(args, kwargs))
-        cast(Any, self).register_to_config(coupling=self.own_coupling)
+        self._unfused_coupling = self.config["coupling"]
+        super().fuse_lora(*args, **self._with_components(args, kwargs))  # type: ignore[arg-type]
+        self.register_to_config(coupling=self.own_coupling)  # type: ignore[no-untyped-call]
 
-    def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
+    def unfuse_lora(self, *args: object, **kwargs: object) -> None:
         """diffusers', and the pipeline's own coupling is what it was."""
-        super().unfuse_lora(*args, **self._with_components(args, kwargs))
-        cast(Any, self).register_to_config(coupling=self._unfused_coupling)
+        super().unfuse_lora(*args, **self._with_components(args, kwargs))  # type: ignore[arg-type]
+        self.register_to_config(coupling=self._unfused_coupling)  # type: ignore[no-untyped-call]
 
-    def _with_components(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _with_components(self, args: Sequence[object], kwargs: dict[str, object]) -> dict[str, object]:
         """Name the parts that adapters are merged into, where the caller does not and it is no UNet."""
         given = bool(args) or "components" in kwargs or self.network_name == self.unet_name
         return kwargs if given else {**kwargs, "components": [self.network_name]}
@@ -146,13 +164,13 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
         says it, else `config.coupling`.
         """
         records = self._active_records()
-        coupling: Coupling = records[-1].coupling if records else self.config.coupling
+        coupling: Coupling = records[-1].coupling if records else self.config["coupling"]
         return coupling
 
     @property
-    def _loaded(self) -> dict[str, Any]:
+    def _loaded(self) -> dict[str, object]:
         """peft's configurations of the UNet's adapters, by name: they come and go with the adapters."""
-        loaded: dict[str, Any] = getattr(self.network, "peft_config", {})
+        loaded: dict[str, object] = getattr(self.network, "peft_config", {})
         return loaded
 
     def _active_records(self) -> list[AdapterRecord]:
@@ -163,7 +181,7 @@ class RecordedAdapters(StableDiffusionLoraLoaderMixin):
 
         layer = next(each for each in self.network.modules() if isinstance(each, BaseTunerLayer))
         active = [] if layer.disable_adapters else layer.active_adapters
-        records = (getattr(self._loaded[name], "jedi_record", None) for name in active)
+        records = (getattr(self._loaded[name], RECORD, None) for name in active)
         return [each for each in records if each is not None]
 
     def _check_base(self, record: AdapterRecord) -> None:

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -27,9 +28,13 @@ from jedi_diffusion.joint.process import Diffusion, Scheduler, process_of
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.options import MAX_PROMPT, Coupling, NullSet, check_range
+from jedi_diffusion.parts import setting
 from jedi_diffusion.pictures import to_rgb
 from jedi_diffusion.randomness import spawn_generators
 from jedi_diffusion.sets import Conditions, select_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHOWN = MAX_PROMPT
 """Characters of dropped text that a warning quotes: all of any prompt but one that comes from Python."""
@@ -39,7 +44,7 @@ WORD = re.compile(r"[^\W_]+")
 TOKENIZING = threading.Lock()
 """Tokenizers of one pipeline serve calls in many threads, but keep the padding of a call while it lasts."""
 
-Picture = Image.Image | np.ndarray | Tensor
+Picture = Image.Image | NDArray[np.uint8] | Tensor
 
 
 @dataclass(frozen=True)
@@ -350,13 +355,14 @@ def fresh_scheduler(
     scheduler: Scheduler, steps: int, set_timesteps: Callable[[Scheduler], None]
 ) -> Scheduler:
     """A copy of the scheduler, set to `steps` steps: a call leaves no state behind. Raises UsageError."""
-    checked_count("num_inference_steps", steps, scheduler.config.num_train_timesteps)
+    trained = setting(scheduler.config, "num_train_timesteps", int)
+    checked_count("num_inference_steps", steps, trained)
     scheduler = copy.deepcopy(scheduler)
     try:
         set_timesteps(scheduler)
     except ValueError as error:
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps: {error}") from error
-    last = scheduler.config.num_train_timesteps - isinstance(process_of(scheduler), Diffusion)
+    last = trained - isinstance(process_of(scheduler), Diffusion)
     if float(scheduler.timesteps.max()) > last:  # an offset moves the first of very many steps there
         raise UsageError(f"{type(scheduler).__name__} cannot sample in {steps} steps; take fewer.")
     return scheduler
@@ -414,7 +420,7 @@ class PromptReading:
     dropped: str = ""
 
 
-def read_prompt(tokenizer: Any, prompt: str) -> PromptReading:
+def read_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PromptReading:
     """A prompt as a model with this tokenizer reads it.
 
     Only tokenizers that list their `whole_words` have a closed vocabulary. Words outside it are left out
@@ -433,7 +439,7 @@ def read_prompt(tokenizer: Any, prompt: str) -> PromptReading:
     return PromptReading(text, unknown, prompt[kept[whole][0] :].strip() if whole < len(kept) else "")
 
 
-def _characters_read(tokenizer: Any, text: str) -> int:
+def _characters_read(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """How much of a text fits the tokenizer's length. Changes no setting of it: others may be using it."""
     most = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     with TOKENIZING:
@@ -442,7 +448,7 @@ def _characters_read(tokenizer: Any, text: str) -> int:
     return len(text) if len(places) <= most else places[most - 1][1]
 
 
-def known_text(tokenizer: Any, prompt: str) -> str:
+def known_text(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """`PromptReading.text` of a prompt."""
     return read_prompt(tokenizer, prompt).text
 
@@ -452,10 +458,10 @@ class PromptReader:
     """What the tokenizers of a model leave out of prompts, for people. Holds no more than copies of them, so
     that it can be asked from other threads, and sent to other processes."""
 
-    tokenizers: tuple[Any, ...]
+    tokenizers: tuple[PreTrainedTokenizerBase, ...]
 
     @classmethod
-    def of(cls, *tokenizers: Any) -> PromptReader:
+    def of(cls, *tokenizers: PreTrainedTokenizerBase | None) -> PromptReader:
         """A reader of copies; None among the tokenizers are left out."""
         return cls(tuple(copy.deepcopy(each) for each in tokenizers if each is not None))
 
@@ -478,7 +484,7 @@ class PromptReader:
         return list(dict.fromkeys(cut_off_said(each, reading) for each, reading in read if reading.dropped))
 
 
-def cut_off_said(tokenizer: Any, reading: PromptReading) -> str:
+def cut_off_said(tokenizer: PreTrainedTokenizerBase, reading: PromptReading) -> str:
     dropped = reading.dropped
     shown = repr(dropped) if len(dropped) <= SHOWN else f"{dropped[:SHOWN]!r}..."
     return (

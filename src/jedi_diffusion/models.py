@@ -8,9 +8,10 @@ import hashlib
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.parts import setting
 
 if TYPE_CHECKING:  # the command line reads its options without torch
     import torch
@@ -102,10 +103,9 @@ def _is_ready(kind: str) -> bool:
 
 def _class_of(name: str) -> str:
     """Return the class that a model's model_index.json names."""
-    from jedi_diffusion.pipeline import JeDiPipeline
+    from jedi_diffusion.weights import model_index
 
-    index: Any = JeDiPipeline.load_config(name)
-    return str(index.get("_class_name"))
+    return setting(model_index(name), "_class_name", str, "")
 
 
 def quiet_libraries() -> None:

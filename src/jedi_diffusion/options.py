@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from jedi_diffusion.errors import UsageError
 
@@ -85,7 +85,7 @@ class Between:
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         return {**handler(schema), "minimum": self.low, "maximum": self.high}
 
     def _checked(self, value: float) -> float:
@@ -206,7 +206,7 @@ class Compute(Settings):
     """Number format; float32, on CUDA bfloat16, if not given."""
 
 
-def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+def without_defaults(record: Mapping[str, object]) -> dict[str, object]:
     """Drop sampling settings that have their defaults, which records of versions without them lack."""
     usual = Sampling().model_dump() | Sampling().arguments()
     return {name: each for name, each in record.items() if name not in usual or usual[name] != each}
@@ -230,7 +230,7 @@ def faults(error: ValidationError, called: Callable[[str], str] = str) -> list[s
     return [_said(each, called) for each in error.errors(include_url=False)]
 
 
-def _said(details: Mapping[str, Any], called: Callable[[str], str]) -> str:
+def _said(details: ErrorDetails, called: Callable[[str], str]) -> str:
     place, message = ".".join(map(str, details["loc"]))[:100], details["msg"]
     name = called(place) if place else "the top level"
     if details["type"] in ("missing", "extra_forbidden"):

@@ -7,16 +7,16 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,13 +57,15 @@ from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
+from jedi_diffusion.parts import Autoencoder, setting
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
-from jedi_diffusion.weights import PathOrId, checked_folder, load_errors
+from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index
 
 logger = logging.getLogger(__name__)
 
 NETWORK_SETTINGS = ("dtype", "torch_dtype", "use_safetensors", "variant")
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+Images = list[Image.Image] | NDArray[np.float32] | Tensor
 Callback = Callable[["JeDiPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
@@ -72,10 +74,10 @@ class JeDiPipelineOutput(BaseOutput):
     """images, prompt-major: a list of RGB pictures (pil), or an array (T, H, W, 3) in 0..1 (np), or a tensor
     (T, 3, H, W) in 0..1 (pt), or the scaled latents (T, C, H, W) (latent)."""
 
-    images: list[Image.Image] | np.ndarray | Tensor
+    images: Images
 
 
-class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
+class JeDiPipeline(RecordedAdapters):
     """Personalized text-to-image generation with a joint-image model.
 
     unet or transformer: what denoises, of a family that `backbones` knows; coupled attention is installed on
@@ -93,18 +95,18 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     Raises ModelError for a network that is not joint.
     """
 
-    vae: Any
-    unet: Any
-    transformer: Any
-    scheduler: Any
-    tokenizer: Any
-    text_encoder: Any
-    tokenizer_2: Any
-    text_encoder_2: Any
-    tokenizer_3: Any
-    text_encoder_3: Any
+    vae: Autoencoder
+    unet: ModelMixin | None
+    transformer: ModelMixin | None
+    scheduler: Scheduler
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: PreTrainedModel
+    tokenizer_2: PreTrainedTokenizerBase | None
+    text_encoder_2: PreTrainedModel | None
+    tokenizer_3: PreTrainedTokenizerBase | None
+    text_encoder_3: PreTrainedModel | None
 
-    model_cpu_offload_seq: Any = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"  # type: ignore[assignment]
     # diffusers reads these two from the class
     _optional_components = [  # noqa: RUF012
         *("text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3", "unet", "transformer")
@@ -136,7 +138,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         if network is None:
             raise ModelError("The model has neither a unet nor a transformer; one of them must denoise.")
         family_of(network).couple(network, distance_slope)
-        self.register_modules(
+        self.register_modules(  # type: ignore[no-untyped-call]
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
@@ -150,7 +152,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         )
         check_choice("coupling", coupling, get_args(Coupling))
         check_choice("targets_show", targets_show, ("zeros", "grey"))
-        self.register_to_config(
+        self.register_to_config(  # type: ignore[no-untyped-call]
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
             distance_slope=self.backbone.distance_slope,
@@ -168,11 +170,10 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     @property
     def own_sampling(self) -> Sampling:
         """Steps and guidance of a call that names none; coupling and temperature are the model's own too."""
-        config: Any = self.config
-        return self.backbone.own_sampling(config.is_distilled)
+        return self.backbone.own_sampling(self.config["is_distilled"])
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any) -> "JeDiPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: object) -> "JeDiPipeline":
         """A trained joint model from a diffusers folder or the Hub; safetensors only.
 
         Among them are published models that read references as they are (`backbones.PUBLISHED`). kwargs:
@@ -181,13 +182,12 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
-            index: Any = cls.load_config(folder)
-            published = PUBLISHED.get(index["_class_name"], {})
+            published = PUBLISHED.get(setting(model_index(folder), "_class_name", str, ""), {})
             return super().from_pretrained(folder, **{**published, **settings})
 
     @classmethod
     def from_single_image_model(
-        cls, pretrained_model_name_or_path: PathOrId, **kwargs: Any
+        cls, pretrained_model_name_or_path: PathOrId, **kwargs: object
     ) -> "JeDiPipeline":
         """An untrained joint model from a single-image one (SD 1.x, 2.x, SDXL, SD3, FLUX.1; also inpainting).
 
@@ -199,16 +199,18 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
             ours = {name: settings[name] for name in NETWORK_SETTINGS if name in settings}
-            index: Any = cls.load_config(folder)
+            index = model_index(folder)
             part, kind = network_class(index, folder)
             network = kind.from_pretrained(folder, subfolder=part, **ours)
             given, made = (network.config.get(name) for name in ("in_channels", "out_channels"))
-            told = {"targets_show": "grey" if given > (made or given) else "zeros"}
-            told |= SINGLE_IMAGE.get(index["_class_name"], {})
+            told: dict[str, str | bool] = {"targets_show": "grey" if given > (made or given) else "zeros"}
+            told |= SINGLE_IMAGE.get(setting(index, "_class_name", str, ""), {})
             family_of(network).make_joint(network)
             return super().from_pretrained(folder, **{part: network}, **{**told, **settings})
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: object, **kwargs: object
+    ) -> None:
         """Write the model into a folder that `from_pretrained` reads. Raises UsageError with adapters loaded:
         their layers lie around the model's own, which such a folder cannot say."""
         if getattr(self.network, "peft_config", None):
@@ -216,7 +218,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
                 "Adapters are loaded, so the model cannot be saved as it is: merge them with "
                 "pipe.fuse_lora() and then pipe.unload_lora_weights(), or call that alone."
             )
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[arg-type]
 
     @property
     def interrupt(self) -> bool:
@@ -272,7 +274,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         denoiser: Denoiser | None = None,
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
         return_dict: bool = True,
-    ) -> JeDiPipelineOutput | tuple[Any]:
+    ) -> JeDiPipelineOutput | tuple[Images]:
         """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
 
         Steps, guidance and null_set are the model's own where they are None (`own_sampling`).
@@ -313,7 +315,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """
         self._interrupt = False
         check_choice("output_type", output_type, OUTPUT_TYPES)
-        own, config = self.own_sampling, cast(Any, self.config)
+        own, config = self.own_sampling, self.config
         check_choice("null_set", null_set or own.null_set, get_args(NullSet))
         scale = own.guidance if guidance_scale is None else guidance_scale
         image_scale = own.image_guidance if image_guidance_scale is None else image_guidance_scale
@@ -349,7 +351,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             coupling=coupling or ("joint" if joint_targets else own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
-            temperature=config.temperature if temperature is None else temperature,
+            temperature=config["temperature"] if temperature is None else temperature,
             size=(height, width),
             generator=generator,
             latents=latents,
@@ -362,7 +364,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         self._num_timesteps = len(request.scheduler.timesteps)
         made = self._sample(request, denoiser, callback_on_step_end, names)
         images = self._to_output(made, output_type)
-        self.maybe_free_model_hooks()
+        self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
         return JeDiPipelineOutput(images=images) if return_dict else (images,)
 
     def _check(
@@ -479,7 +481,6 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def _report_untrained(self, request: Request) -> None:
         """Warn of what the model was not trained for, of each kind once."""
         most, given = self.backbone.trained_references, request.references
-        own: Any = self.config
         found = {
             "references": (
                 most is not None and given > most,
@@ -488,7 +489,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             "coupling": (
                 self.backbone.cache_untrained and request.coupling == "cached" != self.own_coupling,
                 "This model was not trained with coupling 'cached': references that read nothing else may be "
-                f"followed less well than with its own, {own.coupling!r}.",
+                f"followed less well than with its own, {self.config['coupling']!r}.",
             ),
         }
         for kind, (untrained, said) in found.items():
@@ -510,12 +511,12 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         It is coupled again where one of diffusers' switches (attention slicing, default processors) has put
         plain attention in its place.
         """
-        family, config = family_of(self.network), cast(Any, self.config)
+        family, config = family_of(self.network), self.config
         if not family.is_coupled(self.network):
-            family.couple(self.network, config.distance_slope)
+            family.couple(self.network, config["distance_slope"])
         made = family(self.network)
         if config.get("clean_references") is not None:
-            made.clean_references = config.clean_references
+            made.clean_references = config["clean_references"]
         return made
 
     @property
@@ -524,9 +525,10 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         return "transformer" if self.unet is None else "unet"
 
     @property
-    def network(self) -> Any:
+    def network(self) -> ModelMixin:
         """The network that denoises."""
-        return getattr(self, self.network_name)
+        network: ModelMixin = getattr(self, self.network_name)
+        return network
 
     def _sample(
         self,
@@ -652,7 +654,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
             made.bind(self.network, backbone.coupled_layers)
             made.read([True], backbone.fill_cache)
         self._report_unknown_words(captions)
-        self.maybe_free_model_hooks()
+        self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
         return made
 
     def _single_set(
@@ -730,16 +732,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         encoder is not loaded.
         """
         self._need_text_encoder(captions[0])
-        config: Any = self.config
         tokenizers = (self.tokenizer, self.tokenizer_2, self.tokenizer_3)
         encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
-        pairs = [pair for pair in zip(tokenizers, encoders, strict=True) if pair[1] is not None]
-        reader = TextReader(
-            tuple(tokenizer for tokenizer, _ in pairs),
-            tuple(encoder for _, encoder in pairs),
-            config.force_zeros_for_empty_prompt,
-            most_tokens,
-        )
+        pairs = [(t, e) for t, e in zip(tokenizers, encoders, strict=True) if t is not None and e is not None]
+        zeros: bool = self.config["force_zeros_for_empty_prompt"]
+        reader = TextReader(tuple(t for t, _ in pairs), tuple(e for _, e in pairs), zeros, most_tokens)
         return self.backbone.encode_text(reader, captions, self._execution_device)
 
     def _need_text_encoder(self, caption: str) -> None:
@@ -759,8 +756,7 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
     def blank_latents(self, height: int, width: int) -> Tensor | None:
         """What targets of this size in pixels show in place of reference latents, (1, C, H, W) float32 on the
         pipeline's device; None for zeros (`SetBatch.blank`)."""
-        config: Any = self.config
-        if config.targets_show == "zeros":
+        if self.config["targets_show"] == "zeros":
             return None
         return self.encode_pictures(torch.zeros(1, 3, height, width))
 
@@ -768,10 +764,11 @@ class JeDiPipeline(DiffusionPipeline, RecordedAdapters):
         """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
         return self.backbone.decode_latents(self.vae, latents)
 
-    def _to_output(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
+    def _to_output(self, latents: Tensor, output_type: str) -> Images:
         if output_type == "latent":
             return latents
-        return self.image_processor.postprocess(self.decode_latents(latents), output_type=output_type)
+        made: Images = self.image_processor.postprocess(self.decode_latents(latents), output_type)
+        return made
 
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor

@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from jedi_diffusion.errors import JeDiError, ModelError
+from jedi_diffusion.parts import Config
 
 COMPONENTS = {
     "unet": "diffusion_pytorch_model",
@@ -48,13 +50,13 @@ _SAMPLED = 16
 HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """diffusers' settings of a download, of no use once the files are here."""
 
-PathOrId = str | os.PathLike[Any]
+PathOrId = str | os.PathLike[str]
 Shapes = dict[str, tuple[int, ...]]
 
 
 def checked_folder(
-    path_or_id: PathOrId, download: Callable[..., PathOrId], settings: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
+    path_or_id: PathOrId, download: Callable[..., PathOrId], settings: Config
+) -> tuple[str, dict[str, object]]:
     """The folder of a model, fetched from the Hub where needed, and the settings to load it with.
 
     download: diffusers' `DiffusionPipeline.download`; settings: keyword arguments of `from_pretrained`. Only
@@ -62,11 +64,23 @@ def checked_folder(
     """
     hub = {name: value for name, value in settings.items() if name in HUB_SETTINGS}
     rest = {name: value for name, value in settings.items() if name not in HUB_SETTINGS}
-    folder, variant = os.fspath(path_or_id), settings.get("variant")
+    folder, given = os.fspath(path_or_id), settings.get("variant")
+    variant = given if isinstance(given, str) else None
     if not os.path.isdir(folder):
         folder = os.fspath(download(folder, use_safetensors=True, variant=variant, **hub))
     check_model_folder(folder, variant)
     return folder, rest | {"use_safetensors": True}
+
+
+def model_index(path_or_id: PathOrId) -> Config:
+    """Return the model_index.json of a folder in diffusers' format, or of a model on the Hub.
+
+    Raises OSError and ValueError, as diffusers does.
+    """
+    index: object = DiffusionPipeline.load_config(path_or_id)
+    if not isinstance(index, dict):
+        raise ModelError(f"The model_index.json of {os.fspath(path_or_id)} holds no JSON object.")
+    return index
 
 
 @contextmanager

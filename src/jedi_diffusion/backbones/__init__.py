@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.parts import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusers.models.modeling_utils import ModelMixin
     from torch import nn
 
     from jedi_diffusion.backbones.base import Backbone
@@ -24,7 +26,7 @@ FAMILIES = {
 }
 """By the name of a network's class: where the backbone is that knows its family."""
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, dict[str, str | bool]] = {
     "Flux2KleinPipeline": {"coupling": "joint"},
     "Flux2KleinKVPipeline": {"coupling": "cached", "is_distilled": True},
     "FluxKontextPipeline": {"coupling": "joint"},
@@ -32,7 +34,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """Of the pipelines of diffusers those whose models read references as they are: what `JeDiPipeline` has to be
 told of them, beside what their folders say."""
 
-SINGLE_IMAGE: dict[str, dict[str, Any]] = {
+SINGLE_IMAGE: dict[str, dict[str, str | bool]] = {
     "FluxPipeline": {"clean_references": False},
     "FluxFillPipeline": {"clean_references": False},
 }
@@ -51,7 +53,7 @@ def family_of(network: nn.Module) -> type[Backbone]:
     return found
 
 
-def network_class(index: Any, base: str | Path) -> tuple[str, Any]:
+def network_class(index: Config, base: str | Path) -> tuple[str, type[ModelMixin]]:
     """Return what a model's network is called, "unet" or "transformer", and its class.
 
     index: its model_index.json; base: the model's name. Raises ModelError.
@@ -59,7 +61,8 @@ def network_class(index: Any, base: str | Path) -> tuple[str, Any]:
     import diffusers
 
     for part in PARTS:
-        name = (index.get(part) or (None, None))[1]
+        entry = index.get(part)
+        name = entry[1] if isinstance(entry, list | tuple) else None
         if name is not None and name not in FAMILIES:
             raise ModelError(f"The {part} of {base} is a {name}; known are {', '.join(FAMILIES)}.")
         if name is not None:
@@ -72,19 +75,19 @@ def skeleton(base: str | Path) -> nn.Module:
 
     base: a folder or Hub id in diffusers' format. Raises ModelError.
     """
-    import diffusers
     import torch
 
+    from jedi_diffusion.weights import model_index
+
     try:
-        index = diffusers.DiffusionPipeline.load_config(base)
-        part, kind = network_class(index, base)
-        config = kind.load_config(base, subfolder=part)
+        part, kind = network_class(model_index(base), base)
+        config = kind.load_config(base, subfolder=part)  # type: ignore[attr-defined]  # all are ConfigMixins
     except ModelError:
         raise
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
     with torch.device("meta"):
-        network: nn.Module = kind.from_config(config)
+        network: nn.Module = kind.from_config(config)  # type: ignore[attr-defined]
         family_of(network).make_joint(network)
     return network

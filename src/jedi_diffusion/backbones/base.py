@@ -9,9 +9,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, cast, get_args
 
 import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from torch import nn
 
@@ -23,6 +24,7 @@ from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.options import Coupling, Sampling
+from jedi_diffusion.parts import Autoencoder, setting
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, Conditions, SetBatch
 
 
@@ -49,7 +51,7 @@ class Backbone(nn.Module, ABC):
     clean_references: bool = False
     coupled_layers: frozenset[str] | None = None
     square_references: ClassVar[bool] = True
-    lora_loader: ClassVar[type[Any]] = StableDiffusionLoraLoaderMixin
+    lora_loader: ClassVar[type[LoraBaseMixin]] = StableDiffusionLoraLoaderMixin
     trained_references: ClassVar[int | None] = None
     text_tokens: ClassVar[int] = 77
     size_multiple: ClassVar[int] = 1
@@ -76,8 +78,8 @@ class Backbone(nn.Module, ABC):
     @classmethod
     def fresh(cls, network: nn.Module) -> nn.Module:
         """Return a joint network of the same architecture with new weights, on torch's default device."""
-        kind: Any = next(each for each in type(network).__mro__ if "FSDP" not in each.__name__)
-        made: nn.Module = kind.from_config(network.config)
+        kind = next(each for each in type(network).__mro__ if "FSDP" not in each.__name__)
+        made: nn.Module = kind.from_config(network.config)  # type: ignore[attr-defined]
         cls.make_joint(made)  # a config of diffusers forgets what widened it
         cls.couple(made, cls(network).distance_slope)
         return made
@@ -176,20 +178,23 @@ class Backbone(nn.Module, ABC):
         Raises UsageError for what `inputs.check_prompt` refuses.
         """
 
-    def stride(self, vae: Any) -> int:
+    def stride(self, vae: Autoencoder) -> int:
         """Return how many pixels a latent stands for along a side."""
-        return 2 ** (len(vae.config.block_out_channels) - 1)
+        blocks = vae.config["block_out_channels"]
+        assert isinstance(blocks, list | tuple)
+        factor: int = 2 ** (len(blocks) - 1)
+        return factor
 
-    def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, vae: Autoencoder, pixels: torch.Tensor) -> torch.Tensor:
         """Return images (B, 3, H, W) in [-1, 1] as scaled latents in float32, the encoder's mode."""
         with _without_overflow(vae):
             latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-        return (latents - _shift(vae)) * vae.config.scaling_factor
+        return (latents - _shift(vae)) * setting(vae.config, "scaling_factor", float)
 
-    def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    def decode_latents(self, vae: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
         """Return scaled latents as images (B, 3, H, W) float32, about [-1, 1], not clipped."""
         with _without_overflow(vae):
-            latents = latents / vae.config.scaling_factor + _shift(vae)
+            latents = latents / setting(vae.config, "scaling_factor", float) + _shift(vae)
             return vae.decode(latents.to(vae.dtype)).sample.float()
 
     def fit_references(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[torch.Tensor]:
@@ -314,8 +319,8 @@ class Backbone(nn.Module, ABC):
         return torch.cat(outputs)[back]
 
 
-def _shift(vae: Any) -> float:
-    return getattr(vae.config, "shift_factor", None) or 0.0
+def _shift(vae: Autoencoder) -> float:
+    return setting(vae.config, "shift_factor", float, 0.0)
 
 
 def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:
@@ -333,14 +338,14 @@ def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[
 
 
 @contextmanager
-def _without_overflow(vae: Any) -> Iterator[None]:
+def _without_overflow(vae: Autoencoder) -> Iterator[None]:
     """SDXL's autoencoder overflows in half precision (`force_upcast`): full precision meanwhile."""
     dtype = vae.dtype
-    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    upcast = dtype == torch.float16 and setting(vae.config, "force_upcast", bool, False)
     if upcast:
-        vae.to(torch.float32)
+        cast(nn.Module, vae).to(torch.float32)
     try:
         yield
     finally:
         if upcast:
-            vae.to(dtype)
+            cast(nn.Module, vae).to(dtype)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
     FluxAttnProcessor,
@@ -36,6 +37,7 @@ from jedi_diffusion.inputs import Picture, check_prompt, to_image
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Coupling, Sampling
+from jedi_diffusion.parts import Config, setting
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 OWN_SIZE = 128
@@ -102,8 +104,8 @@ class FluxBackbone(SequenceBackbone):
 
     @classmethod
     def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
-        config: Any = network.config
-        given, made = config["in_channels"], _output_channels(config)
+        config = cast(ModelMixin, network).config
+        given, made = setting(config, "in_channels", int), _output_channels(config)
         if given != made and given <= 2 * made:
             raise ModelError(
                 f"A FLUX.1 transformer with {given} input and {made} output channels cannot be made joint: "
@@ -214,9 +216,8 @@ class FluxBackbone(SequenceBackbone):
         }
 
 
-def _output_channels(config: Any) -> int:
-    channels: int = config["out_channels"] or config["in_channels"]
-    return channels
+def _output_channels(config: Config) -> int:
+    return setting(config, "out_channels", int, setting(config, "in_channels", int))
 
 
 def _at_trained_size(image: Image.Image) -> torch.Tensor:

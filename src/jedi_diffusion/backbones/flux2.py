@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.transformers.transformer_flux2 import (
     Flux2Attention,
     Flux2AttnProcessor,
@@ -39,6 +40,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.inputs import SHOWN, TOKENIZING, Picture, check_prompt, to_image
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Sampling
+from jedi_diffusion.parts import Autoencoder, setting
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)
@@ -235,20 +237,19 @@ class Flux2Backbone(SequenceBackbone):
         mu = compute_empirical_mu(size[0] * size[1], steps)
         scheduler.set_timesteps(None if sigmas is not None else steps, device=device, sigmas=sigmas, mu=mu)
 
-    def stride(self, vae: Any) -> int:
+    def stride(self, vae: Autoencoder) -> int:
         return 2 * super().stride(vae)
 
-    def encode_images(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, vae: Autoencoder, pixels: torch.Tensor) -> torch.Tensor:
         """Return images (B, 3, H, W) in [-1, 1] as patches of latents, normalized, in float32."""
         latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
         mean, deviation = _statistics(vae, latents.device)
         return (F.pixel_unshuffle(latents, 2) - mean) / deviation
 
-    def decode_latents(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    def decode_latents(self, vae: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
         mean, deviation = _statistics(vae, latents.device)
         whole = F.pixel_shuffle(latents * deviation + mean, 2)
-        images: torch.Tensor = vae.decode(whole.to(vae.dtype)).sample.float()
-        return images
+        return vae.decode(whole.to(vae.dtype)).sample.float()
 
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
         width = self.transformer.config["joint_attention_dim"]
@@ -274,13 +275,15 @@ def _fitted(picture: Picture, number: int) -> torch.Tensor:
     return pixels.permute(2, 0, 1) / 255 * 2 - 1
 
 
-def _statistics(vae: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(vae: Autoencoder, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32.
 
     device: that of the latents; the autoencoder may wait elsewhere until it is called.
     """
-    mean, variance = (each.to(device, torch.float32) for each in (vae.bn.running_mean, vae.bn.running_var))
-    deviation = (variance + vae.config.batch_norm_eps).sqrt()
+    norm = cast(AutoencoderKLFlux2, vae).bn
+    given = (cast(torch.Tensor, each) for each in (norm.running_mean, norm.running_var))
+    mean, variance = (each.to(device, torch.float32) for each in given)
+    deviation = (variance + setting(vae.config, "batch_norm_eps", float)).sqrt()
     return mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
 
 

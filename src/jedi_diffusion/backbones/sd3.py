@@ -7,14 +7,19 @@ F features of a token; C, H, W a latent's channels, height, width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin
 from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.attention_dispatch import AttentionBackendName
-from diffusers.models.attention_processor import Attention, FusedJointAttnProcessor2_0, JointAttnProcessor2_0
+from diffusers.models.attention_processor import (
+    Attention,
+    AttentionProcessor,
+    FusedJointAttnProcessor2_0,
+    JointAttnProcessor2_0,
+)
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
@@ -54,28 +59,27 @@ class CoupledJointProcessor:
         reads: SetReads | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Images (I, L, F) and captions (I, K, F) -> the same; without captions images alone."""
-        parts: Any = attn
         query, key, value = (
             layer(hidden_states).unflatten(-1, (attn.heads, -1))
             for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
-        query, key = _normed(parts.norm_q, query), _normed(parts.norm_k, key)
+        query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
         private = None
         if encoder_hidden_states is not None:
             text_query, text_key, text_value = (
                 layer(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
-                for layer in (parts.add_q_proj, parts.add_k_proj, parts.add_v_proj)
+                for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
             )
-            query = torch.cat([query, _normed(parts.norm_added_q, text_query)], dim=1)
-            private = (_normed(parts.norm_added_k, text_key), text_value)
+            query = torch.cat([query, _normed(attn.norm_added_q, text_query)], dim=1)
+            private = (_normed(attn.norm_added_k, text_key), text_value)
         mixed = (reads or SetReads()).attend(
             self.layer, query, key, value, backend=self._attention_backend, private=private
         )
-        images, text = mixed.flatten(2).to(query.dtype).tensor_split([hidden_states.shape[1]], dim=1)
-        images = attn.to_out[1](attn.to_out[0](images))
+        of_images, text = mixed.flatten(2).to(query.dtype).tensor_split([hidden_states.shape[1]], dim=1)
+        images: torch.Tensor = attn.to_out[1](attn.to_out[0](of_images))
         if encoder_hidden_states is None:
             return images
-        return images, text if attn.context_pre_only else parts.to_add_out(text)
+        return images, text if attn.context_pre_only else attn.to_add_out(text)
 
 
 class SD3Backbone(Backbone):
@@ -110,7 +114,7 @@ class SD3Backbone(Backbone):
     def couple(cls, network: nn.Module, distance_slope: float | None = None) -> None:
         if distance_slope:
             raise ModelError("An SD3 transformer knows positions itself; distance_slope must be 0.")
-        processors: dict[str, Any] = {}
+        processors: dict[str, CoupledJointProcessor] = {}
         for name, attn in _attention_layers(network):
             stock = attn.processor
             if not isinstance(stock, (*_PLAIN_PROCESSORS, CoupledJointProcessor)):
@@ -120,7 +124,8 @@ class SD3Backbone(Backbone):
                 )
             backend = getattr(stock, "_attention_backend", None)
             processors[f"{name}.processor"] = CoupledJointProcessor(name, backend)
-        cast(SD3Transformer2DModel, network).set_attn_processor(processors)
+        made = cast("dict[str, AttentionProcessor]", processors)
+        cast(SD3Transformer2DModel, network).set_attn_processor(made)
 
     @classmethod
     def is_coupled(cls, network: nn.Module) -> bool:
@@ -223,7 +228,7 @@ class SD3Backbone(Backbone):
         }
 
 
-def _normed(norm: Any, tokens: torch.Tensor) -> torch.Tensor:
+def _normed(norm: nn.Module | None, tokens: torch.Tensor) -> torch.Tensor:
     normed: torch.Tensor = tokens if norm is None else norm(tokens)
     return normed
 

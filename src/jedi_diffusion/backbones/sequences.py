@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
@@ -304,6 +305,14 @@ def _tokens(latent: torch.Tensor, image: ImageTokens) -> torch.Tensor:
     return latent[:, : image.height, : image.width].flatten(1).T
 
 
+class AttentionLayer(Protocol):
+    """A layer of diffusers whose attention a processor computes."""
+
+    processor: object
+
+    def set_processor(self, processor: object, /) -> None: ...
+
+
 class SequenceProcessor:
     """What attention processors of these families share: the layer's name in a cache, and the sets.
 
@@ -348,7 +357,7 @@ class SequenceBackbone(Backbone):
     """
 
     processors: ClassVar[dict[type[nn.Module], type[SequenceProcessor]]]
-    plain: ClassVar[tuple[type[Any], ...]]
+    plain: ClassVar[tuple[type[object], ...]]
     embedded_guidance: float
     cache_untrained = True
 
@@ -358,7 +367,7 @@ class SequenceBackbone(Backbone):
             raise ModelError(
                 f"The transformer is not coupled; call {type(self).__name__}.couple(transformer) first."
             )
-        self.transformer: Any = transformer
+        self.transformer = cast(ModelMixin, transformer)
 
     @classmethod
     def make_joint(cls, network: nn.Module) -> None:
@@ -370,14 +379,14 @@ class SequenceBackbone(Backbone):
         if distance_slope:
             raise ModelError(f"A {type(network).__name__} knows positions itself; distance_slope must be 0.")
         for name, attn in cls._attention_layers(network):
-            stock: Any = attn.processor
+            stock = attn.processor
             kind = next(made for of, made in cls.processors.items() if isinstance(attn, of))
             if not isinstance(stock, (*cls.plain, kind)):
                 raise ModelError(
                     f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
                     "unload what installed it before the transformer is coupled."
                 )
-            cast(Any, attn).set_processor(kind(name, getattr(stock, "_attention_backend", None)))
+            attn.set_processor(kind(name, getattr(stock, "_attention_backend", None)))
 
     @classmethod
     def is_coupled(cls, network: nn.Module) -> bool:
@@ -385,14 +394,14 @@ class SequenceBackbone(Backbone):
         return bool(layers) and all(isinstance(attn.processor, SequenceProcessor) for attn in layers)
 
     @classmethod
-    def _attention_layers(cls, network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    def _attention_layers(cls, network: nn.Module) -> Iterator[tuple[str, AttentionLayer]]:
         for name, module in network.named_modules():
             if any(isinstance(module, kind) for kind in cls.processors):
-                yield name, module
+                yield name, cast(AttentionLayer, module)
 
     @property
-    def network(self) -> nn.Module:
-        return cast(nn.Module, self.transformer)
+    def network(self) -> ModelMixin:
+        return self.transformer
 
     @property
     def attention_layers(self) -> list[str]:

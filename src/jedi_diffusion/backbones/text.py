@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jedi_diffusion.inputs import SHOWN, TOKENIZING, check_prompt, cut_off_said, read_prompt
 from jedi_diffusion.sets import Conditions, select_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +30,8 @@ class TextReader:
     are cut at, where the family leaves that open; None for its own number.
     """
 
-    tokenizers: tuple[Any, ...]
-    encoders: tuple[Any, ...]
+    tokenizers: tuple[PreTrainedTokenizerBase, ...]
+    encoders: tuple[PreTrainedModel, ...]
     zero_if_empty: bool = False
     most_tokens: int | None = None
 
@@ -61,23 +64,28 @@ def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device
     return select_rows(made, [distinct.index(prompt) for prompt in prompts])
 
 
-def tokenize(tokenizer: Any, prompt: str) -> Tensor:
+def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
     """Token ids (1, K), padded and cut to the tokenizer's length."""
     reading = read_prompt(tokenizer, prompt)
     if reading.dropped:
         logger.warning("%s", cut_off_said(tokenizer, reading))
     with TOKENIZING:
-        return tokenizer(
+        ids: Tensor = tokenizer(
             reading.text,
             padding="max_length",
             truncation=True,
             max_length=tokenizer.model_max_length,
             return_tensors="pt",
         ).input_ids
+    return ids
 
 
 def encode_t5(
-    tokenizer: Any, encoder: Any, captions: Sequence[str], length: int, device: torch.device
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel,
+    captions: Sequence[str],
+    length: int,
+    device: torch.device,
 ) -> torch.Tensor:
     """Return the last hidden states of captions, padded to `length` tokens, (B, length, D).
 

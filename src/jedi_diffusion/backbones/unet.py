@@ -6,13 +6,14 @@ Letters: I pictures in a batch; C, H, W a latent's channels, height, width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Protocol, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.attention_processor import (
     Attention,
+    AttentionProcessor,
     AttnProcessor,
     AttnProcessor2_0,
     FusedAttnProcessor2_0,
@@ -100,9 +101,9 @@ def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = 
     slope = coupled_slope(unet) if distance_slope is None else distance_slope
     if not 0 <= slope < float("inf"):
         raise ModelError(f"distance_slope must be a number of at least 0, but is {slope}.")
-    processors: dict[str, Any] = {}
+    processors: dict[str, CoupledSelfAttnProcessor | PerPictureProcessor] = {}
     for name, attn in _attention_layers(unet):
-        stock = attn.processor
+        stock: object = attn.processor
         if isinstance(stock, CoupledSelfAttnProcessor | PerPictureProcessor):
             stock = stock.stock
         if not isinstance(stock, _PLAIN_PROCESSORS):
@@ -110,11 +111,11 @@ def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = 
                 f"Attention layer {name} runs {type(stock).__name__}, which is not plain attention; "
                 "unload what installed it before the UNet is made joint."
             )
-        coupled = not attn.is_cross_attention
+        coupled, plain = not attn.is_cross_attention, cast(Processor, stock)
         processors[f"{name}.processor"] = (
-            CoupledSelfAttnProcessor(name, stock, slope) if coupled else PerPictureProcessor(stock)
+            CoupledSelfAttnProcessor(name, plain, slope) if coupled else PerPictureProcessor(plain)
         )
-    unet.set_attn_processor(processors)
+    unet.set_attn_processor(cast("dict[str, AttentionProcessor]", processors))
     return unet
 
 
@@ -134,7 +135,8 @@ def remove_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def _joint_channels(unet: UNet2DConditionModel) -> int:
-    return 2 * unet.config["out_channels"] + 1
+    latents: int = unet.config["out_channels"]
+    return 2 * latents + 1
 
 
 def _attention_layers(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention]]:
@@ -154,6 +156,19 @@ def _self_attention(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention
     return ((name, attn) for name, attn in _attention_layers(unet) if not attn.is_cross_attention)
 
 
+class Processor(Protocol):
+    """A stock attention processor of diffusers."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        **more: torch.Tensor,
+    ) -> torch.Tensor: ...
+
+
 class CoupledSelfAttnProcessor:
     """A diffusers attention processor that couples the images of a set.
 
@@ -162,7 +177,7 @@ class CoupledSelfAttnProcessor:
     `stock` is the processor that it stands in for.
     """
 
-    def __init__(self, layer: str, stock: Any, distance_slope: float = 0.0) -> None:
+    def __init__(self, layer: str, stock: Processor, distance_slope: float = 0.0) -> None:
         self.layer = layer
         self.stock = stock
         self.distance_slope = distance_slope
@@ -189,8 +204,8 @@ class CoupledSelfAttnProcessor:
         mixed = (reads or SetReads()).attend(
             self.layer, query, key, value, self.distance_slope, self._attention_backend
         )
-        output: torch.Tensor = attn.to_out[0](mixed.flatten(-2).to(query.dtype))
-        return attn.to_out[1](output)
+        output: torch.Tensor = attn.to_out[1](attn.to_out[0](mixed.flatten(-2).to(query.dtype)))
+        return output
 
 
 class PerPictureProcessor:
@@ -199,7 +214,7 @@ class PerPictureProcessor:
     It accepts the argument meant for coupled layers (diffusers warns of names a processor lacks), unused.
     """
 
-    def __init__(self, stock: Any) -> None:
+    def __init__(self, stock: Processor) -> None:
         self.stock = stock
 
     def __call__(
@@ -263,7 +278,8 @@ class UNetBackbone(Backbone):
 
     @property
     def latent_channels(self) -> int:
-        return self.unet.config["out_channels"]
+        channels: int = self.unet.config["out_channels"]
+        return channels
 
     @property
     def lora_ranks(self) -> dict[str, int]:

@@ -7,7 +7,6 @@ from jedi_diffusion.joint.cache import CacheView, ReferenceCache
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import (
     Guidance,
-    GuidanceMode,
     joint_guidance,
     plan_guidance,
     staged_guidance,
@@ -17,12 +16,12 @@ from jedi_diffusion.joint.process import Diffusion, Flow, NoiseLevel, Process, p
 from jedi_diffusion.joint.record import AttentionMap, AttentionRecord, Correspondence
 from jedi_diffusion.joint.sampler import (
     CachedReferences,
-    NullSet,
     SamplingPlan,
     Step,
     draw_noise,
     sample,
 )
+from jedi_diffusion.options import Coupling, GuidanceMode, NullSet
 
 __all__ = [
     "AttentionMap",

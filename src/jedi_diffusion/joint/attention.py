@@ -182,13 +182,15 @@ def _split(tokens: torch.Tensor, pictures: Sequence[int]) -> Sequence[torch.Tens
 
 def _join(runs: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     """Sets of N pictures, in runs (G*N, L, H, D), as (G, N, L, H, D); a single run is not copied."""
-    return (runs[0] if len(runs) == 1 else torch.cat(tuple(runs))).unflatten(0, (-1, size))
+    joined: torch.Tensor = (runs[0] if len(runs) == 1 else torch.cat(tuple(runs))).unflatten(0, (-1, size))
+    return joined
 
 
 def _prepend(read: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     """For each of G sets (R, L, H, D) of references, and (G, N, L, H, D): (G, R + N, L, H, D)."""
     pieces = [piece for both in zip(read, own.unbind(), strict=True) for piece in both]
-    return torch.cat(pieces).unflatten(0, (len(read), -1))
+    joined: torch.Tensor = torch.cat(pieces).unflatten(0, (len(read), -1))
+    return joined
 
 
 def _biased(mask: torch.Tensor | None, bias: torch.Tensor, size: int, seen: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,9 +60,11 @@ class JointLoss:
             raise UsageError(f"min_snr must be more than 0, but is {self.min_snr}.")
 
     @classmethod
-    def from_scheduler(cls, scheduler: Scheduler, **settings: Any) -> JointLoss:
-        """Return the loss over the process of a diffusers scheduler; settings: the fields beside it."""
-        return cls(process_of(scheduler), **settings)
+    def from_scheduler(
+        cls, scheduler: Scheduler, reference_weight: float = 1.0, min_snr: float | None = None
+    ) -> JointLoss:
+        """Return the loss over the process of a diffusers scheduler."""
+        return cls(process_of(scheduler), reference_weight, min_snr)
 
     def __call__(
         self, denoiser: Denoiser, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint"

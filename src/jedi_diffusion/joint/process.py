@@ -7,12 +7,13 @@ Letters: S sets; I images; C, H, W a latent's channels, height, width; T steps o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.parts import Config, setting
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -20,7 +21,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 class Scheduler(Protocol):
     """What is asked of a diffusers scheduler; each kind has what its process asks for."""
 
-    config: Any  # diffusers' own, by attribute and by key
+    config: Config
     timesteps: Tensor
     sigmas: Tensor
     step_index: int | None
@@ -31,12 +32,12 @@ class Scheduler(Protocol):
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
 
-    def set_timesteps(self, num_inference_steps: int | None = None, **settings: Any) -> None: ...
+    def set_timesteps(self, num_inference_steps: int | None = None, **settings: object) -> None: ...
 
     def set_begin_index(self, begin_index: int) -> None: ...
 
     def step(
-        self, model_output: Tensor, timestep: Tensor, sample: Tensor, **settings: Any
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, **settings: object
     ) -> tuple[Tensor, ...]: ...
 
 
@@ -227,25 +228,26 @@ class Flow:
         return latents
 
     def network_time(self, scheduler: Scheduler, timestep: Tensor) -> Tensor:
-        return timestep / scheduler.config.num_train_timesteps
+        return timestep / setting(scheduler.config, "num_train_timesteps", int)
 
 
-def resolution_shift(config: Any, tokens: int, most: float) -> float:
+def resolution_shift(config: Config, tokens: int, most: float) -> float:
     """Return mu of a flow's dynamic shift, linear in the number of tokens of an image (FLUX.1, SD3.5).
 
     config: the scheduler's; most: at its largest image, where it does not say (`max_shift`).
     """
-    fewest, largest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
+    fewest = setting(config, "base_image_seq_len", int, 256)
+    largest = setting(config, "max_image_seq_len", int, 4096)
+    low, high = setting(config, "base_shift", float, 0.5), setting(config, "max_shift", float, most)
     slope = (high - low) / (largest - fewest)
-    shift: float = tokens * slope + (low - slope * fewest)
-    return shift
+    return tokens * slope + (low - slope * fewest)
 
 
 def process_of(scheduler: Scheduler) -> Process:
     """Return the process that a diffusers scheduler samples."""
     config = scheduler.config
-    flows = config.get("use_flow_sigmas", False) or config.get("prediction_type") == "flow_prediction"
+    predicted = setting(config, "prediction_type", str, "epsilon")
+    flows = setting(config, "use_flow_sigmas", bool, False) or predicted == "flow_prediction"
     if flows or not hasattr(scheduler, "alphas_cumprod"):
-        return Flow(shift=config.get("shift") or 1.0)
-    return Diffusion(scheduler.alphas_cumprod.clone().float(), config.prediction_type)
+        return Flow(shift=setting(config, "shift", float, 1.0))
+    return Diffusion(scheduler.alphas_cumprod.clone().float(), predicted)

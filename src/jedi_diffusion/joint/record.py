@@ -206,7 +206,8 @@ def _in_images(cached: CachedTokens, length: int) -> torch.Tensor:
         return cached.keys
     made = cached.keys.new_zeros(cached.total, *cached.keys.shape[2:])
     made[cached.places] = cached.keys[0]
-    return made.unflatten(0, (-1, length))
+    images: torch.Tensor = made.unflatten(0, (-1, length))
+    return images
 
 
 def attention_weights(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -227,6 +226,8 @@ def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> AttentionWrite
     return plan.attention_record.writer(step, layout.targets[-1].tolist(), (height, width))
 
 
-def _step_options(scheduler: Scheduler, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+def _step_options(
+    scheduler: Scheduler, generators: Sequence[torch.Generator]
+) -> dict[str, list[torch.Generator]]:
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": list(generators)} if takes_generator else {}

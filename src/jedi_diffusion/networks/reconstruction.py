@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+
+from jedi_diffusion.parts import Autoencoder
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -35,7 +37,9 @@ def describe_psnr(quality: Tensor) -> str:
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: nn.Module, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], Tensor]:
+def reconstruct(
+    autoencoder: Autoencoder, pictures: Sequence[Image.Image]
+) -> tuple[list[Image.Image], Tensor]:
     """The pictures through the autoencoder (PatchAutoencoder or AutoencoderKL), and each one's PSNR in dB,
     (I,), over pictures rounded to 8 bits.
     """

@@ -22,7 +22,7 @@ def export_joint(recipe: JointRecipe, folder: Path, step: int | None, base: str 
     chosen = _checkpoint(folder / "state", step)
     pipeline = open_pipeline(recipe, base)
     prepare_modules(recipe, pipeline, "cpu")
-    spent = _load_average(chosen, pipeline.unet, UNET)
+    spent = _load_average(chosen, pipeline.network, UNET)
     taken = step_of(chosen)
     return save_result(recipe, pipeline, folder / f"{result_name(recipe)}-{taken:08d}", taken, spent)
 

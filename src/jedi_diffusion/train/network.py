@@ -63,7 +63,7 @@ def prepare_modules(
     """
     precision = getattr(torch, recipe.training.precision)
     freeze(pipeline, "cpu" if encoded else device, precision)
-    network = pipeline.network
+    network: nn.Module = pipeline.network
     if not sharded:  # else its parts go there one by one, as the whole may not fit
         network.to(device)
     if recipe.lora is None:
@@ -72,9 +72,9 @@ def prepare_modules(
         network.to(precision)
         add_lora(network, recipe.lora, recipe.seed)
     if recipe.training.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
+        pipeline.network.enable_gradient_checkpointing()
     if recipe.training.channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
 
 

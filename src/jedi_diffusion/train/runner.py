@@ -6,7 +6,7 @@ import copy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -52,12 +52,13 @@ class Models:
         self.tokenizer: CLIPTokenizer = make_word_tokenizer(words, section.text_length)
         trained = None if init is None else JeDiPipeline.from_pretrained(init, dtype=torch.float32)
         if trained is not None:
-            missing = _words(trained.tokenizer) - _words(self.tokenizer)
+            tokenizer = cast(CLIPTokenizer, trained.tokenizer)
+            missing = _words(tokenizer) - _words(self.tokenizer)
             if missing:
                 few = ", ".join(sorted(missing)[:5])
                 raise ModelError(f"{init} was trained on words that the recipe's source lacks: {few}.")
-            if _words(trained.tokenizer) == _words(self.tokenizer):
-                self.tokenizer = trained.tokenizer  # its numbers of the words, which may be another version's
+            if _words(tokenizer) == _words(self.tokenizer):
+                self.tokenizer = tokenizer  # its numbers of the words, which may be another version's
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
@@ -88,9 +89,11 @@ class Models:
         load_strict(self.autoencoder, trained.vae.state_dict())
         text = trained.text_encoder.state_dict()
         if trained.tokenizer is not self.tokenizer:
-            text[TOKENS] = grown_embedding(text[TOKENS], trained.tokenizer, self.tokenizer)
+            text[TOKENS] = grown_embedding(
+                text[TOKENS], cast(CLIPTokenizer, trained.tokenizer), self.tokenizer
+            )
         load_strict(self.text_encoder, text)
-        load_strict(self.unet, trained.unet.state_dict())
+        load_strict(self.unet, trained.network.state_dict())
 
     def describe(self) -> str:
         """The parts' numbers of parameters, in words."""
