@@ -24,7 +24,7 @@ CHAIN = (
     *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
     *("networks", "weights", "joint", "attention_figure", "inputs", "backbones", "adapters"),
-    *("pipeline", "calls", "costs", "trainer"),
+    *("pipeline", "remembered", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline

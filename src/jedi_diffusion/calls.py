@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jedi_diffusion.joint.record import AttentionRecord
+    from jedi_diffusion.joint.references import EncodedReferences
     from jedi_diffusion.pipeline import JeDiPipeline, JeDiPipelineOutput
+    from jedi_diffusion.remembered import ReferenceMemory
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Call:
     """One prompt and one seed a picture; references with one caption for all, one each, or none.
 
     joint_targets: whether all prompts make one set. previews: whether somebody looks at the pictures while
-    they are made; changes nothing about them.
+    they are made; changes nothing about them. owner: who may be given these references again by a
+    `ReferenceMemory`, None for nobody.
     """
 
     prompts: Sequence[str]
@@ -38,6 +41,7 @@ class Call:
     sampling: SizedSampling
     joint_targets: bool = False
     previews: bool = False
+    owner: str | None = None
 
 
 def run_call(
@@ -46,13 +50,15 @@ def run_call(
     after_step: Callable[[int, Tensor], None],
     attention_record: AttentionRecord | None = None,
     during_step: Callable[[], None] | None = None,
+    memory: ReferenceMemory | None = None,
 ) -> list[Image.Image]:
     """A picture for each prompt, from its own seed.
 
     after_step(step from 0, clean latents (T, C, H, W)): what the network takes the pictures to be by then.
 
     during_step() runs between the layers of the networks, many times a step. What either raises ends the
-    call. attention_record: see `JeDiPipeline.__call__`. Raises JeDiError, also when memory runs out.
+    call. attention_record: see `JeDiPipeline.__call__`. memory: what references of coupling "cached" are
+    taken from and kept in; it gives way when memory runs out. Raises JeDiError, also then.
     """
 
     from jedi_diffusion.randomness import seeded_generator
@@ -61,10 +67,15 @@ def run_call(
         after_step(step, tensors["clean_latents"])
 
     captions = list(call.captions) if call.references else []
-    with _between_layers(pipe, during_step), _memory_said(call):
+    coupling = call.sampling.coupling or pipe.own_coupling
+    with _between_layers(pipe, during_step), _memory_said(call, memory):
+        references: list[Image.Image] | EncodedReferences = list(call.references)
+        if memory is not None and references and coupling == "cached" and not call.joint_targets:
+            references = memory.encoded(pipe, call.owner, call.references, captions, call.sampling)
+            captions = []
         made = pipe(
             prompt=list(call.prompts),
-            references=list(call.references),
+            references=references,
             reference_prompts=captions[0] if len(captions) == 1 else captions or None,
             **call.sampling.arguments(),
             joint_targets=call.joint_targets,
@@ -72,6 +83,8 @@ def run_call(
             callback_on_step_end=callback,
             attention_record=attention_record,
         )
+        if memory is not None:
+            memory.trim()
     return cast("JeDiPipelineOutput", made).images  # type: ignore[return-value]  # "pil"
 
 
@@ -90,13 +103,15 @@ def _between_layers(pipe: JeDiPipeline, during_step: Callable[[], None] | None) 
 
 
 @contextmanager
-def _memory_said(call: Call) -> Iterator[None]:
-    """Turn the many ways in which memory runs out into one sentence."""
+def _memory_said(call: Call, memory: ReferenceMemory | None) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into one sentence, and drop what is kept then."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch has a class of its own for graphics cards alone
         if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in NO_MEMORY):
             raise
+        if memory is not None:
+            memory.clear()
         how = call.sampling
         raise JeDiError(
             f"There is not enough memory for {pictures_said(len(call.prompts), how)} at once; {LESS_MEMORY}."

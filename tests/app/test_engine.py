@@ -89,6 +89,8 @@ def test_what_shares_all_but_prompt_and_seed_shares_calls(make_engine, runner) -
         wait(job)
     assert [call.prompts for call in runner.calls] == [["x"], ["a", "b", "c"], ["d"], ["e"]]
     assert jobs[1].result()[0].tobytes() == picture_of("c", 0, (RED,)).tobytes()
+    # What is kept of references is one client's; in a call of two it is nobody's.
+    assert [call.owner for call in runner.calls] == ["", None, "2", "3"]
 
 
 def test_two_devices_work_at_the_same_time(make_engine) -> None:

@@ -232,7 +232,7 @@ class Engine:
         return places
 
     def _run(self, runner: Runner, places: list[Place]) -> None:
-        ask = places[0].job.ask
+        ask, clients = places[0].job.ask, {job.client for job, _ in places}
         call = Call(
             prompts=[job.ask.prompts[number] for job, number in places],
             seeds=[job.ask.seeds[number] for job, number in places],
@@ -240,6 +240,7 @@ class Engine:
             captions=ask.captions,
             sampling=ask.sampling,
             previews=any(job.wants_previews for job, _ in places),
+            owner=next(iter(clients)) if len(clients) == 1 else None,
         )
         start = time.monotonic()
         try:

@@ -13,6 +13,7 @@ from jedi_diffusion.app.jobs import Preview, Runner
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.costs import Costs
 from jedi_diffusion.options import Sampling, SizedSampling
+from jedi_diffusion.remembered import ReferenceMemory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,10 +66,14 @@ class ModelCard:
 
 
 class PipelineRunner:
-    """Runs a JeDiPipeline, which nobody else may use meanwhile."""
+    """Runs a JeDiPipeline, which nobody else may use meanwhile.
 
-    def __init__(self, pipe: JeDiPipeline) -> None:
+    references_bytes: memory for references of clients who send the same again (`ReferenceMemory`).
+    """
+
+    def __init__(self, pipe: JeDiPipeline, references_bytes: int = 0) -> None:
         self.pipe = pipe
+        self.memory = ReferenceMemory(references_bytes)
 
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
         """See `Runner`. Raises JeDiError."""
@@ -93,7 +98,7 @@ class PipelineRunner:
             if not is_saying and time.monotonic() - told > LOOK:
                 say()
 
-        return run_call(self.pipe, call, look, during_step=say_again)
+        return run_call(self.pipe, call, look, during_step=say_again, memory=self.memory)
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
         return self.pipe.image_processor.postprocess(self.pipe.decode_latents(latents), output_type="pil")

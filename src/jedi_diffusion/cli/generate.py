@@ -24,6 +24,7 @@ from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import free_suffix, json_bytes, make_folder, slugs, with_suffix, write_file
 from jedi_diffusion.options import OF_MODEL, SizedSampling
 from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ SETTINGS = "settings.json"
 SHEET_PICTURES = 64
 """Pictures that the contact sheet shows at most."""
 SHEET_COLUMNS = 6
+UNLIMITED = 2**62
+"""Bytes for the references of a run, which are in memory during each call anyway."""
 UNCHECKED = 20
 """Pictures of the model's own size, references included, whose memory is not estimated beforehand."""
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -277,14 +280,14 @@ def progress(steps: int) -> tqdm:
 
 def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> None:
     """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
-    given = job.options
+    given, memory = job.options, ReferenceMemory(UNLIMITED, most=1)
     references = [each.picture for each in job.references]
     if pipe.backbone.square_references:
         references = [fit_square(each, given.size or 0, given.fit) for each in references]
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
         record = attention_map.new_record(given)
-        pictures = sample(pipe, given, references, batch, bar, record)
+        pictures = sample(pipe, given, references, batch, bar, record, memory)
         for number, (item, picture) in enumerate(zip(batch, pictures, strict=True)):
             large = job.enlarge(picture)
             png = png_bytes(large, parameters_of(item, settings))
@@ -313,12 +316,15 @@ def sample(
     batch: list[Item],
     bar: tqdm,
     record: AttentionRecord | None = None,
+    memory: ReferenceMemory | None = None,
 ) -> list[Image.Image]:
     """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
     prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
     captions, how = given.reference_prompt, sampling_of(given)
-    call = Call(prompts, seeds, references, captions, how, joint_targets=given.joint_targets)
-    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record)
+    call = Call(
+        prompts, seeds, references, captions, how, joint_targets=given.joint_targets, owner=given.model
+    )
+    return run_call(pipe, call, lambda _step, _latents: bar.update(len(batch)), record, memory=memory)
 
 
 def sampling_of(given: GenerateOptions) -> SizedSampling:

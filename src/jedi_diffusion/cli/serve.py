@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
@@ -91,6 +92,8 @@ class ServeOptions(Compute):
     """Megabytes of uploads on their way or waiting on disk; one client gets half of them at most."""
     max_photo_mb: Annotated[int, Between(32, 2**20)] = 1024
     """Megabytes of memory for the photos of the page's visitors; beyond them the oldest give way."""
+    references_mb: Annotated[int, Between(0, 2**20)] = 256
+    """Megabytes, where the model runs, for references that a client sends again (coupling cached)."""
     max_shown_mb: Annotated[int, Between(64, 2**20)] = 1024
     """Megabytes on disk for crops, previews and pictures that the page shows; the oldest go first."""
     max_visitors: Annotated[int, Between(1, 100_000)] = 500
@@ -225,7 +228,7 @@ def prepare(
     if cluster is not None:
         runners, card = cluster.runners(), cluster.card
     else:
-        runner, card = load(given.model, given.device, given.dtype)
+        runner, card = load(given.model, given.device, given.dtype, given.references_mb)
         runners = [runner]
     batch = given.batch or measured_batch(runners[0], card.size)
     budget = Budget(
@@ -274,7 +277,7 @@ def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
     is_folder = given.model != "toybox" and Path(given.model).exists()
     model = str(Path(given.model).resolve()) if is_folder else given.model
     cluster = Cluster(
-        partial(load, model, given.device, given.dtype),
+        partial(load, model, given.device, given.dtype, given.references_mb),
         f"jedi-{socket.gethostname()}-{port}",
         given.replicas,
         given.ray_address,
@@ -285,13 +288,16 @@ def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
     return cluster
 
 
-def load(name: str, device_name: str, dtype: str) -> tuple[Runner, ModelCard]:
+def load(name: str, device_name: str, dtype: str, references_mb: int = 0) -> tuple[Runner, ModelCard]:
     """A model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
     from jedi_diffusion.app.runner import PipelineRunner
 
     device = devices.pick_device(device_name)
     pipe = models.load_model(name, device, devices.pick_dtype(dtype, device))
-    return PipelineRunner(pipe), card_of(pipe, name)
+    kept = references_mb * 2**20
+    card = card_of(pipe, name)
+    memory = None if card.memory is None else max(0, card.memory - kept)
+    return PipelineRunner(pipe, kept), replace(card, memory=memory)
 
 
 def card_of(pipe: JeDiPipeline, name: str) -> ModelCard:
