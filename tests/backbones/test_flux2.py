@@ -1,7 +1,5 @@
 """A FLUX.2 transformer over sets, against the stock transformer as diffusers' own pipelines call it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
@@ -146,48 +144,6 @@ def ragged():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("coupling", ["joint", "cached"])
-def test_ragged_sets_in_one_batch_equal_one_by_one(coupling):
-    batch, backbone = ragged(), coupled()
-    noisy = noise_like(batch.latents)
-    times = torch.linspace(0.1, 0.9, len(batch.set_sizes)).repeat_interleave(torch.tensor(batch.set_sizes))
-    got, start = backbone(noisy, times, batch, coupling), 0
-    for size in batch.set_sizes:
-        rows = list(range(start, start + size))
-        own = backbone(noisy[rows], times[rows], batch.select(rows, (size,)), coupling)
-        torch.testing.assert_close(got[rows], own, atol=1e-5, rtol=0)
-        start += size
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("coupling", ["joint", "cached"])
-def test_sets_in_one_batch_do_not_touch(coupling):
-    batch, backbone = flux2_batch((3, 3), (0, 3)), coupled()
-    noisy = noise_like(batch.latents)
-    before = backbone(noisy, TIME, batch, coupling)
-    other = replace(batch, latents=batch.latents.clone(), conditions=dict(batch.conditions))
-    other.latents[3] += 1
-    noisy[4:] += 1
-    other.conditions["text"] = other.text.clone()
-    other.conditions["text"][3:] += 1
-    after = backbone(noisy, TIME, other, coupling)
-    assert torch.equal(before[:3], after[:3])
-    assert (before[4:] != after[4:]).flatten(1).any(dim=1).all()
-
-
-@torch.no_grad()
-def test_permuting_a_set_with_its_indices_permutes_the_output():
-    backbone = coupled()
-    batch = flux2_batch((5,), (0, 1), [(4, 6), (3, 5), (4, 6), (4, 6), (2, 2)])
-    indices = torch.tensor(image_indices(batch.is_reference.tolist()))
-    batch = batch.conditioned({"index": indices, "captioned": torch.tensor([False, True, True, True, True])})
-    noisy, order = noise_like(batch.latents), [3, 1, 4, 0, 2]
-    want = backbone(noisy, TIME, batch)[order]
-    got = backbone(noisy[order], TIME, batch.select(order, (5,)))
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
 def test_text_is_private_and_images_are_not():
     """One pass of one layer, where nothing travels on by way of other tokens."""
     backbone = coupled(num_layers=0, num_single_layers=1)
@@ -215,18 +171,6 @@ def test_images_beyond_the_first_target_lie_at_indices_of_references():
     assert image_indices([True, True, False]) == [1, 2, 0]
     assert image_indices([True, False, False, True, False]) == [1, 0, 3, 2, 4]
     assert image_indices([False, False]) == [0, 1]
-
-
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("coupling", ["joint", "cached"])
-def test_gradients_reach_every_weight(coupling, checkpointing):
-    backbone = coupled().double().train()
-    if checkpointing:
-        backbone.network.enable_gradient_checkpointing()
-    batch = ragged().to(torch.float64)
-    noisy = noise_like(batch.latents).double()
-    backbone(noisy, TIME, batch, coupling)[~batch.is_reference].square().mean().backward()
-    assert all(weight.grad is not None and weight.grad.any() for weight in backbone.parameters())
 
 
 def test_the_backend_of_attention_is_diffusers_to_set(monkeypatch):

@@ -12,11 +12,9 @@ from diffusers import FluxKontextPipeline, FluxPipeline
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.flux import FluxBackbone, side_by_side
 from jedi_diffusion.backbones.sd3 import SD3Backbone
-from jedi_diffusion.backbones.sequences import ImageTokens, image_indices
+from jedi_diffusion.backbones.sequences import ImageTokens
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.joint import JointLoss
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.process import Flow
 from jedi_diffusion.train.estimate import count_forward
 from jedi_diffusion.visibility import Visibility
 from tests.helpers.small_mmdit import SD35_MEDIUM, mmdit_batch, tiny_flux, tiny_sd3
@@ -46,7 +44,6 @@ FAMILIES = {
     "sd3.5-medium": lambda: sd3(**SD35_MEDIUM),
 }
 family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
-coupling = pytest.mark.parametrize("coupling", ["joint", "cached"])
 
 
 def noise_like(latents, seed=1):
@@ -291,34 +288,6 @@ def test_cached_sd3_references_equal_one_masked_pass(config):
 
 
 @torch.no_grad()
-@family
-@coupling
-def test_sets_in_one_batch_do_not_touch(make, coupling):
-    batch, backbone = mmdit_batch((3, 3, 2), (0, 3)), make()
-    noisy, times = noise_like(batch.latents), torch.tensor([0.2] * 3 + [0.9] * 3 + [0.5] * 2)
-    whole, start = backbone(noisy, times, batch, coupling), 0
-    for size in batch.set_sizes:
-        rows = list(range(start, start + size))
-        own = backbone(noisy[rows], times[rows], batch.select(rows, (size,)), coupling)
-        torch.testing.assert_close(whole[rows], own, atol=1e-5, rtol=0)
-        start += size
-
-
-@torch.no_grad()
-@family
-def test_permuting_a_set_permutes_the_output(make):
-    backbone, order = make(), [3, 1, 4, 0, 2]
-    batch = mmdit_batch((5,), (0, 1))
-    indices = torch.tensor(image_indices(batch.is_reference.tolist()))
-    captioned = torch.tensor([False, True, True, True, True])
-    batch = batch.conditioned({"index": indices, "captioned": captioned})
-    noisy = noise_like(batch.latents)
-    want = backbone(noisy, TIME, batch)[order]
-    got = backbone(noisy[order], TIME, batch.select(order, (5,)))
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize(
     "make",
     [lambda: flux(num_layers=0, num_single_layers=1), lambda: sd3(num_layers=1)],
@@ -336,22 +305,6 @@ def test_text_is_private_and_images_are_not(make):
         of_text = backbone(noisy, TIME, batch.conditioned({"text": text})) != before
         assert of_text.flatten(1).any(dim=1).tolist() == [number == row for number in range(3)]
         assert (backbone(other, TIME, batch) != before).flatten(1).any(dim=1).all()
-
-
-@family
-@coupling
-def test_a_training_step_reaches_every_weight_that_can_matter(make, coupling):
-    backbone = make().double().train()
-    backbone.network.enable_gradient_checkpointing()
-    batch = mmdit_batch((3, 2), (0, 3)).to(torch.float64)
-    batch.conditions["extent"] = batch.conditions["extent"].long()
-    loss = JointLoss(Flow())(backbone, batch, torch.Generator().manual_seed(0), coupling)
-    loss.backward()
-    still = [
-        name for name, weight in backbone.named_parameters() if weight.grad is None or not weight.grad.any()
-    ]
-    # The last block of SD3 has captions that only answer, so nothing comes of what they ask.
-    assert not [name for name in still if not re.search(r"2\.attn\.(add_q_proj|norm_added_q)", name)]
 
 
 def test_adapters_go_on_every_layer_of_the_blocks():

@@ -68,50 +68,6 @@ def test_a_set_of_one_beside_larger_sets_equals_the_stock_unet(build):
 
 
 @torch.no_grad()
-def test_permuting_a_set_permutes_its_output(build):
-    unet = install_coupling(build())
-    batch = random_batch(unet, (4, 2))
-    order = [2, 0, 3, 1, 4, 5]
-    moved = random_batch(unet, (4, 2))
-    moved.latents[:], moved.text[:] = batch.latents[order], batch.text[order]
-    if "pooled_text" in batch.conditions:
-        moved.conditions["pooled_text"][:] = batch.conditions["pooled_text"][order]
-    want = run(unet, batch, set_sizes=(4, 2))[order]
-    torch.testing.assert_close(run(unet, moved, set_sizes=(4, 2)), want, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("set_sizes", [(2, 2, 2), (3, 1, 2)], ids=["uniform", "ragged"])
-def test_sets_do_not_touch_each_other(build, set_sizes):
-    unet = install_coupling(build())
-    batch = random_batch(unet, set_sizes)
-    before = run(unet, batch, set_sizes=set_sizes)
-    batch.latents[-1] += 100
-    after = run(unet, batch, set_sizes=set_sizes)
-    others = sum(set_sizes) - set_sizes[-1]
-    assert torch.equal(before[:others], after[:others])
-    assert (before[others:] != after[others:]).flatten(1).any(dim=1).all()
-
-
-@torch.no_grad()
-def test_ragged_sets_equal_each_set_alone(build):
-    unet = install_coupling(build())
-    set_sizes = (3, 1, 4, 1, 3)
-    batch = random_batch(unet, set_sizes)
-    together = run(unet, batch, set_sizes=set_sizes)
-    start = 0
-    for size in set_sizes:
-        alone = random_batch(unet, (size,))
-        rows = slice(start, start + size)
-        alone.latents[:], alone.text[:] = batch.latents[rows], batch.text[rows]
-        if "pooled_text" in batch.conditions:
-            alone.conditions["pooled_text"][:] = batch.conditions["pooled_text"][rows]
-        want = run(unet, alone, set_sizes=(size,))
-        torch.testing.assert_close(together[rows], want, atol=1e-5, rtol=0)
-        start += size
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_uniform_sets_equal_the_supplement(size):
     unet = install_coupling(small_sd14_unet())
