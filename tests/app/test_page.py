@@ -83,7 +83,7 @@ class Visit:
         self.running = running
         self.context = browser.new_context(accept_downloads=True, **settings)
         self.tab = self.context.new_page()
-        self.tab.set_default_timeout(30_000)
+        self.tab.set_default_timeout(120_000)
         self.asked: list[str] = []
         self.context.on("request", lambda request: self.asked.append(request.url))
         self.said: list[str] = []
@@ -416,7 +416,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("no npm here, which brings axe-core")
     folder = tmp_path_factory.mktemp("axe")
     packed = subprocess.run(
-        [npm, "pack", "axe-core@4.11.0"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [npm, "pack", "axe-core@4.11.0"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     if packed.returncode:
         pytest.skip(f"npm does not bring axe-core: {packed.stderr.strip()[-200:]}")
