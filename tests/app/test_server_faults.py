@@ -296,7 +296,8 @@ def by_address(client: httpx.Client, address: str) -> httpx.Response:
 
 def test_row_12_addresses_are_off_by_default(running, web) -> None:
     with running.client() as client:
-        assert "must be a file" in message(by_address(client, f"{web.url}/photo.png"))
+        for address in (f"{web.url}/photo.png", "data:image/png;base64,iVBORw0KGgo=", "photo.png"):
+            assert "must be a file: this server takes no address" in message(by_address(client, address))
     assert web.asked == []
 
 

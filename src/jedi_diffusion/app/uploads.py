@@ -155,7 +155,7 @@ class PhotoReader:
             address, fetcher = photo, self._fetcher
             if fetcher is None:
                 raise FieldError(
-                    "image is text, but must be a file: addresses and paths are not read by this server.",
+                    "image must be a file: this server takes no address, path or data URL for a picture.",
                     "image",
                 )
             data = await self._fetch(fetcher, address)
