@@ -41,6 +41,21 @@ def test_names_of_test_files_are_unique() -> None:
     assert not {name for name in names if names.count(name) > 1}
 
 
+def test_tests_share_by_way_of_helpers_alone() -> None:
+    """A bare import of a neighbour depends on how pytest sets the path, and fails anywhere else."""
+    files = [file for file in (ROOT / "tests").rglob("*.py") if "fixtures" not in file.parts]
+    bare = {file.stem for file in files if file.parent.name != "tests"}
+    offenders = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 0
+        for name in [node.module or ""]
+        if name in bare
+    ]
+    assert not offenders
+
+
 def imported_modules(file: Path) -> Iterator[str]:
     """Absolute names of everything a file imports, at any depth, for typing alone or at run time."""
     package = file.relative_to(SOURCE).parent.parts

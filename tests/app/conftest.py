@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from fakes import CARD, FakeRunner
 from PIL import Image
-from servers import Running
 
 from jedi_diffusion.app.application import Access, make_application
 from jedi_diffusion.app.engine import Engine
@@ -20,6 +18,8 @@ from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
 from jedi_diffusion.app.session import Example
+from tests.helpers.fake_runners import CARD, FakeRunner
+from tests.helpers.running_servers import Running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -11,11 +11,11 @@ import jsonschema_rs
 import numpy as np
 import openai
 import pytest
-from fakes import SIDE, FakeRunner, picture_of
 from PIL import Image
 
 from jedi_diffusion.app.application import Access
 from jedi_diffusion.pictures import PARAMETERS_KEY, SOFTWARE_KEY
+from tests.helpers.fake_runners import SIDE, FakeRunner, picture_of
 
 
 def png(seed: int, side: int = SIDE) -> bytes:

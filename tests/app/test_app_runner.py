@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import wait
 from PIL import Image
 
 from jedi_diffusion.app import runner as app_runner
@@ -20,6 +19,7 @@ from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.inputs import PromptReader
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.fake_runners import wait
 from tests.helpers.small_pipelines import make_tokenizer
 
 SAMPLING = SizedSampling(height=32, width=32, steps=3)

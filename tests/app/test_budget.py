@@ -1,13 +1,13 @@
 """Requests that cost too much are refused before they wait, and before their photos are decoded."""
 
 import pytest
-from fakes import SIDE, FakeRunner, ask, wait
 from PIL import Image
 
 from jedi_diffusion.app.budget import Budget, TooMuchError
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.costs import Costs, Growth
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.fake_runners import SIDE, FakeRunner, ask, wait
 
 COSTS = Costs(Growth(1.0, 0.0), Growth(0.001, 0.0), Growth(0.0, 0.0), "cached")
 """1.2 bytes and a millisecond a pixel and branch."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fakes import CARD, FakeRunner, ask, wait
 from PIL import Image
 
 from jedi_diffusion.app.cluster import Cluster, _reason
@@ -21,6 +20,7 @@ from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import ModelError
+from tests.helpers.fake_runners import CARD, FakeRunner, ask, wait
 from tests.helpers.waiting import until
 
 CLIENTS, PICTURES, STEPS = 4, 6, 20

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from fakes import FakeRunner
 
 from jedi_diffusion.app.connections import Connections, Limits
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.server import Server, open_socket
+from tests.helpers.fake_runners import FakeRunner
 from tests.helpers.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fakes import FakeRunner, ask, picture_of, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -19,6 +18,7 @@ from jedi_diffusion.app.jobs import (
 )
 from jedi_diffusion.app.kept import GoneError
 from jedi_diffusion.errors import JeDiError, UsageError
+from tests.helpers.fake_runners import FakeRunner, ask, picture_of, wait
 
 RED, BLUE = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
 

@@ -10,7 +10,6 @@ import time
 import httpx
 import openai
 import pytest
-from fakes import SIDE, FakeRunner, picture_of
 from openai.types import (
     ImageEditCompletedEvent,
     ImageEditPartialImageEvent,
@@ -25,6 +24,7 @@ from jedi_diffusion.app.session import Controls, sampling_of
 from jedi_diffusion.credentials import media_type, seal_of
 from jedi_diffusion.options import Sampling
 from tests.helpers.certificates import make_signer, read_manifest
+from tests.helpers.fake_runners import SIDE, FakeRunner, picture_of
 
 MARK = "made with jedi-diffusion, model toybox"
 NODE = "openai@6.49.0"

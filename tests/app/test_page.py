@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CARD, FakeRunner, ask, picture_of, wait
 from PIL import Image
-from servers import Running
 
 from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.service import Service
 from jedi_diffusion.app.session import Controls, Photo, Session, read_photo
 from jedi_diffusion.calls import Call
 from jedi_diffusion.pictures import read_parameters
+from tests.helpers.fake_runners import CARD, FakeRunner, ask, picture_of, wait
+from tests.helpers.running_servers import Running
 from tests.helpers.waiting import until, until_seen
 
 # Gradio leaves event loops open while it builds its components, and calls pandas as it was.

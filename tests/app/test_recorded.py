@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from fakes import CARD, FakeRunner, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -16,6 +15,7 @@ from jedi_diffusion.cli.generate import Item, parameters_of
 from jedi_diffusion.cli.options import GenerateOptions, to_record
 from jedi_diffusion.errors import JeDiError, PictureError, UsageError
 from jedi_diffusion.pictures import MAX_PARAMETERS, save_png
+from tests.helpers.fake_runners import CARD, FakeRunner, wait
 
 RUN = GenerateOptions(
     reference=("/nobody/home/a.jpg", "/nobody/home/b.jpg"),

@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from fakes import CARD, SIDE, FakeRunner, ask, picture_of, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -18,6 +17,7 @@ from jedi_diffusion.app.replica import ATTEMPTS, CallDone, Event, Replica, Repli
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError, ModelError
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.fake_runners import CARD, SIDE, FakeRunner, ask, picture_of, wait
 
 CALL = Call(["a", "b"], [1, 2], [], [], SizedSampling(height=SIDE, width=SIDE, steps=6))
 

@@ -5,7 +5,6 @@ import io
 import zipfile
 
 import pytest
-from fakes import CARD, FakeRunner, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -13,6 +12,7 @@ from jedi_diffusion.app.session import Controls, Photo, Session, ask_of, keep, w
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError
 from tests.helpers.certificates import Signer, make_signer, read_manifest
+from tests.helpers.fake_runners import CARD, FakeRunner, wait
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from fakes import CARD, SIDE, FakeRunner
 from PIL import Image, PngImagePlugin
 
 from jedi_diffusion.app.fetch import Fetcher, is_public
 from jedi_diffusion.app.results import made_with
 from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, PhotoReader
 from jedi_diffusion.pictures import SOFTWARE_KEY
+from tests.helpers.fake_runners import CARD, SIDE, FakeRunner
 from tests.helpers.waiting import until
 
 

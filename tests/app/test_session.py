@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CARD, FakeRunner, wait
 from PIL import Image
 
 from jedi_diffusion.app.engine import Engine
@@ -32,6 +31,7 @@ from jedi_diffusion.app.session import (
 from jedi_diffusion.errors import PictureError, UsageError
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.pictures import read_parameters
+from tests.helpers.fake_runners import CARD, FakeRunner, wait
 
 
 def stripes(width: int, height: int) -> Image.Image:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import recipe, save_base
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.cli.train import _open_mixture
@@ -24,6 +23,7 @@ from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_toybox import folder_of
 from tests.helpers.object_store import object_store
 from tests.helpers.small_sets import subject_set
+from tests.helpers.tiny_runs import recipe, save_base
 
 SIZES = (3, 2, 4, 2, 3)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from tiny_runs import recipe, save_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +26,7 @@ from jedi_diffusion.train.plan import plan_set
 from jedi_toybox import FOLDER
 from tests.helpers.small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
 from tests.helpers.small_pipelines import make_autoencoder
+from tests.helpers.tiny_runs import recipe, save_base
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from tiny_runs import recipe, save_base, save_subjects
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.cli.train import _open_mixture
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
+from tests.helpers.tiny_runs import recipe, save_base, save_subjects
 
 
 def test_targets_show_what_an_inpainting_base_was_trained_with(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_runs import COLORS, recipe, run_of, save_base, save_subjects
-from two_processes import run_in_two_processes
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.backbones.unet import coupled_slope
@@ -26,6 +24,8 @@ from jedi_diffusion.train.plan import plan_step
 from jedi_diffusion.train.sharding import whole_network
 from jedi_diffusion.trainer.state import checkpoints
 from tests.helpers.small_pipelines import sd_parts
+from tests.helpers.tiny_runs import COLORS, recipe, run_of, save_base, save_subjects
+from tests.helpers.two_processes import run_in_two_processes
 
 
 @pytest.fixture(scope="module")

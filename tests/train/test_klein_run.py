@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
-from tiny_runs import recipe, run_of, save_subjects
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.train.estimate import estimate
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from tests.helpers.small_klein import save_klein
+from tests.helpers.tiny_runs import recipe, run_of, save_subjects
 
 
 @pytest.fixture(scope="module")

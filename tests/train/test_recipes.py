@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny_runs import save_base, save_subjects
-from two_processes import run_in_two_processes
 
 from jedi_diffusion.cli import main
 from jedi_diffusion.errors import RecipeError
@@ -14,6 +12,8 @@ from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
 from jedi_diffusion.train.config import checked, read_yaml
 from jedi_diffusion.train.joint_recipe import JointRecipe
+from tests.helpers.tiny_runs import save_base, save_subjects
+from tests.helpers.two_processes import run_in_two_processes
 
 TRAIN = CONFIGS / "train"
 JOINT = sorted(path for path in TRAIN.glob("*.yaml") if "base" in read_yaml(path))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import STAGED, recipe, run_of, save_base, save_subjects, staged_run, with_dropout
 
 from jedi_diffusion.errors import ModelError, RecipeError
 from jedi_diffusion.train.stage import stage_trainer
@@ -16,6 +15,7 @@ from jedi_diffusion.trainer.loop import Trainer
 from jedi_diffusion.trainer.settings import Every
 from jedi_toybox import encoder_training
 from jedi_toybox.encoder_training import EncoderRecipe, encoder_trainer
+from tests.helpers.tiny_runs import STAGED, recipe, run_of, save_base, save_subjects, staged_run, with_dropout
 
 ENCODERS = EncoderRecipe(subjects=8, pictures=2, groups=2, subjects_per_noun=2, others=4, steps=4)
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import STAGED, staged_run
 
 from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.backbones.unet import coupled_slope
@@ -17,6 +16,7 @@ from jedi_diffusion.train.config import Recipe
 from jedi_diffusion.train.export import export_stages
 from jedi_diffusion.train.runner import TrainingRun
 from tests.helpers.plain_source import PlainSource, image_set
+from tests.helpers.tiny_runs import STAGED, staged_run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_runs import recipe, save_base
+
+from tests.helpers.tiny_runs import recipe, save_base
 
 pytest.importorskip("skimage")
 

@@ -4,11 +4,11 @@ import threading
 from dataclasses import dataclass
 
 import httpx
-from fakes import FakeRunner
 
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.page import Page
 from jedi_diffusion.app.server import Server
+from tests.helpers.fake_runners import FakeRunner
 
 
 @dataclass
