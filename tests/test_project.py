@@ -23,7 +23,7 @@ CHAIN = (
     *("errors", "devices", "estimates", "files", "options", "parts", "personalizer", "randomness"),
     *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
-    *("networks", "weights", "joint", "attention_figure", "inputs", "backbones", "adapters"),
+    *("networks", "weights", "joint", "attention_figure", "inputs", "references", "backbones", "adapters"),
     *("pipeline", "remembered", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jedi_diffusion.networks.autoencoder import PatchAutoencoder
     from jedi_diffusion.pipeline import JeDiPipeline, JeDiPipelineOutput
+    from jedi_diffusion.references import Reference
     from jedi_diffusion.sets import ImageSet, SetBatch
 
 __version__ = "0.1.0"
@@ -19,9 +20,18 @@ _HOMES = {
     "PatchAutoencoder": "model.autoencoder",
     "JeDiPipeline": "pipeline",
     "JeDiPipelineOutput": "pipeline",
+    "Reference": "references",
 }
 
-__all__ = ["ImageSet", "JeDiPipeline", "JeDiPipelineOutput", "PatchAutoencoder", "SetBatch", "__version__"]
+__all__ = [
+    "ImageSet",
+    "JeDiPipeline",
+    "JeDiPipelineOutput",
+    "PatchAutoencoder",
+    "Reference",
+    "SetBatch",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.references import Reference
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says of devices without memory, in small letters."""
@@ -36,7 +37,7 @@ class Call:
 
     prompts: Sequence[str]
     seeds: Sequence[int]
-    references: Sequence[Image.Image]
+    references: Sequence[Image.Image | Reference]
     captions: Sequence[str]
     sampling: SizedSampling
     joint_targets: bool = False
@@ -69,7 +70,7 @@ def run_call(
     captions = list(call.captions) if call.references else []
     coupling = call.sampling.coupling or pipe.own_coupling
     with _between_layers(pipe, during_step), _memory_said(call, memory):
-        references: list[Image.Image] | EncodedReferences = list(call.references)
+        references: list[Image.Image | Reference] | EncodedReferences = list(call.references)
         if memory is not None and references and coupling == "cached" and not call.joint_targets:
             references = memory.encoded(pipe, call.owner, call.references, captions, call.sampling)
             captions = []

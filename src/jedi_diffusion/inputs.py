@@ -11,7 +11,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from jedi_diffusion.parts import setting
 from jedi_diffusion.pictures import to_rgb
 from jedi_diffusion.randomness import spawn_generators
 from jedi_diffusion.sets import Conditions, select_rows
+from jedi_diffusion.visibility import Visibility
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,6 +83,7 @@ class Request:
 
     size: height and width of the targets in pixels. pixels: the references in [-1, 1], (3, H, W) each.
 
+    visibility: what is read of each reference.
     scheduler: a copy of the pipeline's, set to the steps of this call. temperature: scales the first noise.
     latents: the targets' first noise (T, C, H, W), None to draw it.
     """
@@ -102,6 +104,7 @@ class Request:
     references_start: float = 0.0
     references_stop: float = 1.0
     coupled_layers: frozenset[str] | None = None
+    visibility: list[Visibility | None] = field(default_factory=list)
     negatives: Texts | None = None
     text_tokens: int | None = None
     embedded_guidance: float | None = None
@@ -235,36 +238,13 @@ def check_recordable(references: int, guidance: Guidance) -> None:
         )
 
 
-def listed_references(references: Sequence[Picture] | Picture) -> list[Picture]:
-    """The references as a list, be they none, one picture, several, or one tensor (R, 3, H, W)."""
-    if isinstance(references, list | tuple) or (isinstance(references, Tensor) and references.ndim == 4):
-        return list(references)
-    return [references]  # type: ignore[list-item]
-
-
-def check_encoded(coupling: Coupling, captions: str | Sequence[str] | None) -> None:
+def check_encoded(coupling: Coupling) -> None:
     """Raises UsageError for a call that encoded references cannot serve."""
     if coupling != "cached":
         raise UsageError(
             "Encoded references are those of coupling 'cached'; in 'joint' every step runs them anew: give "
             "the pictures."
         )
-    if captions is not None:
-        raise UsageError(
-            "Encoded references have their captions in them: give reference_prompts to encode_references."
-        )
-
-
-def one_caption_each(captions: str | Sequence[str] | None, references: int) -> list[str]:
-    """One caption a reference: those given, one for all, or empty ones. Raises UsageError on a mismatch."""
-    if captions is None or isinstance(captions, str):
-        return [captions or ""] * references
-    if len(captions) != references:
-        raise UsageError(
-            f"There are {len(captions)} reference prompts for {references} references; "
-            "give one for each, a single one for all, or none."
-        )
-    return list(captions)
 
 
 def one_negative_each(negatives: Texts, prompts: int) -> Texts:

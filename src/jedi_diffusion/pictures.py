@@ -98,7 +98,7 @@ def open_mask(source: str | Path | bytes, name: str | None = None) -> Image.Imag
     Of a picture with a transparent ground, which background removers save, what is opaque is the subject. Two
     values, one of them 0, are 0 and 255, as in 0/1 masks. Colour profiles do not count. Raises PictureError.
     """
-    return _decode(source, name, FULL_SCALE, _to_mask)
+    return _decode(source, name, FULL_SCALE, to_mask)
 
 
 def _decode(
@@ -125,6 +125,15 @@ def picture_size(source: bytes, name: str) -> tuple[int, int]:
     """(width, height) of an encoded picture from its header alone. Raises PictureError that gives `name`."""
     with _explained(name), _opened(source, name) as picture:
         return picture.size
+
+
+def upright_size(source: bytes, name: str) -> tuple[int, int]:
+    """(width, height) of an encoded picture as its EXIF turns it, from its headers alone. Raises PictureError
+    that gives `name`."""
+    with _explained(name), _opened(source, name) as picture:
+        width, height = picture.size
+        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (height, width) if is_turned else (width, height)
 
 
 def _opened(source: str | Path | bytes, name: str) -> Image.Image:
@@ -287,8 +296,8 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(abs(made - same).max() <= SAME_COLOURS)
 
 
-def _to_mask(picture: Image.Image) -> Image.Image:
-    """As `open_mask` says."""
+def to_mask(picture: Image.Image) -> Image.Image:
+    """Return a picture as a mask, as `open_mask` says."""
     if picture.mode.startswith("I"):
         values = np.asarray(_checked_16_bit(picture))
         return _spread(values, (values >> 8).astype(np.uint8))

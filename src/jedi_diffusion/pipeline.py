@@ -42,8 +42,6 @@ from jedi_diffusion.inputs import (
     checked_schedule,
     checked_temperature,
     fresh_scheduler,
-    listed_references,
-    one_caption_each,
     one_generator_each,
     one_negative_each,
     picture_size,
@@ -58,7 +56,9 @@ from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
 from jedi_diffusion.parts import Autoencoder, setting
+from jedi_diffusion.references import Reference, listed_references, visibility_of
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
+from jedi_diffusion.visibility import Visibility
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ class JeDiPipeline(RecordedAdapters):
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
-        references: Sequence[Picture] | Picture | EncodedReferences = (),
+        references: Sequence[Picture | Reference] | Picture | Reference | EncodedReferences = (),
         reference_prompts: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         num_inference_steps: int | None = None,
@@ -278,8 +278,9 @@ class JeDiPipeline(RecordedAdapters):
         """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
 
         Steps, guidance and null_set are the model's own where they are None (`own_sampling`).
-        references: any number of pictures, as the family reads them (`Backbone.fit_references`), or what
-        `encode_references` made of them. reference_prompts: None (no captions), one for all, or one each.
+        references: any number of pictures, as the family reads them (`Backbone.fit_references`), of
+        `Reference`s, which say how they are read, or what `encode_references` made of them.
+        reference_prompts: None (no captions, or the `Reference`s' own), one for all, or one each.
         guidance_scale: eq. 3's scale, the text's in eq. 4; image_guidance_scale: the references' in eq. 4,
         None for the same where the model has none of its own. guidance_mode, match_norms: `plan_guidance`.
         embedded_guidance: what a model that takes guidance as an input (FLUX.1 [dev]) is told.
@@ -325,7 +326,16 @@ class JeDiPipeline(RecordedAdapters):
         names = callback_on_step_end_tensor_inputs or self._callback_tensor_inputs
         check_tensor_inputs(names, self._callback_tensor_inputs)
         spelled_out = next((len(each) for each in schedule.values()), num_inference_steps)
-        encoded = references if isinstance(references, EncodedReferences) else None
+        encoded, given = None, list[Reference]()
+        if isinstance(references, EncodedReferences):
+            encoded = references
+            if reference_prompts is not None:
+                raise UsageError(
+                    "Encoded references have their captions in them: give reference_prompts to "
+                    "encode_references."
+                )
+        else:
+            given = listed_references(references, reference_prompts)
         own_coupling: Coupling = "cached" if encoded is not None else self.own_coupling
         request = self._check(
             texts=read_texts("prompt", prompt, prompt_embeds, pooled_prompt_embeds, examples),
@@ -337,9 +347,8 @@ class JeDiPipeline(RecordedAdapters):
                 examples,
             ),
             text_tokens=max_sequence_length,
-            references=[] if isinstance(references, EncodedReferences) else listed_references(references),
+            references=given,
             encoded=encoded,
-            captions=reference_prompts,
             images_per_prompt=num_images_per_prompt,
             steps=own.steps if spelled_out is None else spelled_out,
             schedule=schedule,
@@ -361,6 +370,8 @@ class JeDiPipeline(RecordedAdapters):
             raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
         if denoiser is not None and request.coupled_layers is not None:
             raise UsageError("A denoiser of one's own says which layers couple: leave coupled_layers out.")
+        if denoiser is not None and any(request.visibility):
+            raise UsageError("A denoiser of one's own reads whole references: leave masks and strengths out.")
         self._num_timesteps = len(request.scheduler.timesteps)
         made = self._sample(request, denoiser, callback_on_step_end, names)
         images = self._to_output(made, output_type)
@@ -372,9 +383,8 @@ class JeDiPipeline(RecordedAdapters):
         texts: Texts | None,
         negatives: Texts | None,
         text_tokens: int | None,
-        references: list[Picture],
+        references: list[Reference],
         encoded: EncodedReferences | None,
-        captions: str | Sequence[str] | None,
         images_per_prompt: int,
         steps: int,
         schedule: dict[str, list[float]],
@@ -401,9 +411,9 @@ class JeDiPipeline(RecordedAdapters):
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
         check_interval(*reads, "references")
         if encoded is not None:
-            check_encoded(coupling, captions)
+            check_encoded(coupling)
             encoded.check(self.network, self.backbone.layers_named(coupled_layers))
-        captions = one_caption_each(captions, len(references))
+        captions = [each.caption for each in references]
         count = len(references) if encoded is None else len(encoded)
         said = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
         for text in said:
@@ -452,6 +462,9 @@ class JeDiPipeline(RecordedAdapters):
         def set_timesteps(scheduler: Scheduler) -> None:
             backbone.set_timesteps(scheduler, steps, (latent_size[0], latent_size[1]), device, schedule)
 
+        def fit(pictures: Sequence[Picture]) -> list[Tensor]:
+            return backbone.fit_references(pictures, (height, width))
+
         request = Request(
             texts=texts.rows(rows),
             negatives=negatives and negatives.rows(rows),
@@ -459,7 +472,8 @@ class JeDiPipeline(RecordedAdapters):
             embedded_guidance=embedded_guidance,
             captions=captions,
             size=(height, width),
-            pixels=backbone.fit_references(references, (height, width)),
+            pixels=fit([each.picture for each in references]),
+            visibility=visibility_of(references, fit),
             encoded=encoded,
             guidance=plan,
             scheduler=fresh_scheduler(self.scheduler, steps, set_timesteps),
@@ -585,6 +599,7 @@ class JeDiPipeline(RecordedAdapters):
         given, extents = self._encode_pixels(request.pixels, request.size, request.texts.count)
         text = self._encode_texts(request, request.captions, request.texts)
         groups, rows = request.groups, request.rows
+        visibility = [*request.visibility, *[None] * request.texts.count]
         empty = torch.zeros(request.texts.count, *given.shape[1:], device=device)
         mask = torch.tensor([float(row >= len(given)) for row in rows], device=device)
         blank = self.blank_latents(*request.size)
@@ -598,6 +613,7 @@ class JeDiPipeline(RecordedAdapters):
             conditions=select_rows(text | extents, rows) | sizes,
             set_sizes=tuple(len(given) + len(group) for group in groups),
             blank=None if blank is None else blank.expand(len(rows), -1, -1, -1),
+            visibility=tuple(visibility[row] for row in rows) if any(visibility) else None,
         )
 
     def _encode_pixels(
@@ -619,7 +635,7 @@ class JeDiPipeline(RecordedAdapters):
 
     def encode_references(
         self,
-        references: Sequence[Picture] | Picture,
+        references: Sequence[Picture | Reference] | Picture | Reference,
         reference_prompts: str | Sequence[str] | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -632,24 +648,29 @@ class JeDiPipeline(RecordedAdapters):
         will be made, where the family brings references to their size; by default the network's own.
         coupled_layers: as in those calls. Raises UsageError.
         """
-        pictures, backbone = listed_references(references), self.backbone
-        if not pictures:
+        given, backbone = listed_references(references, reference_prompts), self.backbone
+        if not given:
             raise UsageError("There are no references to encode; give at least one.")
-        captions = one_caption_each(reference_prompts, len(pictures))
+        captions = [each.caption for each in given]
         for text in captions:
             check_prompt(text)
         height, width = picture_size(
             height, width, backbone.latent_size, self.vae_scale_factor, backbone.size_multiple
         )
         backbone.coupled_layers = backbone.layers_named(coupled_layers)
+        size = height, width
+
+        def fit(pictures: Sequence[Picture]) -> list[Tensor]:
+            return backbone.fit_references(pictures, size)
+
+        pixels, visibility = fit([each.picture for each in given]), visibility_of(given, fit)
         with torch.no_grad():
-            pixels = backbone.fit_references(pictures, (height, width))
-            latents, extents = self._encode_pixels(pixels, (height, width))
-            silent = self._single_set(latents, [""] * len(pictures), extents, (height, width))
+            latents, extents = self._encode_pixels(pixels, size)
+            silent = self._single_set(latents, [""] * len(given), extents, size, visibility)
             captioned = silent
             if any(captions):
-                captioned = self._single_set(latents, captions, extents, (height, width))
-            fitted = (height, width) if backbone.follows_targets else None
+                captioned = self._single_set(latents, captions, extents, size, visibility)
+            fitted = size if backbone.follows_targets else None
             made = EncodedReferences(captioned, None if captioned is silent else silent, fitted)
             made.bind(self.network, backbone.coupled_layers)
             made.read([True], backbone.fill_cache)
@@ -658,7 +679,12 @@ class JeDiPipeline(RecordedAdapters):
         return made
 
     def _single_set(
-        self, latents: Tensor, captions: Sequence[str], extents: Conditions, size: tuple[int, int]
+        self,
+        latents: Tensor,
+        captions: Sequence[str],
+        extents: Conditions,
+        size: tuple[int, int],
+        visibility: Sequence[Visibility | None],
     ) -> SetBatch:
         """References alone, as one set. size: that of targets in pixels."""
         count, device, backbone = len(latents), self._execution_device, self.backbone
@@ -668,7 +694,13 @@ class JeDiPipeline(RecordedAdapters):
             text = backbone.example_conditions(count, 1)
             text["captioned"] = torch.zeros(count, dtype=torch.bool, device=device)
         sizes = backbone.size_conditions(count, *size, device)
-        return SetBatch(latents, torch.zeros(count, 1, 1, 1, device=device), text | extents | sizes, (count,))
+        return SetBatch(
+            latents,
+            torch.zeros(count, 1, 1, 1, device=device),
+            text | extents | sizes,
+            (count,),
+            visibility=tuple(visibility) if any(visibility) else None,
+        )
 
     def _run_references_once(
         self, plan: SamplingPlan, backbone: Backbone, encoded: EncodedReferences | None

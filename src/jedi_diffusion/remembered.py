@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.references import Reference
 
 if TYPE_CHECKING:
     from jedi_diffusion.joint.references import EncodedReferences
@@ -41,7 +43,7 @@ class ReferenceMemory:
         self,
         pipe: JeDiPipeline,
         owner: str | None,
-        pictures: Sequence[Image.Image],
+        pictures: Sequence[Image.Image | Reference],
         captions: Sequence[str],
         sampling: SizedSampling,
     ) -> EncodedReferences:
@@ -79,13 +81,20 @@ class ReferenceMemory:
 
 
 def _key(
-    owner: str | None, pictures: Sequence[Image.Image], captions: Sequence[str], sampling: SizedSampling
+    owner: str | None,
+    pictures: Sequence[Image.Image | Reference],
+    captions: Sequence[str],
+    sampling: SizedSampling,
 ) -> str:
     digest = hashlib.sha256(repr((owner, tuple(captions), sampling.height, sampling.width)).encode())
     digest.update(sampling.coupled_layers.encode())
-    for picture in pictures:
-        digest.update(f"{picture.mode} {picture.size}".encode())
-        digest.update(picture.tobytes())
+    for each in pictures:
+        reference = each if isinstance(each, Reference) else Reference(each)
+        digest.update(repr((reference.caption, reference.strength)).encode())
+        for picture in (reference.picture, reference.mask):
+            values = np.asarray(b"" if picture is None else picture)
+            digest.update(f"{getattr(picture, 'mode', '')} {values.dtype} {values.shape}".encode())
+            digest.update(values.tobytes())
     return digest.hexdigest()
 
 

@@ -45,7 +45,7 @@ class Visibility:
 
     def __post_init__(self) -> None:
         if not 0 < self.strength < math.inf:
-            raise UsageError(f"strength is {self.strength}, but must be a number above 0.")
+            raise UsageError(f"strength is {self.strength}, but must be greater than 0.")
         if self.mask is not None and not bool((self.mask > 0).any()):
             raise UsageError("A mask is empty: nothing of its image would be read.")
 

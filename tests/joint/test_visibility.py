@@ -348,7 +348,7 @@ def test_a_mask_that_covers_everything_is_none():
 
 @pytest.mark.parametrize("strength", [0, -1, math.nan, math.inf])
 def test_a_strength_that_is_no_number_above_0_is_refused(strength):
-    with pytest.raises(UsageError, match=r"strength is .*, but must be a number above 0"):
+    with pytest.raises(UsageError, match=r"strength is .*, but must be greater than 0"):
         Visibility(strength=strength)
 
 

@@ -1,0 +1,149 @@
+"""References: pictures of the subject, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jedi_diffusion.errors import PictureError, UsageError
+from jedi_diffusion.pictures import to_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jedi_diffusion.inputs import Picture
+    from jedi_diffusion.visibility import Visibility
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture of the subject as `JeDiPipeline` takes it, and how it is read.
+
+    caption: what it shows, in words. mask: a picture of the same size, white on what is read and black beside
+    it, or one whose ground is transparent; an array or a tensor (H, W) of bool, 8 bits, or 0 to 1; None: all
+    of the picture is read. strength: how much it counts, above 0: with 2 as if it were given twice.
+    """
+
+    picture: Picture
+    caption: str = ""
+    mask: Picture | None = None
+    strength: float = 1.0
+
+
+def listed_references(
+    references: Sequence[Picture | Reference] | Picture | Reference, captions: str | Sequence[str] | None
+) -> list[Reference]:
+    """Return none, one, several or a tensor (R, 3, H, W) of pictures, with their captions.
+
+    captions: None, one for all, or one each, in place of the references' own. Raises UsageError for another
+    number, or if references have their own too.
+    """
+    several: Sequence[Picture | Reference]
+    if isinstance(references, list | tuple) or getattr(references, "ndim", 3) == 4:
+        several = list(references)  # type: ignore[arg-type]
+    else:
+        several = [references]  # type: ignore[list-item]
+    listed = [each if isinstance(each, Reference) else Reference(each) for each in several]
+    if captions is None:
+        return listed
+    if any(each.caption for each in listed):
+        raise UsageError("References have captions of their own: leave reference_prompts out.")
+    each_own = [captions] * len(listed) if isinstance(captions, str) else list(captions)
+    if len(each_own) != len(listed):
+        raise UsageError(
+            f"There are {len(each_own)} reference prompts for {len(listed)} references; "
+            "give one for each, a single one for all, or none."
+        )
+    return [replace(each, caption=caption) for each, caption in zip(listed, each_own, strict=True)]
+
+
+def visibility_of(
+    references: Sequence[Reference], fit: Callable[[Sequence[Picture]], list[Tensor]]
+) -> list[Visibility | None]:
+    """Return what is read of each reference, None for all of it as it is.
+
+    fit: brings pictures to the form in which a model reads them, (3, H, W) in [-1, 1]; masks go the same way.
+    Raises UsageError that names the number of a reference whose mask or strength is wrong.
+    """
+    from jedi_diffusion.visibility import Visibility
+
+    made: list[Visibility | None] = []
+    for number, reference in enumerate(references, start=1):
+        mask = None
+        if reference.mask is not None:
+            drawn = mask_image(reference.mask, size_of(reference.picture), number)
+            mask = ((fit([drawn.convert("RGB")])[0][0] + 1) / 2).clamp(0, 1)
+            if not bool((mask > 0).any()):
+                raise UsageError(
+                    f"Reference {number} is cut to its centre, where its mask shows nothing: cut the picture "
+                    "and its mask to the subject."
+                )
+            mask = None if bool((mask == 1).all()) else mask
+        try:
+            visibility = Visibility(mask, reference.strength)
+        except UsageError as error:
+            raise UsageError(f"Of reference {number} the {error}") from error
+        made.append(None if mask is None and reference.strength == 1 else visibility)
+    return made
+
+
+def mask_image(mask: Picture, size: tuple[int, int], number: int) -> Image.Image:
+    """Return the mask of reference `number`, whose picture has `size`, (width, height), as 8-bit grays (L).
+
+    Raises UsageError for what is no mask, another size, and an empty one.
+    """
+    try:
+        drawn = to_mask(ImageOps.exif_transpose(_as_image(mask)))
+    except (TypeError, PictureError) as error:
+        raise UsageError(
+            f"The mask of reference {number} is neither a picture in 8 bits nor an array or a tensor (height, "
+            "width) of bools, 8 bits, or numbers from 0 to 1."
+        ) from error
+    check_mask(drawn, size, f"The mask of reference {number}", "its picture")
+    return drawn
+
+
+def check_mask(mask: Image.Image, size: tuple[int, int], called: str, picture: str) -> None:
+    """Raise UsageError for a mask (L) of another size, (width, height), than its picture's, or an empty one.
+
+    called, picture: what they are called.
+    """
+    if mask.size != size:
+        own, other = (f"{width}x{height}" for width, height in (mask.size, size))
+        raise UsageError(f"{called} has {own} pixels, but {picture} has {other}: they must be of one size.")
+    if mask.getextrema()[1] == 0:
+        raise UsageError(f"{called} is empty: nothing in it is white, so nothing of {picture} would be read.")
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Return (width, height) of a picture, upright."""
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture).size
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.shape[1:]
+    return width, height
+
+
+def _as_image(mask: Picture) -> Image.Image:
+    """The mask as a picture. Raises TypeError for values or shapes that are no mask's."""
+    if isinstance(mask, Image.Image):
+        if mask.mode == "F":
+            raise TypeError("floating-point pixels")
+        return mask
+    values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values.squeeze(0 if values.shape[0] == 1 else 2)
+    if values.ndim != 2:
+        raise TypeError(f"a mask of shape {values.shape}")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * 255
+    elif np.issubdtype(values.dtype, np.floating):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise TypeError("values outside 0..1")
+        values = np.round(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise TypeError(f"a mask of {values.dtype}")
+    return Image.fromarray(values)
