@@ -106,6 +106,8 @@ Scale = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1)]
 Seed = Annotated[int, Between(0, MAX_SEED)]
 Words = Annotated[str, AfterValidator(_readable)]
+Strength = Annotated[float, Field(gt=0, le=100)]
+"""How much a reference counts."""
 Side = Annotated[int, Field(multiple_of=8), Between(16, 2048)]
 """Pixels."""
 
@@ -245,8 +247,8 @@ def _said(details: ErrorDetails, called: Callable[[str], str]) -> str:
 
 
 def as_option(name: str) -> str:
-    """A field as it is typed on a command line: "--image-guidance"."""
-    return "--" + name.removesuffix("_").replace("_", "-")
+    """A field, or an item of one, as it is typed on a command line: "--image-guidance"."""
+    return "--" + name.partition(".")[0].removesuffix("_").replace("_", "-")
 
 
 def check_options(given: object, limits: Mapping[str, tuple[float, float]]) -> None:

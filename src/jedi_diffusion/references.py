@@ -100,7 +100,7 @@ def mask_image(mask: Picture, size: tuple[int, int], number: int) -> Image.Image
         drawn = to_mask(ImageOps.exif_transpose(_as_image(mask)))
     except (TypeError, PictureError) as error:
         raise UsageError(
-            f"The mask of reference {number} is neither a picture in 8 bits nor an array or a tensor (height, "
+            f"The mask of reference {number} is neither a picture in 8 bits nor an array or tensor (height, "
             "width) of bools, 8 bits, or numbers from 0 to 1."
         ) from error
     check_mask(drawn, size, f"The mask of reference {number}", "its picture")

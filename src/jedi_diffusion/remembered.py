@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class ReferenceMemory:
     """The latest references of each owner, within a limit of memory; those used longest ago go first.
 
-    most_bytes: that all hold together between calls; what alone holds more is not kept. most: sets of references. One
-    owner's are never given to another, not even where both sent the same photos: how fast an answer comes
-    would tell. Not for several threads at once.
+    most_bytes: that all hold together between calls; what alone holds more is not kept. most: sets of
+    references. One owner's are never given to another, not even where both sent the same photos: how fast an
+    answer comes would tell. Not for several threads at once.
     """
 
     def __init__(self, most_bytes: int, most: int = 8) -> None:

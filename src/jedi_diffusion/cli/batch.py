@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jedi_diffusion import models
 from jedi_diffusion.cli import generate, options, show_notices
-from jedi_diffusion.cli.options import GenerateOptions, RunOptions, Wanted
+from jedi_diffusion.cli.options import GenerateOptions, RecordedReference, RunOptions, Wanted
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, OutputError, PictureError, UsageError
@@ -127,7 +127,11 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
     beside = Path(given.jobs).resolve().parent
     shared = {field: getattr(given, field) for field in RunOptions.model_fields}
     line = GenerateOptions(**shared, **job.model_dump(exclude={"name"}), out=str(Path(given.out) / name))
-    line = line.model_copy(update={"reference": tuple(str(beside / path) for path in job.reference)})
+    files = {
+        "reference": tuple(str(beside / path) for path in job.reference),
+        "mask": tuple(path and str(beside / path) for path in job.mask),
+    }
+    line = line.model_copy(update=files)
     options.check(line)
     return line
 
@@ -145,9 +149,10 @@ def do(line: Line, pipe: JeDiPipeline, fingerprint: str, bar: tqdm, seal: Seal) 
     try:
         # Names are never taken by others here: each job has a folder of its own.
         planned = given.model_copy(update={"overwrite": True})
-        job = generate.plan(planned, generate.read_references(given.reference))
+        job = generate.plan(planned, generate.read_references(given))
         job = replace(job, options=generate.resolved(given, pipe), seal=seal)
         generate.check_memory(pipe, job.options, len(job.items))
+        generate.fitted_references(job, pipe)
         settings = generate.describe(job, pipe, fingerprint)
         drop_outdated(job)
         missing = [item for item in job.items if not is_made(job, item, settings)]
@@ -191,7 +196,15 @@ def has_same_references(job: generate.Run) -> bool:
     except UsageError:
         return False
     pairs = zip(recorded, job.references, strict=False)
-    return len(recorded) == len(job.references) and all(row.fits(each.sha256) for row, each in pairs)
+    return len(recorded) == len(job.references) and all(is_same(*pair) for pair in pairs)
+
+
+def is_same(recorded: RecordedReference, photo: generate.Photo) -> bool:
+    """Whether a photo and its mask are those that were recorded."""
+    if (recorded.mask is None) != (photo.mask is None):
+        return False
+    has_mask = recorded.mask is None or photo.mask is None or recorded.mask.fits(photo.mask.sha256)
+    return recorded.fits(photo.sha256) and has_mask
 
 
 def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) -> bool:

@@ -12,18 +12,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jedi_diffusion import __version__, devices, models
 from jedi_diffusion.calls import LESS_MEMORY, Call, pictures_said, references_said, run_call
 from jedi_diffusion.cli import attention_map, options, show_notices
-from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions
+from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions, Wanted
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import free_suffix, json_bytes, make_folder, slugs, with_suffix, write_file
 from jedi_diffusion.options import OF_MODEL, SizedSampling
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+from jedi_diffusion.pictures import (
+    WHITE,
+    contact_sheet,
+    fit_square,
+    open_mask,
+    open_picture,
+    png_bytes,
+    save_png,
+    upright_size,
+)
+from jedi_diffusion.references import Reference, check_mask
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -40,6 +50,8 @@ SHEET_PICTURES = 64
 SHEET_COLUMNS = 6
 UNLIMITED = 2**62
 """Bytes for the references of a run, which are in memory during each call anyway."""
+FADED = 0.8
+"""How white the sheet shows what masks leave out."""
 UNCHECKED = 20
 """Pictures of the model's own size, references included, whose memory is not estimated beforehand."""
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -59,8 +71,24 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A given photo, decoded, and the SHA-256 of its file."""
+class Photo:
+    """A given photo, decoded, and the SHA-256 of its file; its mask in 8 bits of gray, and its strength."""
+
+    path: str
+    picture: Image.Image
+    sha256: str
+    mask: Mask | None = None
+    strength: float = 1.0
+
+    def label(self) -> str:
+        """What it is called on a contact sheet."""
+        strength = "" if self.strength == 1 else f", strength {self.strength:g}"
+        return f"reference{', masked' if self.mask else ''}{strength}"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A given mask, of its photo's size, and the SHA-256 of its file."""
 
     path: str
     picture: Image.Image
@@ -74,7 +102,7 @@ class Run:
     options: GenerateOptions
     folder: Path
     items: list[Item]
-    references: list[Reference]
+    references: list[Photo]
     suffix: str
     seal: Seal = unsigned
     enlarge: Enlarger = unchanged
@@ -93,12 +121,13 @@ def run(arguments: list[str]) -> None:
     models.check_model_name(given.model)
     seal = seal_of(given.content_credentials, public_name(given.model))
     recorded = options.read_settings(given.from_) if given.from_ else None
-    references = read_references(given.reference)
+    references = read_references(given)
     if recorded:
         check_same_references(recorded, references)
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     check_memory(pipe, job.options, len(job.items))
+    fitted_references(job, pipe)  # what cannot be fitted is refused before anything is written
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
@@ -118,26 +147,46 @@ def run(arguments: list[str]) -> None:
     print(f"Settings:      {job.path(SETTINGS)}")
 
 
-def read_references(paths: Sequence[str]) -> list[Reference]:
-    """The photos, upright RGB. Raises PictureError that names the file."""
-    references = []
-    for path in paths:
-        picture = open_picture(path)
-        try:
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        except OSError as error:
-            raise PictureError(f"{path} cannot be read: {error.strerror}.") from error
-        references.append(Reference(path, picture, digest))
-    return references
+def read_references(given: Wanted) -> list[Photo]:
+    """The photos, upright RGB, and their masks. Raises PictureError that names the file."""
+    count = len(given.reference)
+    rows = zip(given.reference, given.mask or [""] * count, given.strength or [1.0] * count, strict=True)
+    photos = []
+    for path, mask, strength in rows:
+        picture, data = open_picture(path), bytes_of(path)
+        drawn = read_mask(mask, path, picture, data) if mask else None
+        photos.append(Photo(path, picture, hashlib.sha256(data).hexdigest(), drawn, strength))
+    return photos
 
 
-def check_same_references(recorded: Recorded, references: Sequence[Reference]) -> None:
-    """Raises PictureError when a photo of a repeated run is no longer the one that it used."""
-    before = {row.path: row for row in recorded.references}
-    for reference in references:
-        row = before.get(reference.path)
-        if row is not None and not row.fits(reference.sha256):
-            raise PictureError(f"{reference.path} has changed since the run that is to be repeated.")
+def read_mask(path: str, photo: str, picture: Image.Image, data: bytes) -> Mask:
+    """The mask of a photo, as large as that was decoded, from the photo's file. Raises PictureError."""
+    drawn = open_mask(path)
+    try:
+        check_mask(drawn, upright_size(data, photo), f"The mask {path}", photo)
+    except UsageError as error:
+        raise PictureError(str(error)) from error
+    if drawn.size != picture.size:  # large photos are decoded at a reduced scale
+        drawn = drawn.resize(picture.size, Image.Resampling.BOX)
+    return Mask(path, drawn, hashlib.sha256(bytes_of(path)).hexdigest())
+
+
+def bytes_of(path: str) -> bytes:
+    """What is in a file. Raises PictureError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def check_same_references(recorded: Recorded, references: Sequence[Photo]) -> None:
+    """Raises PictureError when a photo or a mask of a repeated run is no longer the one that it used."""
+    rows = [each for row in recorded.references for each in (row, row.mask) if each is not None]
+    before = {row.path: row for row in rows}
+    for file in [each for photo in references for each in (photo, photo.mask) if each is not None]:
+        row = before.get(file.path)
+        if row is not None and not row.fits(file.sha256):
+            raise PictureError(f"{file.path} has changed since the run that is to be repeated.")
 
 
 def check_same_model(recorded: Recorded, settings: dict[str, Any]) -> None:
@@ -150,7 +199,7 @@ def check_same_model(recorded: Recorded, settings: dict[str, Any]) -> None:
             logger.warning("%s is now %s; results may differ slightly from the recorded run.", name, current)
 
 
-def plan(given: GenerateOptions, references: list[Reference]) -> Run:
+def plan(given: GenerateOptions, references: list[Photo]) -> Run:
     """Names, seeds, the enlarger, and the folder, which is made and tried. Raises OutputError, UsageError."""
     enlarge = enlarger_of(given.enlarge)
     items = []
@@ -256,13 +305,19 @@ def libraries_of(given: GenerateOptions) -> tuple[str, ...]:
     return LIBRARIES if given.enlarge is None else (*LIBRARIES, "ncnn")
 
 
-def recorded_reference(reference: Reference, with_digest: bool) -> dict[str, str]:
+def recorded_reference(reference: Photo, with_digest: bool) -> dict[str, Any]:
     """A reference in the settings file; see `RecordedReference`."""
-    row = {"path": str(Path(reference.path).resolve())}
+    row: dict[str, Any] = recorded_file(reference, with_digest)
+    return row if reference.mask is None else {**row, "mask": recorded_file(reference.mask, with_digest)}
+
+
+def recorded_file(file: Photo | Mask, with_digest: bool) -> dict[str, str]:
+    """See `RecordedFile`."""
+    row = {"path": str(Path(file.path).resolve())}
     if with_digest:
-        return {**row, "sha256": reference.sha256}
+        return {**row, "sha256": file.sha256}
     salt = secrets.token_hex(16)
-    return {**row, "salt": salt, "digest": options.salted(reference.sha256, salt)}
+    return {**row, "salt": salt, "digest": options.salted(file.sha256, salt)}
 
 
 def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
@@ -281,9 +336,12 @@ def progress(steps: int) -> tqdm:
 def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> None:
     """Make the pictures, batch after batch, and write each, sealed, as soon as it is there."""
     given, memory = job.options, ReferenceMemory(UNLIMITED, most=1)
-    references = [each.picture for each in job.references]
-    if pipe.backbone.square_references:
-        references = [fit_square(each, given.size or 0, given.fit) for each in references]
+    pairs = fitted_references(job, pipe)
+    shown = [picture for picture, _ in pairs]
+    references = [
+        Reference(picture, mask=mask, strength=photo.strength)
+        for (picture, mask), photo in zip(pairs, job.references, strict=True)
+    ]
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
         record = attention_map.new_record(given)
@@ -294,12 +352,36 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
             write_file(job.path(item.file), job.seal(png))
             if record is not None:
                 name = f"{item.prompt} (seed {item.seed})"
-                figure = attention_map.draw(given, record, number, picture, references, name)
+                figure = attention_map.draw(given, record, number, picture, shown, name)
                 parameters = {**parameters_of(item, settings), "attention_map": given.attention_map}
                 save_png(job.path(item.map_file), figure, parameters)
             job.made += 1
             if job.made <= SHEET_PICTURES:
                 job.shown.append(large)
+
+
+def fitted_references(job: Run, pipe: JeDiPipeline) -> list[tuple[Image.Image, Image.Image | None]]:
+    """The photos and their masks as the pipeline takes them. Raises PictureError."""
+    return [fitted(each, job.options, pipe.backbone.square_references) for each in job.references]
+
+
+def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image.Image, Image.Image | None]:
+    """A photo and its mask as the pipeline takes them; is_square: as squares of the size of the pictures.
+
+    Raises PictureError where nothing of the mask is left.
+    """
+    picture, mask = photo.picture, None if photo.mask is None else photo.mask.picture
+    if is_square:
+        size, fit = given.size or 0, given.fit
+        picture = fit_square(picture, size, fit)
+        if mask is not None:  # what pads is white, and no part of the subject
+            mask = ImageOps.invert(fit_square(ImageOps.invert(mask), size, fit)).convert("L")
+    if photo.mask is not None and mask is not None and mask.getextrema()[1] == 0:
+        raise PictureError(
+            f"{photo.path} is cut to its centre, where its mask {photo.mask.path} shows nothing: cut both to "
+            "the subject, or take --fit pad."
+        )
+    return picture, mask
 
 
 def batches(job: Run) -> Iterator[list[Item]]:
@@ -312,7 +394,7 @@ def batches(job: Run) -> Iterator[list[Item]]:
 def sample(
     pipe: JeDiPipeline,
     given: GenerateOptions,
-    references: list[Image.Image],
+    references: list[Reference],
     batch: list[Item],
     bar: tqdm,
     record: AttentionRecord | None = None,
@@ -343,7 +425,16 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
 
     An attention map leaves no trace either: the picture is the same without it.
     """
-    dropped = ("prompt", "reference", "out", "seed", "images_per_prompt", "attention_map", "record_names")
+    dropped = (
+        "prompt",
+        "reference",
+        "mask",
+        "out",
+        "seed",
+        "images_per_prompt",
+        "attention_map",
+        "record_names",
+    )
     kept = {name: value for name, value in settings["options"].items() if name not in dropped}
     kept["model"] = public_name(kept["model"])
     return {
@@ -363,12 +454,19 @@ def public_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
 
 
+def as_read(photo: Photo, given: GenerateOptions) -> Image.Image:
+    """A photo as a square, faded where its mask is black."""
+    picture, mask = fitted(photo, given, is_square=True)
+    if mask is None:
+        return picture
+    faded = Image.blend(picture, Image.new("RGB", picture.size, WHITE), FADED)
+    return Image.composite(picture, faded, mask)
+
+
 def sheet(job: Run) -> Image.Image:
     """References beside what was made of them: a row (or more) for every prompt."""
     given = job.options
-    given_photos = [
-        (fit_square(each.picture, given.size or 0, given.fit), "reference") for each in job.references[:4]
-    ]
+    given_photos = [(as_read(each, given), each.label()) for each in job.references[:4]]
     rows: list[list[tuple[Image.Image, str] | None]] = []
     pairs = list(zip(job.items, job.shown, strict=False))  # the first SHEET_PICTURES
     for prompt in dict.fromkeys(item.prompt for item, _ in pairs):

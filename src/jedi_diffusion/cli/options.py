@@ -26,16 +26,25 @@ from jedi_diffusion.options import (
     Seed,
     Settings,
     SquareSampling,
+    Strength,
     check_text,
     fault,
 )
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int | float) else value
 
 
+def _files(value: Any) -> Any:
+    return ["" if each is None else each for each in _listed(value)]
+
+
+OF_REFERENCES = {"--mask": "", "--strength": "1.0"}
+"""Options that belong to the --reference before them, and what they are where they are not given."""
 Repeated = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_listed)]]
+Masks = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_files)]]
+Strengths = tyro.conf.UseAppendAction[Annotated[tuple[Strength, ...], BeforeValidator(_listed)]]
 CertificateAndKey = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="CERT KEY")]
 
 
@@ -44,6 +53,11 @@ class Subject(Settings):
 
     reference: Repeated = ()
     """A photo of the subject: PNG, JPEG, WEBP, GIF, BMP or TIFF. Give several for more angles."""
+    mask: Masks = ()
+    """What of the --reference before it is read: a picture of its size, white there and black beside it, or
+    with a transparent ground."""
+    strength: Strengths = ()
+    """How much the --reference before it counts: 2 as if it were given twice; 1 if not given."""
     prompt: Repeated = ()
     """What to show, in words: "a robot on the beach"."""
     reference_prompt: Repeated = ()
@@ -115,8 +129,8 @@ class RecordedModel(BaseModel):
     fingerprint: str
 
 
-class RecordedReference(BaseModel):
-    """Which photo a run used: with --record-names its SHA-256, else a digest of that with a salt."""
+class RecordedFile(BaseModel):
+    """Which file a run used: with --record-names its SHA-256, else a digest of that with a salt."""
 
     path: str
     sha256: str = ""
@@ -124,8 +138,14 @@ class RecordedReference(BaseModel):
     digest: str = ""
 
     def fits(self, sha256: str) -> bool:
-        """Whether a photo of this SHA-256 is the one that was used."""
+        """Whether a file of this SHA-256 is the one that was used."""
         return sha256 == self.sha256 or (bool(self.salt) and salted(sha256, self.salt) == self.digest)
+
+
+class RecordedReference(RecordedFile):
+    """Which photo a run used, and with which mask."""
+
+    mask: RecordedFile | None = None
 
 
 class Recorded(BaseModel):
@@ -143,14 +163,46 @@ def salted(sha256: str, salt: str) -> str:
     return hashlib.sha256(f"{salt} {sha256}".encode()).hexdigest()
 
 
+def one_for_each_reference(arguments: list[str]) -> list[str]:
+    """Return a command line with a --mask and a --strength for each --reference, in order, if any has one.
+
+    As it is typed, each belongs to the reference before it. Raises UsageError where there is none, or it has
+    two.
+    """
+    given: dict[str, dict[int, str]] = {option: {} for option in OF_REFERENCES}
+    words, others, references = list(arguments), [], list[str]()
+    while words:
+        word = words.pop(0)
+        option, is_whole, value = word.partition("=")
+        has_value = bool(is_whole) or (bool(words) and not words[0].startswith("--"))
+        if option == "--reference" and has_value:
+            references.append(value if is_whole else words[0])
+        if option not in OF_REFERENCES or not has_value:
+            others.append(word)
+            continue
+        value = value if is_whole else words.pop(0)
+        if not references:
+            raise UsageError(f"{option} {value} has no --reference before it that it could belong to.")
+        if len(references) in given[option]:
+            raise UsageError(f"--reference {references[-1]} has a second {option}, {value}; give one.")
+        given[option][len(references)] = value
+    for option, values in given.items():
+        if values:
+            each = [values.get(number, OF_REFERENCES[option]) for number in range(1, len(references) + 1)]
+            others += [f"{option}={value}" for value in each]
+    return others
+
+
 def parse(arguments: list[str]) -> GenerateOptions:
     """The options on a command line, over those of its `--from` file. Raises UsageError."""
+    arguments = one_for_each_reference(arguments)
     given = parsed(GenerateOptions, arguments, "jedi generate")
     if given.from_ is None:
         return given
     base = from_settings(read_settings(given.from_))
     # tyro appends to defaults; a list given beside --from is meant to take the place of the recorded one.
     lists = [name for name in ("reference", "prompt", "reference_prompt") if getattr(given, name)]
+    lists += ["mask", "strength"] if given.reference else []
     base = base.model_copy(update=dict.fromkeys(lists, ()))
     return parsed(GenerateOptions, arguments, "jedi generate", base)
 
@@ -190,6 +242,13 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
     if options.out:
         record["out"] = str(Path(options.out).resolve())
     record["reference"] = [str(Path(path).resolve()) for path in options.reference]
+    record["mask"] = [path and str(Path(path).resolve()) for path in options.mask]
+    for name, usual in (
+        ("mask", ""),
+        ("strength", 1),
+    ):  # records of whole references are what they always were
+        if all(each == usual for each in record[name]):
+            del record[name]
     return record
 
 
@@ -222,6 +281,11 @@ def check(options: GenerateOptions) -> None:
         raise UsageError(f"{pictures} pictures and {references} references do not fit one set of {MAX_SET}.")
     if options.joint_targets and options.coupling == "cached":
         raise UsageError("--joint-targets needs --coupling joint: cached targets never see each other.")
+    for name, own in (("masks", options.mask), ("strengths", options.strength)):
+        if len(own) not in (0, references):
+            raise UsageError(
+                f"{len(own)} {name} for {references} references: give none, or one each, in order."
+            )
     if captions not in (0, 1, references):
         raise UsageError(
             f"{captions} reference prompts for {references} references: give none, one for all, or one each."
