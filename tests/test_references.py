@@ -175,3 +175,13 @@ def test_captions_twice_and_masks_for_a_denoiser_of_ones_own_are_refused(pipe, p
         pipe("a dog", [Reference(photos[0])], reference_prompts=["a", "b"])
     with pytest.raises(UsageError, match="reads whole references: leave masks and strengths out"):
         pipe("a dog", [Reference(photos[0], strength=2)], denoiser=pipe.backbone, coupling="joint")
+
+
+def test_encoded_references_keep_their_masks_and_strengths(pipe, photos):
+    how = [Reference(photos[0], mask=box(20, 10, 60, 60), strength=0.5), photos[1]]
+    want = latents(pipe, how, coupling="cached")
+    encoded = pipe.encode_references(how)
+    torch.testing.assert_close(latents(pipe, encoded), want, atol=1e-5, rtol=0)
+    assert encoded.nbytes < pipe.encode_references(photos).nbytes
+    with pytest.raises(UsageError, match="mask of reference 1 has 9x9 pixels"):
+        pipe.encode_references(Reference(photos[0], mask=box(0, 0, 9, 9, size=(9, 9))))

@@ -10,6 +10,7 @@ from jedi_diffusion import JeDiPipeline
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.references import Reference
 from jedi_diffusion.remembered import ReferenceMemory
 from tests.helpers.small_pipelines import sd_parts
 
@@ -144,3 +145,18 @@ def test_what_is_kept_gives_way_when_memory_runs_out(pipe, monkeypatch) -> None:
     with pytest.raises(JeDiError, match="not enough memory"):
         draw(pipe, memory)
     assert len(memory) == 0
+
+
+def test_masks_strengths_and_captions_of_references_are_part_of_what_is_kept(pipe, passes) -> None:
+    """The same photo read in five ways is encoded five times."""
+    memory, half = ReferenceMemory(2**30), Image.new("L", (64, 64))
+    half.paste(255, (0, 0, 32, 64))
+    ways = [{}, {"mask": half}, {"mask": half.rotate(180)}, {"strength": 2.0}, {"caption": "a robot"}]
+    made = []
+    for how in (*ways, *ways):
+        call = Call(["a dog"], [0], [Reference(photo(1), **how)], (), SAMPLING, owner="ann")
+        made.append(run_call(pipe, call, lambda *_: None, memory=memory)[0].tobytes())
+    assert made[:5] == made[5:]
+    assert len(set(made)) == 5
+    assert len(memory) == 5
+    assert len(passes) == 5
