@@ -186,6 +186,15 @@ class Benchmark:
             diversity = self.diversity([outputs, *others.unbind(1)])
         return Scores(identity, prompt, share(copied), diversity)
 
+    def identity_gain(self, outputs: Tensor, before: Tensor) -> Estimate:
+        """How much more identity outputs have than others of the same pairs, both (P, 3, H', W') uint8."""
+        now, then = (self._likeness(self.encoders.read(each).identity) for each in (outputs, before))
+        return self._gain(now, then)
+
+    def _gain(self, likeness: Array, before: Array) -> Estimate:
+        floor, ceiling = self._identity_scale
+        return normalised(likeness - before, np.zeros(len(before)), ceiling - floor)
+
     def diversity(self, pictures: Sequence[Tensor]) -> Estimate:
         """Of S pictures for each pair, each (P, 3, H', W') uint8: their mean distance, in that of two true
         pictures.
@@ -204,15 +213,13 @@ class Benchmark:
         given = {f"{n} of {n} views" if n > 1 else "1": apart[:, :n] for n in range(1, count + 1)}
         given |= {f"{n} of one view": alike[:, :n] for n in range(2, count + 1)}
         rows: dict[str, OverReferences] = {}
-        floor, ceiling = self._identity_scale
         single = None
         for name, references in given.items():
             benchmark = replace(self, references=references)
             outputs = benchmark.run(personalizer, seed)
             likeness = self._likeness(self.encoders.read(outputs).identity)
             single = likeness if single is None else single
-            gain = normalised(likeness - single, np.zeros(len(single)), ceiling - floor)
-            rows[name] = OverReferences(benchmark.score(outputs), gain)
+            rows[name] = OverReferences(benchmark.score(outputs), self._gain(likeness, single))
         return rows
 
     def baselines(self) -> dict[str, Scores]:
