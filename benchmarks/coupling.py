@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
 def build(
     model: str, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
-    """The stock UNet with random weights, and a coupled one that shares them."""
+    """Return the stock UNet with random weights, and a coupled one that shares them."""
     with torch.device(device):
         stock = UNet2DConditionModel(**MODELS[model])
     for parameter in stock.parameters():

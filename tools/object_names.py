@@ -103,7 +103,7 @@ class Nouns:
     defining: Counter[str] = field(default_factory=Counter)
 
     def offset(self, name: str) -> str:
-        """The synset of "lemma#number", or of a lemma's first sense."""
+        """Return the synset of "lemma#number", or of a lemma's first sense."""
         match = SENSE.match(name)
         lemma, number = (match["lemma"], int(match["number"])) if match else (name, 1)
         try:
@@ -115,7 +115,7 @@ class Nouns:
         return 3 * self.tagged.get(lemma, 0) + self.defining[lemma]
 
     def ancestors(self, offset: str) -> set[str]:
-        """The synset and everything above it."""
+        """Return the synset and everything above it."""
         found, waiting = set(), [offset]
         while waiting:
             here = waiting.pop()
@@ -126,7 +126,7 @@ class Nouns:
 
 
 def read_nouns(folder: Path) -> Nouns:
-    """The noun files of a WordNet folder, in the format of wndb(5WN) and cntlist(5WN)."""
+    """Return the noun files of a WordNet folder, in the format of wndb(5WN) and cntlist(5WN)."""
     nouns = Nouns()
     for line in entries(folder / "data.noun"):
         head, _, gloss = line.partition("|")
@@ -176,7 +176,7 @@ class Categories:
         self.things, self.people = {nouns.offset("physical_entity")}, {nouns.offset("person")}
 
     def sense(self, name: str, category: str) -> str | None:
-        """The first sense of `name` in `category`, or else the first thing that is no person, or None."""
+        """Return the first sense of `name` in `category`, or else the first thing that is no person, or None."""
         if SENSE.match(name):
             return self.nouns.offset(name)
         roots = next((roots for head, _, roots in self.table if head == category), None)

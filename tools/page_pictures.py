@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def generate(tab: Any) -> None:
-    """Picks an example and waits for its pictures."""
+    """Pick an example and wait for its pictures."""
     tab.click(f"#examples .thumbnail-item >> nth={EXAMPLE}")
     tab.wait_for_selector("#crops .thumbnail-item")
     tab.wait_for_function("document.querySelector('#what textarea, #what input').value != ''")

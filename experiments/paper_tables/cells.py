@@ -69,7 +69,7 @@ class Cells:
     _sets: dict[tuple[int, str], tuple[EvaluationSet, Scorer]] = field(default_factory=dict)
 
     def run(self, cell: Cell) -> Scored:
-        """The cell's scores; what is there already is neither drawn nor scored again.
+        """Return the cell's scores; what is there already is neither drawn nor scored again.
 
         Raises RecipeError for a cell of another recipe, and what drawing and scoring raise.
         """
@@ -89,11 +89,11 @@ class Cells:
         return self.out / "cells" / cell.name
 
     def wanted(self, cell: Cell) -> EvaluationSet:
-        """The evaluation set that the cell is drawn for."""
+        """Return the evaluation set that the cell is drawn for."""
         return self._opened(cell)[0]
 
     def known(self, classes: str) -> list[Scored]:
-        """The known answers, true pictures and copied input, beside one reference; none before a cell."""
+        """Return the known answers, true pictures and copied input, beside one reference; none before a cell."""
         found = []
         for path in sorted((self.out / "known").glob(f"{classes}-*.json")):
             record = read_json(path)
@@ -137,7 +137,10 @@ def _record(row: RowScores) -> dict[str, Any]:
 
 
 def averaged(cells: list[Scored], name: str) -> Scored:
-    """The mean of several cells of the same subjects, subject by subject (Table 6). Intervals are anew."""
+    """Return the mean of several cells of the same subjects, subject by subject (Table 6).
+
+    Intervals are anew.
+    """
     if len(cells) == 1:
         return Scored(name, cells[0].scores, cells[0].subjects)
     titles = [title for title in cells[0].subjects if all(title in each.subjects for each in cells)]

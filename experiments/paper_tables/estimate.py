@@ -29,7 +29,7 @@ class Estimate:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Counts a plan; what tables share is counted once."""
+    """Count a plan; what tables share is counted once."""
     recipe = plan.recipe
     stages: list[Stage] = [*recipe.backbone.stages] if plan.cells else []
     stages += [recipe.encoder] if any("clip" in training.design for training in plan.trainings) else []
@@ -43,7 +43,7 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def _fitted(plan: Plan, cell: Cell) -> int:
-    """References and as many prior pictures, at every step for every subject."""
+    """Return references and as many prior pictures, at every step for every subject."""
     fit = getattr(plan.recipe.finetuning, cell.method)
     batch = min(fit.fit_batch, cell.references)
     return int(plan.recipe.set.subjects * fit.fit_steps * batch * (2 if fit.prior_pictures else 1))

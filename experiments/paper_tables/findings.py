@@ -49,7 +49,7 @@ def findings(told: Record) -> list[str]:
 
 
 def as_markdown(told: Record) -> str:
-    """The orderings as a table, then the sentences as a list in lines of a page's width."""
+    """Return the orderings as a table, then the sentences as a list in lines of a page's width."""
     lines = [f"| | | {' | '.join(HERE.values())} | seconds |", f"|---|---|{'---|' * (len(HERE) + 1)}"]
     for title, found in _agreements(told).items():
         briefs = {each.score.split()[0]: each.brief for each in found}
@@ -81,7 +81,7 @@ def _agreements(told: Record) -> dict[str, list[Agreement]]:
 
 
 def mean(table: Record, name: str, column: str) -> float:
-    """The mean of a row's score."""
+    """Return the mean of a row's score."""
     return float(table["here"][name]["scores"][column]["mean"])
 
 
@@ -120,7 +120,7 @@ def _totals(tables: Mapping[str, Record]) -> Iterator[str]:
 
 
 def _levels(key: str, table: Record) -> str:
-    """The rows of a table by identity and by prompt score, highest first."""
+    """Return the rows of a table by identity and by prompt score, highest first."""
     texts = []
     for score in (numbers.DINO, numbers.CLIP_T):
         column = column_of(key, score)
@@ -213,7 +213,7 @@ def _at_equal_scales(text_first: Sequence[Record], image_first: Sequence[Record]
 
 
 def _references(table: Record | None) -> list[str]:
-    """What more references bring: from the first to the second, and from there to the last."""
+    """Return what more references bring: from the first to the second, and from there to the last."""
     if table is None or len(table["here"]) < 3:
         return []
     rows = sorted(table["here"], key=int)

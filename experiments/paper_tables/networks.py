@@ -32,14 +32,14 @@ class Network:
 
 
 def open_backbone(folder: Path, device: str) -> JeDiPipeline:
-    """The trained backbone in float32, on a device. Raises ModelError."""
+    """Return the trained backbone in float32, on a device. Raises ModelError."""
     pipe = JeDiPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
 
 def new_encoder(recipe: PaperRecipe, pipe: JeDiPipeline) -> ContrastiveEncoder:
-    """The stand-in for CLIP's image encoder with fresh weights, on the backbone's device."""
+    """Return the stand-in for CLIP's image encoder with fresh weights, on the backbone's device."""
     torch.manual_seed(recipe.backbone.seed)
     channels, width = pipe.network.config["out_channels"], pipe.network.config["cross_attention_dim"]
     return ContrastiveEncoder(channels, width, recipe.encoder.features).to(pipe.network.device)
@@ -48,7 +48,7 @@ def new_encoder(recipe: PaperRecipe, pipe: JeDiPipeline) -> ContrastiveEncoder:
 def open_network(
     design: Design, recipe: PaperRecipe, backbone: Path, encoder: Path | None, device: str
 ) -> Network:
-    """A method with the backbone's weights, what it adds untrained.
+    """Return a method with the backbone's weights, what it adds untrained.
 
     encoder: the weights of the trained stand-in for CLIP, for the designs that read it. Raises ModelError.
     """

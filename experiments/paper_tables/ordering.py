@@ -85,7 +85,8 @@ def _range(kept: Estimate) -> str:
 
 
 def compare(score: str, paper: Mapping[str, float], here: Mapping[str, Array]) -> Agreement | None:
-    """The orderings of the rows that both have; here: (S,) a value for each subject, the same S everywhere.
+    """Return the orderings of the rows that both have; here: (S,) a value for each subject, the same S
+    everywhere.
 
     None where fewer than two rows are shared. Raises UsageError without scipy, ValueError for rows of
     different subjects.
@@ -110,7 +111,7 @@ def compare(score: str, paper: Mapping[str, float], here: Mapping[str, Array]) -
 
 
 def chance(theirs: Array, kept: int) -> Chance:
-    """What all orders of the rows agree with the paper's numbers `theirs` (M,), M up to MOST_ROWS."""
+    """Return what all orders of the rows agree with the paper's numbers `theirs` (M,), M up to MOST_ROWS."""
     if len(theirs) > MOST_ROWS:
         raise ValueError(f"{len(theirs)} rows have too many orders to go through.")
     orders = np.array(list(permutations(range(len(theirs)))), dtype=float).T  # (M, B)
@@ -123,7 +124,7 @@ def chance(theirs: Array, kept: int) -> Chance:
 
 
 def _spread(values: Array) -> Estimate:
-    """Ends are values that occur: where one order is more than 2.5% of all, no end leaves it out."""
+    """Return ends that occur: where one order is more than 2.5% of all, no end leaves it out."""
     low, high = np.percentile(values, 2.5, method="lower"), np.percentile(values, 97.5, method="higher")
     return Estimate(float(values.mean()), float(low), float(high))
 
@@ -171,7 +172,7 @@ def rank_correlation(one: Array, others: Array) -> Array:
 
 
 def need_scipy() -> None:
-    """Raises UsageError with the way to install scipy."""
+    """Raise UsageError with the way to install scipy."""
     if find_spec("scipy") is None:
         raise UsageError("Rank correlations need scipy: pip install 'jedi-diffusion[evaluation]'.")
 

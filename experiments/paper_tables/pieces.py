@@ -23,7 +23,8 @@ Reader = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 def open_piece(folder: str | Path, record: Mapping[str, Any], read: Reader = dict) -> Path:
-    """The folder of a piece, for this `record` (plain JSON values) only; `read` says what of it counts.
+    """Return the folder of a piece, for this `record` (plain JSON values) only; `read` says what of it
+    counts.
 
     Raises RecipeError where it was begun with another one, OutputError.
     """
@@ -32,7 +33,8 @@ def open_piece(folder: str | Path, record: Mapping[str, Any], read: Reader = dic
 
 
 def by_value(**sections: type[BaseModel]) -> Reader:
-    """A reader of records whose parts of these names are sections: a key that one lacks has its default.
+    """Return a reader of records whose parts of these names are sections: a key that one lacks has its
+    default.
 
     Digests are left out: they stand for parts of other pieces, each of which checks its own. The reader
     raises ValueError for a part of another kind.
@@ -58,7 +60,7 @@ def piece_lock(out: Path, name: str, wait: bool = True) -> AbstractContextManage
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a piece wrote. Raises RecipeError naming the file."""
+    """Return a JSON object that a piece wrote. Raises RecipeError naming the file."""
     try:
         return dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:

@@ -80,11 +80,11 @@ class Plan:
         return [training for training in every if training.name in wanted]
 
     def method(self, design: Design, amount: int | None = None) -> str:
-        """The name of a training; on all subjects if not said otherwise."""
+        """Return the name of a training; on all subjects if not said otherwise."""
         return Training(design, self.recipe.data.amounts[-1] if amount is None else amount).name
 
     def cell(self, method: str, **changes: Any) -> Cell:
-        """A method sampled as usual but for the changes."""
+        """Return a method sampled as usual but for the changes."""
         usual: dict[str, Any] = {
             "steps": self.recipe.sampling.steps,
             "guidance": self.recipe.sampling.guidance,
@@ -157,7 +157,7 @@ class Plan:
         return {name: (cell,) for name, cell in rows.items()}
 
     def strategies(self) -> dict[str, list[Cell]]:
-        """The cells of Table 6 and Figure 11: by strategy, in the order of the scales.
+        """Return the cells of Table 6 and Figure 11: by strategy, in the order of the scales.
 
         With one scale for both stages eq. 4 is eq. 3. So the two-stage strategies take every two different
         scales, the same for both: what is left between them is the strategy.

@@ -179,14 +179,14 @@ def _curves(report: Report) -> list[Part]:
 
 
 def _image_scale(cell: Cell) -> float | None:
-    """The scale of the references; None where guidance does not act on them."""
+    """Return the scale of the references; None where guidance does not act on them."""
     if cell.mode == "text_only":
         return None
     return cell.guidance if cell.image_guidance is None else cell.image_guidance
 
 
 def _ratio(cell: Cell) -> float:
-    """The references' scale over the text's; 1 where there is one scale for both."""
+    """Return the references' scale over the text's; 1 where there is one scale for both."""
     return 1.0 if cell.image_guidance is None else cell.image_guidance / cell.guidance
 
 

@@ -40,12 +40,12 @@ OWN_TITLES = {
 
 
 def compared(key: str) -> Comparison:
-    """What the identity scores of a table compare with."""
+    """Return what the identity scores of a table compare with."""
     return COMPARED.get(key, "inputs") if key in TABLES else OWN
 
 
 def column_of(key: str, score: str) -> str:
-    """The column of a cell's scores that stands for one of the paper's in a table."""
+    """Return the column of a cell's scores that stands for one of the paper's in a table."""
     name = HERE[score]
     return name if score == numbers.CLIP_T else f"{name}, {compared(key)}"
 
@@ -202,7 +202,7 @@ def _scores(row: Scored) -> dict[str, Any]:
 
 
 def gather(plan: Plan, done: Mapping[str, Scored]) -> list[TableResult]:
-    """The recipe's tables with the rows whose cells are all done; done: by the cell's name."""
+    """Return the recipe's tables with the rows whose cells are all done; done: by the cell's name."""
     found = []
     amounts = plan.recipe.data.amounts
     for key, rows in plan.tables.items():
@@ -219,7 +219,7 @@ def gather(plan: Plan, done: Mapping[str, Scored]) -> list[TableResult]:
 
 
 def note_of(key: str, plan: Plan) -> str:
-    """What differs from the paper, or has to be known."""
+    """Return what differs from the paper, or has to be known."""
     recipe = plan.recipe
     notes = {
         "2": STANDING_IN,

@@ -47,7 +47,7 @@ class Form(NamedTuple):
 
 
 def large_unet(device: str) -> UNet2DConditionModel:
-    """A joint UNet of Stable Diffusion 1.4's size with random weights, 3.4 GB in float32."""
+    """Return a joint UNet of Stable Diffusion 1.4's size with random weights, 3.4 GB in float32."""
     with torch.device(device):
         return make_joint(UNet2DConditionModel(**STABLE_DIFFUSION)).eval()
 
@@ -73,8 +73,8 @@ def step_seconds(unet: Any, text_tokens: int, repetitions: int) -> dict[str, lis
 
 
 def _token_forms(unet: Any, text_tokens: int) -> Iterator[Form]:
-    """The stand-ins of BLIP Diffusion and ELITE; the layers of each are on the UNet until the next is asked
-    for.
+    """Yield the stand-ins of BLIP Diffusion and ELITE; the layers of each are on the UNet until the next is
+    asked for.
     """
     config = unet.config
     encoders: dict[str, Any] = {
@@ -121,7 +121,7 @@ def _timed(run: Any, device: torch.device) -> float:
 
 
 def _batch(unet: Any, text_tokens: int, references: int, single_null: bool) -> SetBatch:
-    """The null set, whose pictures are all targets, and the full one; one target each."""
+    """Return the null set, whose pictures are all targets, and the full one; one target each."""
     config, device = unet.config, unet.device
     null = 1 if single_null else references + 1
     mask = torch.tensor([1.0] * null + [0.0] * references + [1.0], device=device).view(-1, 1, 1, 1)

@@ -148,7 +148,7 @@ class Trainings:
         self._train(MixedTask(tasks), stage, home, home / FINISHED)
 
     def open(self, training: Training) -> Network:
-        """A trained method. Raises ModelError."""
+        """Return a trained method. Raises ModelError."""
         network = self._untrained(training)
         load_strict(network.trained, self._home(training.name) / FINISHED)
         network.trained.eval()
@@ -159,7 +159,7 @@ class Trainings:
         return read_json(self._home(name) / FACTS)
 
     def record(self, training: Training) -> dict[str, Any]:
-        """What decides a training's weights, as plain JSON values."""
+        """Return what decides a training's weights, as plain JSON values."""
         recipe = self.recipe
         return {
             "training": asdict(training),
@@ -170,7 +170,7 @@ class Trainings:
         }
 
     def pool(self, kind: str) -> LatentPool:
-        """The pool "sets" or "views" in memory; rendered and encoded if it is not there yet."""
+        """Return the pool "sets" or "views" in memory; rendered and encoded if it is not there yet."""
         backbone, stage = self.recipe.backbone, self.recipe.training
         source = self.sources.sets if kind == "sets" else self.sources.views
         if kind == "views":
@@ -198,7 +198,7 @@ class Trainings:
         return digest(told)
 
     def _shared(self) -> dict[str, Any]:
-        """What every training depends on."""
+        """Return what every training depends on."""
         return {
             "backbone": digest(self.recipe.backbone.model_dump(mode="json")),
             "data": self.recipe.data.model_dump(mode="json"),
@@ -209,7 +209,7 @@ class Trainings:
         return open_network(training.design, self.recipe, self.backbone, encoder, self.device)
 
     def _train(self, task: StageLoss, stage: Stage, home: Path, result: Path) -> None:
-        """The loop of `train`, from where it was; the averaged weights become `result`."""
+        """Go on with the loop of `train`; the averaged weights become `result`."""
         trainer = stage_trainer(task, stage, self.recipe.backbone, home, self.device)
         trainer.train()
         trainer.load_average()
@@ -223,17 +223,17 @@ class Trainings:
 
 
 def _logged_seconds(stage: Path) -> float:
-    """What a stage took, over all its starts, up to its last line in the log."""
+    """Return what a stage took, over all its starts, up to its last line in the log."""
     lines = (stage / "log.jsonl").read_text().splitlines()
     return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
 
 
 def _first(pool: LatentPool, count: int) -> LatentPool:
-    """The pool's first subjects."""
+    """Return the pool's first subjects."""
     names = ("latents", "coverage", "captions", "names")
     return replace(pool, **{name: getattr(pool, name)[:count] for name in names})
 
 
 def digest(told: Any) -> str:
-    """A short name of plain JSON values."""
+    """Return a short name of plain JSON values."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -167,7 +167,7 @@ class Work:
         return Conditioned(pipe, network.denoiser, settings)
 
     def _network(self, training: Training) -> Network:
-        """A trained method; one is in memory at a time."""
+        """Return a trained method; one is in memory at a time."""
         if self._opened is None or self._opened[0] != training.name:
             self._opened = None
             self._opened = training.name, self.trainings.open(training)
@@ -263,7 +263,9 @@ class Work:
         return write_report(report, self.out)
 
     def _usual_cells(self, done: dict[str, Scored]) -> dict[str, Cell]:
-        """The methods of the paper's tables that were drawn from one reference of known classes, by row."""
+        """Return the methods of the paper's tables that were drawn from one reference of known classes, by
+        row.
+        """
         found: dict[str, Cell] = {}
         for key, rows in self.plan.tables.items():
             if key not in ("2", "4", "7"):
@@ -276,7 +278,7 @@ class Work:
 
 
 def _with_scheduler(pipe: Any, name: str) -> Any:
-    """The same networks under another scheduler; the pipeline given keeps its own."""
+    """Return the same networks under another scheduler; the pipeline given keeps its own."""
     other = JeDiPipeline(**pipe.components)
     other.set_progress_bar_config(disable=True)
     models.set_scheduler(other, name)

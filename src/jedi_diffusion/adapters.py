@@ -47,7 +47,7 @@ class AdapterRecord:
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, object] | None) -> Self | None:
-        """The record among a file's metadata; None in files that others wrote. Raises ModelError."""
+        """Return the record among a file's metadata; None in files that others wrote. Raises ModelError."""
         ours = {
             name.removeprefix(PREFIX): value
             for name, value in (metadata or {}).items()
@@ -185,7 +185,7 @@ class RecordedAdapters(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return [each for each in records if each is not None]
 
     def _check_base(self, record: AdapterRecord) -> None:
-        """Raises ModelError if the base here is of another kind than the one that the adapters know."""
+        """Raise ModelError if the base here is of another kind than the one that the adapters know."""
         here = {
             "distance_slope": self.backbone.distance_slope,
             "prediction_type": prediction_of(self.scheduler),

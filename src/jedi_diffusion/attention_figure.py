@@ -71,7 +71,7 @@ def attention_figure(
     point: tuple[float, float],
     title: str,
 ) -> Image.Image:
-    """The figure of one target as RGB: the pictures, then a row for each resolution.
+    """Return the figure of one target as RGB: the pictures, then a row for each resolution.
 
     target and references: RGB of one size; the references are the first R pictures of the maps. point:
     (x, y), fractions from the target's top left.
@@ -93,7 +93,7 @@ def attention_figure(
 
 
 def heat_overlay(picture: Image.Image, weights: np.ndarray, most: float) -> Image.Image:
-    """The picture in grey under the colours of `weights` (h, w), from 0 to `most`."""
+    """Return the picture in grey under the colours of `weights` (h, w), from 0 to `most`."""
     share = np.clip(weights / max(most, 1e-12), 0, 1).astype(np.float32)
     share = np.asarray(Image.fromarray(share).resize(picture.size, Image.Resampling.NEAREST))[..., None]
     grey = np.asarray(picture.convert("L"))[..., None] / 255
@@ -109,7 +109,7 @@ def colours(share: np.ndarray) -> np.ndarray:
 
 
 def _first_row(pictures: Sequence[Image.Image], point: tuple[float, float]) -> Image.Image:
-    """The target with its point and the references; on the right what the rows below show."""
+    """Return the target with its point and the references; on the right what the rows below show."""
     target, *references = pictures
     shown = ", ".join(f"{share:.2f}" for share in point)
     place = (point[0] * target.width, point[1] * target.height)
@@ -153,7 +153,7 @@ def _head_of_pairs(pairs: Sequence[Correspondence]) -> str:
 
 
 def _lines(pairs: Sequence[Correspondence], size: Size, shown: Size) -> list[Mark]:
-    """A line for each pair on a strip of the target and the references; colours go down the target."""
+    """Return a line for each pair on a strip of the target and the references; colours go down the target."""
     marks: list[Mark] = []
     for number, pair in enumerate(sorted(pairs, key=lambda each: each.token)):
         red, green, blue = colorsys.hsv_to_rgb(number / len(pairs), 0.9, 1.0)
@@ -174,7 +174,7 @@ def _corners(token: int, size: Size, shown: Size) -> tuple[Place, Place]:
 
 
 def _marked(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """The picture with marks that have a dark edge, so that they show on any ground."""
+    """Return the picture with marks that have a dark edge, so that they show on any ground."""
     layer = Image.new("RGBA", (picture.width * FINER, picture.height * FINER))
     draw = ImageDraw.Draw(layer)
     for mark in marks:

@@ -26,12 +26,12 @@ Seal = Callable[[bytes], bytes]
 
 
 def unsigned(picture: bytes) -> bytes:
-    """The seal that signs nothing."""
+    """Return the seal that signs nothing."""
     return picture
 
 
 def seal_of(files: tuple[str, str] | None, model: str) -> Seal:
-    """What signs pictures of a model with a certificate and its key, or nothing without them.
+    """Return what signs pictures of a model with a certificate and its key, or nothing without them.
 
     Raises as `Credentials`.
     """
@@ -39,12 +39,12 @@ def seal_of(files: tuple[str, str] | None, model: str) -> Seal:
 
 
 def made_with(model: str) -> str:
-    """The mark of a picture."""
+    """Return the mark of a picture."""
     return f"made with jedi-diffusion, model {model}"
 
 
 def manifest(model: str) -> dict[str, Any]:
-    """What is signed: that jedi-diffusion made the picture, with which model, and that no camera did."""
+    """Return what is signed: that jedi-diffusion made the picture, with which model, and that no camera did."""
     program = {"name": "jedi-diffusion", "version": __version__}
     action = {
         "action": "c2pa.created",
@@ -95,7 +95,7 @@ class Credentials:
         self._try(certificate)
 
     def sign(self, picture: bytes, model: str) -> bytes:
-        """The file with a signed manifest; pixels and text stay as they are. Safe from any thread.
+        """Return the file with a signed manifest; pixels and text stay as they are. Safe from any thread.
 
         Raises JeDiError, as when the certificate has expired meanwhile.
         """
@@ -118,7 +118,7 @@ class Credentials:
             raise UsageError(f"The certificate in {path} cannot be used: {_reason(error)}.") from error
 
     def _try(self, path: str | Path) -> None:
-        """The library checks what a certificate is for only when it signs."""
+        """Sign something, because the library checks what a certificate is for only then."""
         from PIL import Image
 
         from jedi_diffusion.pictures import png_bytes
@@ -138,7 +138,7 @@ def _read(path: str | Path) -> bytes:
 
 
 def _load_key(path: str | Path) -> tuple[Any, str]:
-    """A private key and the name of its algorithm. Raises UsageError."""
+    """Return a private key and the name of its algorithm. Raises UsageError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -170,5 +170,5 @@ def _check_dates(certificate: Any, path: str | Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the library says, without the name of its error class and the full stop."""
+    """Return what the library says, without the name of its error class and the full stop."""
     return str(error).removeprefix("Signature: ").rstrip(". \n")

@@ -45,7 +45,7 @@ def normalised(values: Array, floor: Array, ceiling: Array, seed: int = 0) -> Es
 
 
 def weighted_mean(values: Array, weights: Array, seed: int = 0) -> Estimate:
-    """The mean of `values` (S,) under `weights` (S,), all above 0.
+    """Return the mean of `values` (S,) under `weights` (S,), all above 0.
 
     The interval is the percentile bootstrap over subjects, values drawn with their weights.
     """
@@ -69,7 +69,9 @@ def _draws(pairs: int, seed: int, samples: int) -> NDArray[np.int64]:
 
 
 def share(hits: NDArray[np.bool_]) -> Estimate:
-    """The share of true values with Wilson's interval, which unlike a bootstrap is not empty at 0 and 1."""
+    """Return the share of true values with Wilson's interval, which unlike a bootstrap is not empty at 0 and
+    1.
+    """
     count, mean = len(hits), float(hits.mean())
     middle = (mean + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z / (1 + _Z**2 / count) * math.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))

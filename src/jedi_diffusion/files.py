@@ -192,7 +192,8 @@ def write_file(path: str | Path, data: bytes) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder `path`, made with its parents where missing, after a trial that files can be made in it.
+    """Return the folder `path`, made with its parents where missing, after a trial that files can be made in
+    it.
 
     Raises OutputError with the path and the reason.
     """
@@ -278,7 +279,7 @@ def file_lock(path: Path, wait: bool) -> Iterator[bool]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` to fill; on leaving it takes the place of `path`.
+    """Yield an empty folder beside `path` to fill; on leaving it takes the place of `path`.
 
     The older folder is moved aside, not emptied, so that `path` is whole at any moment but that between two
     renames. If filling fails, `path` is as it was. Raises OutputError with the path and the reason.

@@ -25,7 +25,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def seeded_generator(seed: int) -> torch.Generator:
-    """A CPU generator for one picture whose state depends on all of `seed`, 0 to 2^64 - 1.
+    """Return a CPU generator for one picture whose state depends on all of `seed`, 0 to 2^64 - 1.
 
     torch itself uses the low 32 bits of a seed, so that seeds 2^32 apart would repeat each other. Below 2^32
     the generator is torch's own.
@@ -51,13 +51,13 @@ LARGEST_SEED = 2**63 - 1
 
 
 def keyed_number(*parts: int | str) -> int:
-    """A 64-bit number that is a pure function of the parts, evenly spread and without visible pattern."""
+    """Return a 64-bit number that is a pure function of the parts, evenly spread and without visible pattern."""
     text = "/".join(map(repr, parts))  # repr keeps 1 and "1" apart
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def derive_seed(seed: int, name: str, purpose: str, *numbers: int) -> int:
-    """A seed in [0, 2^63) for one choice, from a run's seed, an object's name, a stage and its counts."""
+    """Return a seed in [0, 2^63) for one choice, from a run's seed, an object's name, a stage and its counts."""
     key = json.dumps([seed, name, purpose, *numbers]).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") & LARGEST_SEED
 

@@ -19,12 +19,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def shipped(command: Command) -> dict[str, Path]:
-    """The recipes that come with the package for a command, by name."""
+    """Return the recipes that come with the package for a command, by name."""
     return {path.stem: path for path in sorted((CONFIGS / command).glob("*.yaml"))}
 
 
 def find_shipped(name: str, command: Command, given: str | None = None) -> Path:
-    """The recipe `name`, `given` by a user as, of those that come with the package. Raises RecipeError."""
+    """Return the recipe `name`, `given` by a user as, of those that come with the package.
+
+    Raises RecipeError.
+    """
     found = shipped(command)
     if name not in found:
         raise RecipeError(
@@ -35,7 +38,8 @@ def find_shipped(name: str, command: Command, given: str | None = None) -> Path:
 
 
 def find_recipe(given: str, command: Command) -> Path:
-    """The recipe that a user means: a file, or else one that comes with the package. Raises RecipeError.
+    """Return the recipe that a user means: a file, or else one that comes with the package. Raises
+    RecipeError.
 
     `toybox`, `toybox.yaml` and `configs/toybox.yaml` are one recipe where no such file exists.
     """
@@ -47,13 +51,13 @@ def find_recipe(given: str, command: Command) -> Path:
 
 
 def summary(path: Path) -> str:
-    """What a recipe of the package is for: the first sentence of its first line, a comment."""
+    """Return what a recipe of the package is for: the first sentence of its first line, a comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("# ").partition(". ")[0].removesuffix(".") + "."
 
 
 def read_yaml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe as it is written, with `changes` ("training.steps=10") made. Raises RecipeError."""
+    """Return a recipe as it is written, with `changes` ("training.steps=10") made. Raises RecipeError."""
     try:
         raw = yaml.safe_load(read_text(path, RecipeError))
     except yaml.YAMLError as error:
@@ -84,7 +88,7 @@ def _change(raw: dict[str, Any], change: str) -> None:
 
 
 def checked(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:
-    """A recipe read by read_yaml as a checked model. Raises RecipeError naming file, key and fault."""
+    """Return a recipe read by read_yaml as a checked model. Raises RecipeError naming file, key and fault."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

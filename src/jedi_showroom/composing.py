@@ -33,7 +33,7 @@ class Composed(NamedTuple):
 
 
 def recolored(rgba: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
-    """The cut-out with every hue turned and its saturation scaled, brightness kept."""
+    """Return the cut-out with every hue turned and its saturation scaled, brightness kept."""
     cosine, sine = np.cos(look.turn) * look.saturation, np.sin(look.turn) * look.saturation
     turned = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     matrix = np.linalg.inv(_YIQ) @ turned @ _YIQ
@@ -42,7 +42,7 @@ def recolored(rgba: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
 
 
 def framed(layer: Image.Image, framing: Framing, side: int) -> Image.Image:
-    """A cut-out's layer brought to its place in a picture of `side` pixels; empty around it."""
+    """Return a cut-out's layer brought to its place in a picture of `side` pixels; empty around it."""
     size = max(1, round(framing.scale * side))
     left = round((1 + framing.right) / 2 * side - size / 2)
     top = round((1 - framing.up) / 2 * side - size / 2)

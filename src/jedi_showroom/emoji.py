@@ -30,7 +30,7 @@ def read_images(packages: Path) -> dict[str, bytes]:
 
 
 def read_subjects(packages: Path, available: set[str]) -> list[Subject]:
-    """The emoji of CATEGORIES whose picture is among `available`; `member` is the code point sequence."""
+    """Return the emoji of CATEGORIES whose picture is among `available`; `member` is the code point sequence."""
     ((_, content),) = members(packages, EMOJI_NAMES)
     found: list[Subject] = []
     for row in json.loads(content):
@@ -42,13 +42,13 @@ def read_subjects(packages: Path, available: set[str]) -> list[Subject]:
 
 
 def noun_of(name: str) -> str:
-    """The Unicode name as a caption's noun: "TIGER FACE" is "tiger"."""
+    """Return the Unicode name as a caption's noun: "TIGER FACE" is "tiger"."""
     words = re.sub(r"[^a-z' ]", " ", name.lower())
     return plain_noun(_LEFT_OUT.sub(" ", words)) or plain_noun(name)
 
 
 def cutout_of(content: bytes) -> Cutout:
-    """A picture with alpha, brought to the cut-outs' size, with an oval shadow under it."""
+    """Return a picture with alpha, brought to the cut-outs' size, with an oval shadow under it."""
     with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
         whole = picture.convert("RGBA")
     box = whole.getchannel("A").point(lambda value: 255 * (value > 24)).getbbox()
@@ -67,7 +67,7 @@ def cutout_of(content: bytes) -> Cutout:
 
 
 def _standing_shadow(alpha: Array) -> NDArray[np.uint8]:
-    """The shading of the floor under an upright picture: its lowest part, flattened and blurred."""
+    """Return the shading of the floor under an upright picture: its lowest part, flattened and blurred."""
     side = len(alpha)
     rows = np.flatnonzero(alpha.max(axis=1) > 0.3)
     floor = int(rows[-1])

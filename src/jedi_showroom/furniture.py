@@ -30,7 +30,7 @@ def unpack(packages: Path, folder: Path) -> None:
 
 
 def read_subjects(folder: Path) -> list[Subject]:
-    """The models of the unpacked collections; `member` is the OBJ file's path below `folder`."""
+    """Return the models of the unpacked collections; `member` is the OBJ file's path below `folder`."""
     found: list[Subject] = []
     for catalogue in sorted(folder.glob(f"*/{CATALOGUE}")):
         collection = catalogue.parent.name
@@ -50,7 +50,7 @@ def read_subjects(folder: Path) -> list[Subject]:
 
 
 def parse_catalogue(text: str) -> list[dict[str, str]]:
-    """The rows of a Java properties catalogue: key#NUMBER=value."""
+    """Return the rows of a Java properties catalogue: key#NUMBER=value."""
     rows: dict[int, dict[str, str]] = {}
     for line in text.splitlines():
         if match := _ROW.match(line.strip()):
@@ -59,7 +59,7 @@ def parse_catalogue(text: str) -> list[dict[str, str]]:
 
 
 def noun_of(name: str) -> str:
-    """The catalogue's name as a caption's noun, without numbers and what follows a comma or a dash."""
+    """Return the catalogue's name as a caption's noun, without numbers and what follows a comma or a dash."""
     return plain_noun(re.sub(r"\b\d+\b", " ", re.split(r" - |,|\(", name)[0]))
 
 

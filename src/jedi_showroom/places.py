@@ -48,7 +48,7 @@ class Place(Protocol):
         ...
 
     def background(self, framing: Framing, side: int, rng: np.random.Generator) -> Array:
-        """The picture without a subject, (H, H, 3) sRGB in 0..1, a function of the arguments alone."""
+        """Return the picture without a subject, (H, H, 3) sRGB in 0..1, a function of the arguments alone."""
         ...
 
 
@@ -139,12 +139,12 @@ def _texture(content: bytes) -> Array:
 
 
 def _tiled(texture: Array, along: Array, across: Array) -> Array:
-    """The texture at coordinates that repeat at every whole number, mirrored so that edges meet."""
+    """Return the texture at coordinates that repeat at every whole number, mirrored so that edges meet."""
     height, width = texture.shape[:2]
     folded = np.abs((along % 2) - 1) * (height - 1)
     return sample(texture, folded, np.abs((across % 2) - 1) * (width - 1))
 
 
 def _middle(radiance: Array) -> float:
-    """The geometric mean of the brightness."""
+    """Return the geometric mean of the brightness."""
     return float(np.exp(np.log(radiance.mean(axis=-1) + 1e-3).mean()))

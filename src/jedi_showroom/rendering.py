@@ -102,7 +102,9 @@ class Mesh:
         )
 
     def _camera(self, view: View) -> tuple[Array, Array]:
-        """The position (3,) and the basis (3, 3), rows right, up and forward, that show the whole mesh."""
+        """Return the position (3,) and the basis (3, 3), rows right, up and forward, that show the whole
+        mesh.
+        """
         rise, turn = view.elevation, view.azimuth
         away = np.array([np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)])
         right = np.array([np.cos(turn), 0.0, -np.sin(turn)])
@@ -138,7 +140,7 @@ class Mesh:
 
 
 def blurred(image: Array, sigma: float) -> Array:
-    """The image smoothed by a Gaussian of `sigma` pixels."""
+    """Return the image smoothed by a Gaussian of `sigma` pixels."""
     smooth: Array = _needed("scipy.ndimage").gaussian_filter(image, sigma)
     return smooth
 
@@ -177,7 +179,9 @@ def _shape(mitsuba: Any, part: Any) -> Any:
 
 
 def _material(mitsuba: Any, material: Any, textured: bool) -> dict[str, Any]:
-    """A principled material of the OBJ material's colour or texture; transparent parts let light through."""
+    """Return a principled material of the OBJ material's colour or texture; transparent parts let light
+    through.
+    """
     diffuse = np.asarray(getattr(material, "diffuse", (180, 180, 180, 255)), dtype=float) / 255
     base: dict[str, Any] = {"type": "rgb", "value": (diffuse[:3] ** 2.2).tolist()}
     opacity: Any = float(diffuse[3]) if len(diffuse) > 3 else 1.0
@@ -206,7 +210,7 @@ def _material(mitsuba: Any, material: Any, textured: bool) -> dict[str, Any]:
 
 
 def load_bitmap(path: Path) -> Array:
-    """An EXR file's channels, (h, w, C) float."""
+    """Return an EXR file's channels, (h, w, C) float."""
     return np.asarray(_mitsuba().Bitmap(str(path)), dtype=np.float32)
 
 

@@ -98,7 +98,7 @@ class ShowroomSource:
         return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
-        """Sets number `first` and up; the pictures are on the CPU, whatever `device` is."""
+        """Return sets number `first` and up; the pictures are on the CPU, whatever `device` is."""
         plans = [self._plan(number, pictures) for number in range(first, first + count)]
         return self.render(plans, size, device)
 
@@ -120,7 +120,7 @@ class ShowroomSource:
         )
 
     def image_sets(self, first: int, count: int, pictures: int, size: int) -> list[ImageSet]:
-        """Sets as pictures with captions and masks."""
+        """Return sets as pictures with captions and masks."""
         drawn = self.sets(first, count, pictures, size, "cpu")
         return [
             ImageSet(

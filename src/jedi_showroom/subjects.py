@@ -66,7 +66,7 @@ def excluded(subject: Subject) -> str | None:
 
 
 def shown(subjects: Sequence[Subject]) -> list[Subject]:
-    """The subjects that are not excluded, sorted by key."""
+    """Return the subjects that are not excluded, sorted by key."""
     return sorted((each for each in subjects if excluded(each) is None), key=lambda each: each.key)
 
 
@@ -76,7 +76,9 @@ _LOOKS = re.compile(
 
 
 def plain_noun(words: str) -> str:
-    """A caption's noun: lower-case letters, without colours and sizes, which only a reference may tell."""
+    """Return a caption's noun: lower-case letters, without colours and sizes, which only a reference may
+    tell.
+    """
     spaced = re.sub(r"[^a-z' ]", " ", words.lower())
     noun = " ".join(_LOOKS.sub(" ", spaced).split())
     return noun or " ".join(spaced.split())

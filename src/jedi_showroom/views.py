@@ -39,7 +39,7 @@ class Framing:
         return distance * np.array([0.0, np.sin(self.elevation), -np.cos(self.elevation)])
 
     def directions(self, side: int) -> Array:
-        """The ray of every pixel, (H, H, 3), of length 1 or more along the axis of view."""
+        """Return the ray of every pixel, (H, H, 3), of length 1 or more along the axis of view."""
         steps = (np.arange(side) + 0.5) / side * 2 - 1
         across = (steps[None, :] - self.right) * self.picture_tangent
         upward = (-steps[:, None] - self.up) * self.picture_tangent

@@ -34,7 +34,7 @@ class Head:
 
 
 def find_head(parts: Sequence[Part]) -> Head:
-    """The high, central and broad part of a subject that a hat would be put on."""
+    """Return the high, central and broad part of a subject that a hat would be put on."""
 
     def score(bounds: tuple[Vec3, Vec3]) -> float:
         low, high = bounds
@@ -85,7 +85,7 @@ def _radius(part: Part, height: float) -> float:
 
 
 def _cloth(color: Vec3, draw: Draw, gloss: float = 0.15) -> Material:
-    """The named colour, a shade lighter or darker."""
+    """Return the named colour, a shade lighter or darker."""
     shade = 0.85 + 0.15 * draw()
     return plain((color[0] * shade, color[1] * shade, color[2] * shade), gloss)
 
@@ -182,7 +182,9 @@ def _covers(part: Part, u: float, w: float) -> bool:
 
 
 def _neck(parts: Sequence[Part], head: Head) -> float:
-    """The height where a scarf sits: as low on the head as nothing much wider than the head is in the way."""
+    """Return the height where a scarf sits: as low on the head as nothing much wider than the head is in the
+    way.
+    """
     lowest = -0.7 if head.half[1] < 0.3 else -0.1
     neck = head.center[1] + 0.6 * head.half[1]
     for step in range(1, 9):
@@ -274,7 +276,8 @@ ATTRIBUTES: tuple[str, ...] = tuple(_APPLY)
 
 
 def apply_attribute(parts: list[Part], attribute: str, rng: np.random.Generator) -> list[Part]:
-    """The subject with an attribute: its own parts first, moved as one body, then up to two of each kind.
+    """Return the subject with an attribute: its own parts first, moved as one body, then up to two of each
+    kind.
 
     The result stands on y = 0 and may be taller or wider than one unit. Raises UsageError for an attribute
     that is not in ATTRIBUTES.

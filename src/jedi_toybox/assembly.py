@@ -27,7 +27,7 @@ def rotation_matrix(angles: Vec3) -> Matrix:
 
 
 def euler_angles(matrix: Matrix) -> Vec3:
-    """The inverse of `rotation_matrix`: angles in degrees, y in -90..90. At y = +-90 z is set to 0."""
+    """Return the inverse of `rotation_matrix`: angles in degrees, y in -90..90. At y = +-90 z is set to 0."""
     y = math.asin(max(-1.0, min(1.0, -matrix[2][0])))
     if abs(matrix[2][0]) > 1.0 - 1e-9:
         x, z = math.atan2(-matrix[1][2], matrix[1][1]), 0.0
@@ -38,7 +38,7 @@ def euler_angles(matrix: Matrix) -> Vec3:
 
 
 def product(left: Matrix, right: Matrix) -> Matrix:
-    """The matrix product: first `right`, then `left`."""
+    """Return the matrix product: first `right`, then `left`."""
     a, b, c = (
         tuple(row[0] * right[0][j] + row[1] * right[1][j] + row[2] * right[2][j] for j in range(3))
         for row in left
@@ -99,7 +99,9 @@ def bounding_box(parts: Sequence[Part]) -> tuple[Vec3, Vec3]:
 
 
 def moved(parts: Sequence[Part], shift: Vec3, scale: float = 1.0) -> list[Part]:
-    """The parts scaled about the origin, then shifted; patterns keep their repetitions per unit of length."""
+    """Return the parts scaled about the origin, then shifted; patterns keep their repetitions per unit of
+    length.
+    """
     dx, dy, dz = shift
     return [
         Part(
@@ -115,7 +117,7 @@ def moved(parts: Sequence[Part], shift: Vec3, scale: float = 1.0) -> list[Part]:
 
 
 def turned(parts: Sequence[Part], angles: Vec3) -> list[Part]:
-    """The parts as one rigid body turned about the origin."""
+    """Return the parts as one rigid body turned about the origin."""
     matrix = rotation_matrix(angles)
     return [
         replace(
@@ -128,13 +130,13 @@ def turned(parts: Sequence[Part], angles: Vec3) -> list[Part]:
 
 
 def mirrored(part: Part) -> Part:
-    """The part's mirror image at the plane x = 0 (every primitive is its own mirror image)."""
+    """Return the part's mirror image at the plane x = 0 (every primitive is its own mirror image)."""
     x, y, z = part.center
     return replace(part, center=(-x, y, z), rotation=(part.rotation[0], -part.rotation[1], -part.rotation[2]))
 
 
 def normalize(parts: Sequence[Part]) -> list[Part]:
-    """The parts scaled to a longest extent of 1, standing on y = 0, centred at x = z = 0."""
+    """Return the parts scaled to a longest extent of 1, standing on y = 0, centred at x = z = 0."""
     low, high = bounding_box(parts)
     scale = 1.0 / max(high[0] - low[0], high[1] - low[1], high[2] - low[2])
     return moved(
@@ -143,6 +145,6 @@ def normalize(parts: Sequence[Part]) -> list[Part]:
 
 
 def grounded(parts: Sequence[Part]) -> list[Part]:
-    """The parts put on y = 0 and centred at x = z = 0, at their own size."""
+    """Return the parts put on y = 0 and centred at x = z = 0, at their own size."""
     low, high = bounding_box(parts)
     return moved(parts, (-0.5 * (low[0] + high[0]), -low[1], -0.5 * (low[2] + high[2])))

@@ -64,7 +64,9 @@ def impostors(pictures: Tensor, masks: Tensor, generator: torch.Generator) -> Te
 
 
 def recolored(pictures: Tensor, masks: Tensor, models: Tensor, model_masks: Tensor) -> Tensor:
-    """The pictures with mean and deviation of each colour within their masks set to those of the models."""
+    """Return the pictures with mean and deviation of each colour within their masks set to those of the
+    models.
+    """
     mean, deviation = _color_statistics(pictures, masks)
     wanted_mean, wanted_deviation = _color_statistics(models, model_masks)
     changed = ((pictures - mean) / deviation * wanted_deviation + wanted_mean).clamp(0, 1)
@@ -94,7 +96,7 @@ def _color_statistics(pictures: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bending(pictures: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """A smooth random displacement (I, H, H, 2) of about `strength` half widths."""
+    """Return a smooth random displacement (I, H, H, 2) of about `strength` half widths."""
     coarse = torch.randn(len(pictures), 2, 5, 5, generator=generator).to(pictures.device) * strength
     smooth = F.interpolate(coarse, pictures.shape[-2:], mode="bicubic", align_corners=False)
     return smooth.permute(0, 2, 3, 1)

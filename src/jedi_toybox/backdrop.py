@@ -30,7 +30,7 @@ class Look:
         return self.scene[:, place : place + 1]
 
     def rgb(self, name: str) -> Rgb:
-        """A colour of the scenes."""
+        """Return a colour of the scenes."""
         place = color_place(name)
         r, g, b = (self.scene[:, k : k + 1] for k in range(place, place + 3))
         return r, g, b
@@ -45,7 +45,7 @@ class Light(NamedTuple):
 
 
 def light(scene: Tensor) -> Light:
-    """The light of scenes (I, K)."""
+    """Return the light of scenes (I, K)."""
     look = Look(scene)
     azimuth, height = (look[n] * (math.pi / 180) for n in ("light_azimuth", "light_height"))
     level = torch.cos(height)
@@ -133,7 +133,7 @@ def ground_color(scene: Tensor, x: Tensor, z: Tensor, distance: Tensor) -> Rgb:
 
 
 def overlay(scene: Tensor, u: Tensor, v: Tensor, r: Tensor, g: Tensor, b: Tensor) -> Rgb:
-    """What falls in front of a picture (snow, rain, bubbles, leaves) over colours r, g, b; all (I, Q).
+    """Return what falls in front of a picture (snow, rain, bubbles, leaves) over colours r, g, b; all (I, Q).
 
     u to the right and v downwards, in 0..1 across the picture.
     """

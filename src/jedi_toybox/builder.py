@@ -27,19 +27,19 @@ class Builder:
         self.noisy = noisy
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in low..high."""
+        """Return a number in low..high."""
         return low + (high - low) * self.random()
 
     def chance(self, share: float) -> bool:
-        """True with this probability."""
+        """Return true with this probability."""
         return self.random() < share
 
     def count(self, low: int, high: int) -> int:
-        """A whole number from low to high, both possible."""
+        """Return a whole number from low to high, both possible."""
         return low + int(self.random() * (high - low + 1))
 
     def paint(self, role: int = 0) -> Material:
-        """A fresh material over the palette."""
+        """Return a fresh material over the palette."""
         return materials.draw_material(self.random, self.palette, role, self.plain_share, self.noisy)
 
     def front(self, role: int = 0, share: float = 0.2) -> Material:
@@ -49,11 +49,11 @@ class Builder:
         return self.paint(role)
 
     def flat(self, role: int = 0) -> Material:
-        """A plain material of the palette."""
+        """Return a plain material of the palette."""
         return materials.plain(self.palette[role % len(self.palette)], 0.5 * self.random())
 
     def dark(self) -> Material:
-        """What eyes, tyres and holes are made of: mostly near black."""
+        """Return what eyes, tyres and holes are made of: mostly near black."""
         draw = self.random()
         if draw < 0.75:
             return materials.plain((0.05 + 0.1 * draw, 0.06, 0.08), 0.6)
@@ -83,13 +83,13 @@ class Builder:
     def ball(
         self, center: Vec3, size: Size, material: Material, turn: Vec3 = NO_TURN, pair: bool = False
     ) -> None:
-        """An ellipsoid of these half extents."""
+        """Add an ellipsoid of these half extents."""
         self.add("ellipsoid", center, size, material, turn, pair=pair)
 
     def box(
         self, center: Vec3, size: Size, material: Material, turn: Vec3 = NO_TURN, pair: bool = False
     ) -> None:
-        """A box of these half extents."""
+        """Add a box of these half extents."""
         self.add("box", center, size, material, turn, pair=pair)
 
     def tube(
@@ -101,7 +101,7 @@ class Builder:
         turn: Vec3 = NO_TURN,
         pair: bool = False,
     ) -> None:
-        """A frustum. `taper` over 1: wider at the top, where `size` then holds the top's radii."""
+        """Add a frustum. `taper` over 1: wider at the top, where `size` then holds the top's radii."""
         if taper > 1.0:
             # Turned by half a circle about its own z first, so that its front stays in front.
             taper = 1.0 / taper
@@ -120,7 +120,7 @@ class Builder:
         taper: float = 1.0,
         pair: bool = False,
     ) -> None:
-        """A round limb from `start` (of `radius`) to `end` (of `radius` x `taper`, taper at most 1)."""
+        """Add a round limb from `start` (of `radius`) to `end` (of `radius` x `taper`, taper at most 1)."""
         along = (end[0] - start[0], end[1] - start[1], end[2] - start[2])
         center = (start[0] + 0.5 * along[0], start[1] + 0.5 * along[1], start[2] + 0.5 * along[2])
         turn = assembly.direction_angles(along)
@@ -133,7 +133,7 @@ class Builder:
     def solid(
         self, center: Vec3, size: Vec3, material: Material, turn: Vec3 = NO_TURN, pair: bool = False
     ) -> None:
-        """A primitive of a random kind that still has room, or nothing."""
+        """Add a primitive of a random kind that still has room, or nothing."""
         kinds = [kind for kind in (*KINDS, "ellipsoid") if self.room(kind) > pair]
         if kinds:
             kind = kinds[self.count(0, len(kinds) - 1)]
@@ -145,11 +145,11 @@ class Builder:
         return -length * math.sin(math.radians(angle)), length * math.cos(math.radians(angle))
 
     def wheels(self, x: float, z: float, radius: float, width: float, material: Material) -> None:
-        """A pair of wheels on the ground, their axle along x."""
+        """Add a pair of wheels on the ground, their axle along x."""
         self.tube((x, radius, z), (radius, width, radius), material, turn=(0.0, 0.0, 90.0), pair=True)
 
     def eyes(self, x: float, y: float, z: float, radius: float) -> None:
-        """A pair of eyes."""
+        """Add a pair of eyes."""
         self.ball((x, y, z), (radius, radius * self.uniform(0.9, 1.3), radius * 0.8), self.dark(), pair=True)
 
     def room(self, kind: Kind) -> int:
@@ -157,9 +157,9 @@ class Builder:
         return SLOTS[kind] - sum(part.kind == kind for part in self.parts)
 
     def face(self, angle: float) -> None:
-        """Turns all parts so far about the y axis by `angle` degrees, from +z towards +x."""
+        """Turn all parts so far about the y axis by `angle` degrees, from +z towards +x."""
         self.parts = assembly.turned(self.parts, (0.0, angle, 0.0))
 
     def finish(self) -> list[Part]:
-        """The parts in subject coordinates."""
+        """Return the parts in subject coordinates."""
         return assembly.normalize(self.parts)

@@ -15,7 +15,7 @@ CHUNK = 128
 def render_many(
     specs: Sequence[world.PictureSpec], size: int, device: str = "cpu", what: str = "rendering"
 ) -> world.Rendered:
-    """The pictures at size x size with 2 x 2 rays a pixel, on the CPU."""
+    """Return the pictures at size x size with 2 x 2 rays a pixel, on the CPU."""
     compiled = len(specs) >= COMPILE_FROM
     parts = []
     with tqdm(total=len(specs), desc=what, unit="picture", leave=False) as bar:

@@ -123,8 +123,8 @@ def random_azimuth(rng: np.random.Generator) -> float:
 
 
 def random_camera(points: Array, rng: np.random.Generator, azimuth: float | None = None) -> Camera:
-    """A view from `azimuth` (of random_azimuth if None), 3 to 35 degrees up, in which the points fill 44% to
-    69% of the picture's height (less if they would fill more than MAX_WIDTH of its width).
+    """Return a view from `azimuth` (of random_azimuth if None), 3 to 35 degrees up, in which the points fill
+    44% to 69% of the picture's height (less if they would fill more than MAX_WIDTH of its width).
     """
     drawn = random_azimuth(rng)  # always, so that all else is the same with and without `azimuth`
     azimuth = drawn if azimuth is None else azimuth

@@ -66,7 +66,8 @@ class DrawnCollage(NamedTuple):
 
 
 def read_subject(prompt: str) -> world.Subject:
-    """The training subject that a prompt means: the class that it names first, the individual by its words.
+    """Return the training subject that a prompt means: the class that it names first, the individual by its
+    words.
 
     Raises ModelError for a prompt that names no class of the toybox.
     """
@@ -81,7 +82,7 @@ def read_subject(prompt: str) -> world.Subject:
 
 
 def draw_collage(prompt: str, seed: int, size: int, rays: int = 2) -> DrawnCollage:
-    """A collage of `size` pixels a side, rays x rays a pixel. The prompt says who, the seed how."""
+    """Return a collage of `size` pixels a side, rays x rays a pixel. The prompt says who, the seed how."""
     subject = read_subject(prompt)
     rng = np.random.default_rng([subject.seed, seed])
     lookalike = world.sample_subject(int(rng.integers(1 << 40, 1 << 41)), "train", subject.noun)
@@ -138,7 +139,7 @@ def _background(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _place(cell: int, size: int, window: Window, cut: bool, rng: np.random.Generator) -> tuple[int, int]:
-    """The middle (column, row) of a view: in its cell, or on an edge of the window beside it."""
+    """Return the middle (column, row) of a view: in its cell, or on an edge of the window beside it."""
     row, column = divmod(cell, CELLS)
     middle = [(place + 0.5) * size / CELLS for place in (column, row)]
     if cut:
@@ -188,7 +189,7 @@ def _paste(
 
 
 def find_scene(prompt: str, seed: int) -> str:
-    """The longest scene of the toybox that a prompt names; one drawn by the seed where it names none."""
+    """Return the longest scene of the toybox that a prompt names; one drawn by the seed where it names none."""
     named = [scene for scene in world.SCENES if scene in prompt.lower()]
     return max(named, key=len) if named else world.SCENES[seed % len(world.SCENES)]
 

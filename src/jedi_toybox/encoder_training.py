@@ -231,7 +231,7 @@ def judge(encoders: Encoders, subjects: int, device: str = "cpu") -> dict[str, f
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
-    """The share of (positive, negative) pairs in the right order, ties counting half."""
+    """Return the share of (positive, negative) pairs in the right order, ties counting half."""
     ranked = negative.sort().values
     below = sum(torch.searchsorted(ranked, positive, right=right) for right in (False, True))
     assert isinstance(below, Tensor)

@@ -55,8 +55,8 @@ def write_evaluation_data(
 def draw_subject(
     number: int, prompts: int, classes: Classes, seed: int, inputs: int = MAX_REFERENCES
 ) -> tuple[list[world.PictureSpec], list[world.PictureSpec]]:
-    """The photos of subject `number`, plain and each in a scene of its own, and the truths of its prompts in
-    other scenes.
+    """Return the photos of subject `number`, plain and each in a scene of its own, and the truths of its
+    prompts in other scenes.
     """
     split: world.Split = "held_out" if classes == "known" else "held_out_classes"
     subject = world.sample_subject((seed << 40) + 4 * number, split)

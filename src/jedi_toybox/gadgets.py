@@ -9,7 +9,7 @@ from jedi_toybox.builder import Builder
 
 
 def package(b: Builder) -> None:
-    """A box, can or carton with a label, a lid or bands."""
+    """Build a box, can or carton with a label, a lid or bands."""
     width, height, depth = b.uniform(0.14, 0.42), b.uniform(0.16, 0.46), b.uniform(0.1, 0.35)
     if b.chance(0.5):
         b.box((0, height, 0), (width, height, depth), b.front(0, 0.4))
@@ -42,7 +42,7 @@ def package(b: Builder) -> None:
 
 
 def vessel(b: Builder) -> None:
-    """A jug, pot or basket: a body with handles, perhaps a spout or a lid."""
+    """Build a jug, pot or basket: a body with handles, perhaps a spout or a lid."""
     radius, height = b.uniform(0.16, 0.32), b.uniform(0.15, 0.34)
     round_body = b.chance(0.5)
     if round_body:
@@ -79,7 +79,7 @@ def vessel(b: Builder) -> None:
 
 
 def vehicle(b: Builder) -> None:
-    """A contraption on wheels, runners or legs."""
+    """Build a contraption on wheels, runners or legs."""
     width, length, height = b.uniform(0.14, 0.26), b.uniform(0.2, 0.42), b.uniform(0.06, 0.2)
     wheel = b.uniform(0.06, 0.15)
     tyre, floor = b.paint(2), wheel * 0.8
@@ -151,7 +151,7 @@ def rod(b: Builder) -> None:
 
 
 def boot(b: Builder) -> None:
-    """A shaft and a foot on a sole, along x, shorter or taller than any shoe."""
+    """Build a shaft and a foot on a sole, along x, shorter or taller than any shoe."""
     length, width, sole = b.uniform(0.22, 0.42), b.uniform(0.12, 0.2), b.uniform(0.02, 0.09)
     shaft, side = b.uniform(0.1, 0.4), 1.0 if b.chance(0.5) else -1.0
     b.box((0, sole, 0), (length, sole, width), b.paint(1))

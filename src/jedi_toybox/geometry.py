@@ -65,14 +65,14 @@ def ellipsoid_interval(o: Triple, d: Triple) -> Interval:
 
 
 def box_interval(o: Triple, d: Triple) -> Interval:
-    """The same for the cube from -1 to 1, by slabs."""
+    """Return the same for the cube from -1 to 1, by slabs."""
     (x0, x1), (y0, y1), (z0, z1) = (_slab(oc, dc) for oc, dc in zip(o, d, strict=True))
     return torch.maximum(torch.maximum(x0, y0), z0), torch.minimum(torch.minimum(x1, y1), z1)
 
 
 def frustum_interval(o: Triple, d: Triple, taper: Tensor) -> Interval:
-    """The same for the frustum: the slab |y| <= 1 and the cone x^2 + z^2 <= r(y)^2, r(y) = middle + slope
-    y.
+    """Return the same for the frustum: the slab |y| <= 1 and the cone x^2 + z^2 <= r(y)^2, r(y) = middle +
+    slope y.
     """
     middle, slope = (1 + taper) / 2, (taper - 1) / 2
     radius, growth = middle + slope * o[1], slope * d[1]
@@ -96,7 +96,7 @@ def frustum_interval(o: Triple, d: Triple, taper: Tensor) -> Interval:
 
 
 def nearest_hit(shapes: Tensor, origin: Tensor, direction: Triple) -> tuple[Tensor, Tensor]:
-    """The first part that each ray meets.
+    """Return the first part that each ray meets.
 
     shapes (I, K, SHAPE_WIDTH); origin (I, 3), common to the picture's rays; direction three times (I, Q).
     Returns the ray parameter t (I, Q), NO_HIT or more where nothing is met, and the slot (I, Q) int32.
@@ -137,8 +137,8 @@ def shade_depth(shapes: Tensor, point: Triple, light: Tensor) -> Tensor:
 
 
 def local_normal(slot: Tensor, p: Triple, taper: Tensor) -> Triple:
-    """The outward normal (of any length) at surface points p, in unit coordinates; slot tells the kind. All
-    (I, Q).
+    """Return the outward normal (of any length) at surface points p, in unit coordinates; slot tells the
+    kind. All (I, Q).
     """
     box, frustum = slot >= FIRST_SLOT["box"], slot >= FIRST_SLOT["frustum"]
     sizes = tuple(torch.abs(c) for c in p)

@@ -86,7 +86,7 @@ def load_judges(
 
 
 def read_pictures(encoders: Encoders, pictures: Sequence[Image.Image]) -> list[Reading]:
-    """What the network says about each RGB picture; of oblong ones it sees the centre square."""
+    """Return what the network says about each RGB picture; of oblong ones it sees the centre square."""
     square = [each if each.width == each.height else fit_square(each, min(each.size)) for each in pictures]
     found: dict[int, Reading] = {}
     for size in dict.fromkeys(each.size for each in square):

@@ -36,12 +36,12 @@ BLACK: Vec3 = (0.06, 0.06, 0.07)
 
 
 def _draw_hue(draw: Draw) -> float:
-    """A hue in 0..1; from red to yellow more often, as real things are."""
+    """Return a hue in 0..1; from red to yellow more often, as real things are."""
     return (0.95 + 0.22 * draw()) % 1.0 if draw() < 0.35 else draw()
 
 
 def draw_color(draw: Draw) -> Vec3:
-    """A colour: vivid, pale, dark, muted or grey."""
+    """Return a colour: vivid, pale, dark, muted or grey."""
     kind, hue = draw(), _draw_hue(draw)
     if kind < 0.40:
         return hsv_to_rgb(hue, 0.7 + 0.3 * draw(), 0.65 + 0.35 * draw())
@@ -94,7 +94,7 @@ def plain(color: Vec3, gloss: float = 0.2) -> Material:
 def draw_material(
     draw: Draw, palette: Palette, role: int, plain_share: float, noisy: bool = False
 ) -> Material:
-    """A material on palette colour `role` (modulo its length); plain with chance `plain_share`."""
+    """Return a material on palette colour `role` (modulo its length); plain with chance `plain_share`."""
     count = len(palette)
     base = palette[role % count]
     gloss = draw() ** 2 * 0.9
@@ -113,7 +113,7 @@ def draw_material(
 
 
 def draw_emblem(draw: Draw, palette: Palette, role: int) -> Material:
-    """A sign or letters on the base colour; the renderer fits it to the front of the part."""
+    """Return a sign or letters on the base colour; the renderer fits it to the front of the part."""
     base = palette[role % len(palette)]
     ink = palette[(role + 1) % len(palette)]
     return Material(

@@ -16,7 +16,7 @@ def scramble(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
 
 
 def lattice(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
-    """A uniform value in [0, 1) for every lattice point (int32 coordinates)."""
+    """Return a uniform value in [0, 1) for every lattice point (int32 coordinates)."""
     return (scramble(x, y, z, seed) & 0xFFFFFF).to(torch.float32) * (1.0 / 16777216.0)
 
 

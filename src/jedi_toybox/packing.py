@@ -67,7 +67,7 @@ class Packed(NamedTuple):
 
 
 def pack(pictures: Sequence[Staged]) -> Packed:
-    """Raises UsageError if a picture has more parts of a kind than there are slots."""
+    """Raise UsageError if a picture has more parts of a kind than there are slots."""
     places, parts, turns = _places(pictures)
     shapes = np.zeros((len(pictures) * SLOT_COUNT, SHAPE_WIDTH), dtype=np.float32)
     shapes[:, 10] = 5.0  # an empty slot: every point is at (0, 5, 0), every direction is zero

@@ -130,14 +130,14 @@ def _triple(function: Callable[..., Tensor], *triples: Triple) -> Triple:
 
 
 def _grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The rays' places in the picture, (I, Q) each in 0..1: across from the left, down from the top."""
+    """Return the rays' places in the picture, (I, Q) each in 0..1: across from the left, down from the top."""
     steps = (torch.arange(side, device=like.device, dtype=torch.float32) + 0.5) / side
     across = steps.expand(like.shape[0], side, side)
     return across.flatten(1), across.transpose(1, 2).flatten(1)
 
 
 def _rays(views: Tensor, u: Tensor, v: Tensor) -> tuple[Triple, Triple]:
-    """The camera's place, (I, 1) each, and unit directions (I, Q) each."""
+    """Return the camera's place, (I, 1) each, and unit directions (I, Q) each."""
     eye = (views[:, 0:1], views[:, 1:2], views[:, 2:3])
     x, y, z = (views[:, n, None] + u * views[:, n + 3, None] + v * views[:, n + 6, None] for n in (3, 4, 5))
     scale = torch.rsqrt(x * x + y * y + z * z)
@@ -145,7 +145,7 @@ def _rays(views: Tensor, u: Tensor, v: Tensor) -> tuple[Triple, Triple]:
 
 
 def _surface(packed: Packed, slot: Tensor, point: Triple) -> _Surface:
-    """What the parts look like at the points, (I, Q); meaningless where no part was met."""
+    """Return what the parts look like at the points, (I, Q); meaningless where no part was met."""
     index = slot.to(torch.int64)
 
     def of(table: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
@@ -192,7 +192,7 @@ def _lit(surface: _Surface, light: backdrop.Light, direction: Triple, shadow: Te
 def _shaded_ground(
     color: Triple, point: Triple, views: Tensor, light: backdrop.Light, shadow: Tensor
 ) -> Triple:
-    """The lit ground's colour with the parts' shadow and a soft darkening along the subject's foot."""
+    """Return the lit ground's colour with the parts' shadow and a soft darkening along the subject's foot."""
     beside = tuple(
         torch.clamp(torch.abs(p - views[:, 12 + i, None]) - views[:, 14 + i, None], min=0)
         for i, p in enumerate((point[0], point[2]))

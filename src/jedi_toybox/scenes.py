@@ -141,7 +141,7 @@ def number_place(name: str) -> int:
 
 
 def pack_scene(name: str, rng: np.random.Generator) -> np.ndarray:
-    """The look of a scene with its random variation: float32 (SCENE_WIDTH,).
+    """Return the look of a scene with its random variation: float32 (SCENE_WIDTH,).
 
     Raises UsageError for a name that is not in SCENES.
     """
@@ -159,7 +159,9 @@ def pack_scene(name: str, rng: np.random.Generator) -> np.ndarray:
 
 @functools.cache
 def _row_arrays(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A row as arrays: colours (C, options, 3), options of each (C,), low and high (N,) of the numbers."""
+    """Return a row as arrays: colours (C, options, 3), options of each (C,), low and high (N,) of the
+    numbers.
+    """
     row = ROWS[name]
     haze = {"haze": row.get("sky_low", COLORS["sky_low"])}
     options = [(haze | row).get(field, default).split("|") for field, default in COLORS.items()]
@@ -175,6 +177,6 @@ def _rgb(text: str) -> tuple[float, ...]:
 
 
 def _range(value: str | float) -> tuple[float, float]:
-    """A number or a "low..high" as its two ends."""
+    """Return a number or a "low..high" as its two ends."""
     ends = str(value).split("..")
     return float(ends[0]), float(ends[-1])

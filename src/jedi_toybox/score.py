@@ -137,7 +137,7 @@ class Benchmark:
 
     @classmethod
     def render(cls, pairs: Sequence[Pair], encoders: Encoders, size: int, device: str = "cpu") -> "Benchmark":
-        """The pairs rendered at size x size."""
+        """Return the pairs rendered at size x size."""
         columns: dict[str, list[world.PictureSpec]] = {}
         for name in Pair._fields:
             each = [getattr(pair, name) for pair in pairs]
@@ -154,7 +154,9 @@ class Benchmark:
         return self.truth.shape[-1]
 
     def run(self, personalizer: Personalizer, seed: int = 0) -> Tensor:
-        """The personalizer's pictures, (P, 3, H', W') uint8, one a pair, with a seed of its own for each."""
+        """Return the personalizer's pictures, (P, 3, H', W') uint8, one a pair, with a seed of its own for
+        each.
+        """
         made = []
         for number, (pair, given) in enumerate(
             zip(tqdm(self.pairs, unit="pair"), self.references, strict=True)
@@ -167,12 +169,15 @@ class Benchmark:
         return torch.stack(made)
 
     def run_again(self, personalizer: Personalizer, seeds: int, seed: int = 0) -> Tensor:
-        """The pictures of `run` but for the seed, (P, S - 1, 3, H', W') uint8, of S seeds in all."""
+        """Return the pictures of `run` but for the seed, (P, S - 1, 3, H', W') uint8, of S seeds in all."""
         made = [self.run(personalizer, seed + NEXT_SEED * number) for number in range(1, seeds)]
         return torch.stack(made, dim=1)
 
     def score(self, outputs: Tensor, others: Tensor | None = None) -> Scores:
-        """outputs: (P, 3, H', W') uint8, one a pair in order; others: of `run_again`, for diversity."""
+        """Return the scores of pictures.
+
+        outputs: (P, 3, H', W') uint8, one a pair in order; others: of `run_again`, for diversity.
+        """
         if len(outputs) != len(self.pairs):
             raise UsageError(f"{len(outputs)} pictures cannot be scored for {len(self.pairs)} pairs.")
         reading = self.encoders.read(outputs)
@@ -206,8 +211,8 @@ class Benchmark:
     def over_references(
         self, personalizer: Personalizer, apart: Tensor, alike: Tensor, seed: int = 0
     ) -> dict[str, OverReferences]:
-        """The personalizer with 1 to R references of different views, `apart` (P, R, 3, H, H), then with 2 to
-        R of one view, `alike`. Subjects, prompts, seeds and truths are the same in every row.
+        """Return the personalizer with 1 to R references of different views, `apart` (P, R, 3, H, H), then
+        with 2 to R of one view, `alike`. Subjects, prompts, seeds and truths are the same in every row.
         """
         count = apart.shape[1]
         given = {f"{n} of {n} views" if n > 1 else "1": apart[:, :n] for n in range(1, count + 1)}
@@ -237,7 +242,7 @@ class Benchmark:
         }
 
     def _blobs(self) -> Tensor:
-        """The right colours in the right places, and no shape."""
+        """Return the right colours in the right places, and no shape."""
         return (blur(prepare(self.again), BLOB) * 255).round().to(torch.uint8)
 
     @cached_property
@@ -296,7 +301,9 @@ def to_picture(picture: Tensor) -> Image.Image:
 
 
 def score_sheet(benchmark: Benchmark, outputs: Tensor, title: str, pairs: int = 36) -> Image.Image:
-    """The first pairs, two a row: the references, what was made of them, and a true render of the prompt."""
+    """Return the first pairs, two a row: the references, what was made of them, and a true render of the
+    prompt.
+    """
     cells = []
     for pair, given, made, truth in zip(
         benchmark.pairs[:pairs], benchmark.references, outputs, benchmark.truth, strict=False

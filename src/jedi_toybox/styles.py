@@ -76,7 +76,7 @@ def comic(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
 
 
 def black_and_white(pictures: Tensor, edges: Tensor, seeds: Tensor) -> Tensor:
-    """A grey photo with strong contrast."""
+    """Return a grey photo with strong contrast."""
     level = gray(pictures)
     return ((level - 0.5) * 1.15 + 0.5).clamp(0, 1).expand_as(pictures).contiguous()
 
@@ -171,7 +171,7 @@ def _border_distance(pictures: Tensor) -> Tensor:
 
 
 def _blur(pictures: Tensor, times: int) -> Tensor:
-    """A 3 x 3 box mean, repeated (more often in large pictures); the border repeats the last pixel."""
+    """Return a 3 x 3 box mean, repeated (more often in large pictures); the border repeats the last pixel."""
     for _ in range(times * max(1, round(pictures.shape[-2] / 128))):
         pictures = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return pictures
@@ -187,7 +187,7 @@ def _lines(pictures: Tensor, edges: Tensor) -> Tensor:
 
 
 def _change(pictures: Tensor) -> Tensor:
-    """The largest channel's central differences, across plus down: (I, 1, H, W)."""
+    """Return the largest channel's central differences, across plus down: (I, 1, H, W)."""
     padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs()
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs()

@@ -25,7 +25,8 @@ THING_NOUNS: tuple[str, ...] = ("thing", "object", "toy")
 
 
 def build_subject(noun: str, rng: np.random.Generator) -> list[Part]:
-    """A random subject: parts standing on y = 0, centred, longest extent 1. A pure function of `rng`'s state.
+    """Return a random subject: parts standing on y = 0, centred, longest extent 1. A pure function of `rng`'s
+    state.
 
     Raises UsageError for a noun that is in none of CLASSES, HELD_OUT_CLASSES and THING_NOUNS.
     """

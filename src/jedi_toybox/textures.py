@@ -36,8 +36,8 @@ _FONT = {
 
 @functools.lru_cache(maxsize=4096)
 def emblem_bits(seed: int) -> tuple[int, int]:
-    """The 8x8 bitmap of an emblem as two int32: rows 0 to 3 from the bottom, and rows 4 to 7; bit 0 is the
-    left column.
+    """Return the 8x8 bitmap of an emblem as two int32: rows 0 to 3 from the bottom, and rows 4 to 7; bit 0 is
+    the left column.
 
     Half of the seeds give a letter or digit, half a sign that is its own mirror image.
     """
@@ -54,8 +54,8 @@ def emblem_bits(seed: int) -> tuple[int, int]:
 
 
 def pattern_color(pattern: Tensor, q: Triple, colors: tuple[Triple, Triple, Triple], codes: Triple) -> Triple:
-    """The surface's colour. `pattern` int32, an index into PATTERNS; `codes` int32: seed and the two words
-    of emblem_bits.
+    """Return the surface's colour. `pattern` int32, an index into PATTERNS; `codes` int32: seed and the two
+    words of emblem_bits.
     """
     one, two = _weights(pattern, q, codes)
     r, g, b = (

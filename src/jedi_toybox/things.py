@@ -27,7 +27,7 @@ def _lathe(b: Builder) -> None:
 
 
 def _plush(b: Builder) -> None:
-    """A soft creature: a body, perhaps a head, ears, eyes, arms and feet."""
+    """Build a soft creature: a body, perhaps a head, ears, eyes, arms and feet."""
     width, height = b.uniform(0.2, 0.36), b.uniform(0.2, 0.36)
     leg = b.uniform(0.02, 0.2)
     base, coat = leg + height, b.front(0, 0.25)
@@ -73,7 +73,7 @@ def _plush(b: Builder) -> None:
 
 
 def _blocks(b: Builder) -> None:
-    """Building blocks on each other, turned and shifted."""
+    """Build building blocks on each other, turned and shifted."""
     y, width = 0.0, b.uniform(0.2, 0.4)
     for _ in range(b.count(2, 6)):
         height = b.uniform(0.05, 0.17)
@@ -85,7 +85,7 @@ def _blocks(b: Builder) -> None:
 
 
 def _cluster(b: Builder) -> None:
-    """A core with parts stuck to it in random directions, mirrored or not."""
+    """Build a core with parts stuck to it in random directions, mirrored or not."""
     core = (b.uniform(0.14, 0.34), b.uniform(0.14, 0.34), b.uniform(0.14, 0.34))
     b.solid((0, 0, 0), core, b.front(0, 0.15), b.any_turn() if b.chance(0.3) else NO_TURN)
     symmetric = b.chance(0.65)
@@ -105,7 +105,7 @@ def _cluster(b: Builder) -> None:
 
 
 def _spiky(b: Builder) -> None:
-    """A core with a ring of spikes, petals or knobs around it, facing the front or lying."""
+    """Build a core with a ring of spikes, petals or knobs around it, facing the front or lying."""
     core, count = b.uniform(0.12, 0.26), b.count(3, 5)
     upright, start = b.chance(0.6), b.uniform(0, 6.28)
     kind = b.count(0, 2)
@@ -160,7 +160,7 @@ def _bare(b: Builder) -> None:
 
 
 def _walker(b: Builder) -> None:
-    """A body of one or two segments on mirrored legs, with a head at its front and a tail."""
+    """Build a body of one or two segments on mirrored legs, with a head at its front and a tail."""
     girth, length, leg = b.uniform(0.12, 0.26), b.uniform(0.18, 0.4), b.uniform(0.06, 0.34)
     y, coat = leg + 0.7 * girth, b.paint(0)
     b.solid((0, y, 0), (girth, girth * b.uniform(0.7, 1.1), length), coat)

@@ -121,7 +121,7 @@ class Rendered(NamedTuple):
 
 
 def sample_subject(seed: int, split: Split = "train", noun: str | None = None) -> Subject:
-    """A random subject; of one class if `noun` is given.
+    """Return a random subject; of one class if `noun` is given.
 
     Splits share no subject: "held_out" and "scorer" (which trains the scorer's encoders) hold other
     individuals of the same classes as "train", "held_out_classes" other classes. Raises UsageError for an
@@ -149,8 +149,8 @@ def sample_picture(
     azimuth: float | None = None,
     view: int | None = None,
 ) -> PictureSpec:
-    """A random picture of the subject. What is None is drawn; "" for `style` or `attribute` means none;
-    `azimuth` is the camera's in radians, 0 in front; pictures with one `view` number share a camera.
+    """Return a random picture of the subject. What is None is drawn; "" for `style` or `attribute` means
+    none; `azimuth` is the camera's in radians, 0 in front; pictures with one `view` number share a camera.
 
     Raises UsageError for a scene, style or attribute that the world does not know.
     """
@@ -175,7 +175,7 @@ def render(
     device: torch.device | str = "cpu",
     compiled: bool = False,
 ) -> Rendered:
-    """Renders the pictures at size x size, each pixel the mean of supersample x supersample rays.
+    """Render the pictures at size x size, each pixel the mean of supersample x supersample rays.
 
     A picture is the same alone and among others. `compiled` is for bulk work: the first call of a size takes
     a minute or two, and pictures may differ from the others by rounding. The result is on `device`.
@@ -246,7 +246,7 @@ def _with_styles(pictures: Tensor, edges: Tensor, specs: Sequence[PictureSpec]) 
 
 
 def _rng(*key: str | int) -> np.random.Generator:
-    """A generator of its own for every key."""
+    """Return a generator of its own for every key."""
     return np.random.default_rng(_digest(key, 16))
 
 

@@ -57,7 +57,7 @@ def _table(rows: list[tuple[str, dict[str, Any], str]]) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words: "integer 1 to 16, default 1"."""
+    """Return a schema in a few words: "integer 1 to 16, default 1"."""
     options = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
     core = schema | (options[0] if options else {})
     words = (

@@ -33,7 +33,7 @@ class Access:
 def make_application(
     service: Service, access: Access | None = None, page: Callable[[FastAPI], None] | None = None
 ) -> FastAPI:
-    """The application over one service; `page` mounts a page at /. Nothing is listening yet."""
+    """Return the application over one service; `page` mounts a page at /. Nothing is listening yet."""
     access = access or Access()
     app = FastAPI(
         title="jedi-diffusion",

@@ -42,7 +42,7 @@ class Budget:
         return self.costs is not None or self.pace is not None
 
     def check(self, sampling: SizedSampling, pictures: int, references: int) -> None:
-        """Raises TooMuchError for what goes beyond a limit."""
+        """Raise TooMuchError for what goes beyond a limit."""
         pixels = sampling.width * sampling.height
         if self.max_pixels is not None and pixels > self.max_pixels:
             raise TooMuchError(

@@ -31,7 +31,7 @@ def is_here(address: str) -> bool:
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address without its zone, None for what is none."""
+    """Return the address without its zone, None for what is none."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -226,7 +226,7 @@ def _resource(kind: str) -> float:
 
 
 def _reason(message: str) -> str:
-    """The error at the end of a traceback that Serve reports, else the report."""
+    """Return the error at the end of a traceback that Serve reports, else the report."""
     found = re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception): (.*)", message, re.MULTILINE)
     return _sentence(found[-1] if found else message)
 

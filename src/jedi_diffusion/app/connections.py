@@ -75,12 +75,12 @@ class Connections:
         return True
 
     def wait(self, connection: BoundedProtocol) -> None:
-        """A connection has no request now."""
+        """Note that a connection has no request now."""
         if connection in self._clients:
             self._waiting[connection] = None
 
     def work(self, connection: BoundedProtocol) -> None:
-        """A connection has a request."""
+        """Note that a connection has a request."""
         self._waiting.pop(connection, None)
 
     def leave(self, connection: BoundedProtocol) -> None:
@@ -88,7 +88,7 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def protocol(self, **settings: Any) -> BoundedProtocol:
-        """What uvicorn makes for each connection."""
+        """Return what uvicorn makes for each connection."""
         return BoundedProtocol(self, **settings)
 
 
@@ -182,7 +182,7 @@ class BoundedProtocol(H11Protocol):
             self._refuse(b"408 Request Timeout")
 
     def _watch_writing(self, before: int) -> None:
-        """Ends the connection when nothing has left the buffer since the last look."""
+        """End the connection when nothing has left the buffer since the last look."""
         size = self.transport.get_write_buffer_size()
         if size == before:
             self.transport.abort()

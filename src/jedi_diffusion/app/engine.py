@@ -133,7 +133,7 @@ class Engine:
             return job
 
     def check_room(self) -> None:
-        """Raises QueueFullError or ClosedError when no ask would be taken, before it is decoded."""
+        """Raise QueueFullError or ClosedError when no ask would be taken, before it is decoded."""
         with self._changed:
             self.check_open()
             if self.waiting >= self.capacity:
@@ -144,7 +144,7 @@ class Engine:
             raise ClosedError("The server is shutting down.")
 
     def find(self, identifier: str, client: str, key: str = "") -> Job | None:
-        """The job of this id, if it is still there, and is the client's or the key is its own."""
+        """Return the job of this id, if it is still there, and is the client's or the key is its own."""
         with self._changed:
             self._forget()
             job = self._unfinished.get(identifier) or self._finished.get(identifier)
@@ -209,7 +209,7 @@ class Engine:
                 self._run(runner, places)
 
     def _take(self) -> list[Place]:
-        """The pictures of the next call: of the client whose turn it is, and what fits beside them."""
+        """Return the pictures of the next call: of the client whose turn it is, and what fits beside them."""
         self.end_what_is_late()
         if not self._turns:
             return []
@@ -332,7 +332,7 @@ class Engine:
             first.delete()
 
     def _seconds_until_free(self) -> int:
-        """An estimate for Retry-After: half of the queue."""
+        """Return an estimate for Retry-After: half of the queue."""
         seconds = sum(map(self._work_left, self._unfinished.values())) / len(self._threads) / 2
         return min(600, max(1, math.ceil(seconds)))
 

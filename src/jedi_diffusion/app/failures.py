@@ -49,26 +49,26 @@ CODES = {
 
 
 def code_of(status: int) -> str:
-    """The code of an HTTP status for what is no exception of ours."""
+    """Return the code of an HTTP status for what is no exception of ours."""
     return CODES.get(status, "failed" if status >= 500 else "bad_request")
 
 
 def describe(error: JeDiError) -> tuple[int, dict[str, str | None]]:
-    """The HTTP status of an error, and the object that tells a client of it."""
+    """Return the HTTP status of an error, and the object that tells a client of it."""
     _, status, kind, code = next(row for row in KINDS if isinstance(error, row[0]))
     param = error.param if isinstance(error, FieldError) else None
     return status, {"message": str(error), "type": kind, "param": param, "code": code}
 
 
 def plain(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer for what is no exception of ours."""
+    """Return an answer for what is no exception of ours."""
     kind = SERVER if status >= 500 else "authentication_error" if status == 401 else INVALID
     error = {"message": message, "type": kind, "param": None, "code": code_of(status)}
     return JSONResponse({"error": error}, status, headers)
 
 
 def refusal(error: JeDiError, metrics: Metrics, **more: Any) -> Response:
-    """The answer to an error, which is counted; `more`: what else a client is told."""
+    """Return the answer to an error, which is counted; `more`: what else a client is told."""
     status, body = describe(error)
     metrics.note_refusal(str(body["code"]))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
@@ -125,7 +125,7 @@ class Faults:
 
 
 def answer_to_fault(error: Exception, metrics: Metrics) -> Response:
-    """The answer to an error that nobody expected, which is logged and counted."""
+    """Return the answer to an error that nobody expected, which is logged and counted."""
     logger.error("A request failed.", exc_info=error)
     metrics.note_refusal(code_of(500))
     return plain(500, "The server failed; its log says why.")

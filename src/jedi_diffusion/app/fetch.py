@@ -63,7 +63,7 @@ class Fetcher:
         self._max_bytes, self.seconds, self._allowed = max_bytes, seconds, allowed
 
     def fetch(self, address: str) -> bytes:
-        """The bytes at an http(s) address. Raises PictureError with the address and the reason."""
+        """Return the bytes at an http(s) address. Raises PictureError with the address and the reason."""
         shown, end = address[:200], time.monotonic() + self.seconds
         try:
             for _ in range(MAX_HOPS):
@@ -83,7 +83,7 @@ class Fetcher:
         return PictureError(f"{address[:200]} takes longer than {self.seconds:g} s.")
 
     def _ask(self, address: str, end: float) -> bytes | str:
-        """The body, or where a redirect leads."""
+        """Return the body, or where a redirect leads."""
         url = urlsplit(address)
         if url.scheme not in ("http", "https") or not url.hostname or url.username is not None:
             raise PictureError(f"{address[:200]} is not a plain http or https address.")

@@ -118,7 +118,7 @@ class OpenAIFields(Settings):
 
 
 def _called(name: str) -> str:
-    """The field of a setting: diffusers' name for it, but for the steps."""
+    """Return the field of a setting: diffusers' name for it, but for the steps."""
     return name if name == "steps" else ARGUMENTS.get(name, name)
 
 
@@ -154,7 +154,7 @@ def steps_of(own: Sampling, share: float) -> int:
 
 
 def read_fields(values: dict[str, Any]) -> Fields:
-    """The fields, if all are right; null is what OpenAI's clients send for a field that is not given.
+    """Return the fields, if all are right; null is what OpenAI's clients send for a field that is not given.
 
     Raises FieldError that names the first wrong one.
     """
@@ -169,7 +169,7 @@ def read_fields(values: dict[str, Any]) -> Fields:
 
 
 def check_supported(name: str, value: object = None) -> None:
-    """Raises FieldError, with the reason, for what OpenAI's API has and this server does not."""
+    """Raise FieldError, with the reason, for what OpenAI's API has and this server does not."""
     plain = name.partition("[")[0]
     reason = UNSUPPORTED.get(plain)
     if reason is not None:
@@ -219,7 +219,7 @@ def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int,
 
 
 def check_model(name: str | None, card: ModelCard) -> None:
-    """Raises UnknownModelError unless the name is the card's, or none."""
+    """Raise UnknownModelError unless the name is the card's, or none."""
     if name not in (None, "", card.name):
         raise UnknownModelError(f"There is no model {name[:80]!r} here; this server has {card.name!r}.")
 
@@ -232,12 +232,12 @@ def _explained(param: str, check: Any, *arguments: Any) -> None:
 
 
 def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The reference as the pipeline would cut and scale it, so that no larger one waits in memory."""
+    """Return the reference as the pipeline would cut and scale it, so that no larger one waits in memory."""
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def to_ask(fields: Fields, references: Sequence[Image.Image], sampling: SizedSampling) -> Ask:
-    """What the engine is asked; references are already `fitted`."""
+    """Return what the engine is asked; references are already `fitted`."""
     seed = secrets.randbelow(2**32) if fields.seed is None else fields.seed
     return Ask(
         prompts=(fields.prompt,) * fields.n,

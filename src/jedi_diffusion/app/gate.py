@@ -131,7 +131,7 @@ def _digest(token: str) -> bytes:
 
 
 def _token(authorization: str) -> str:
-    """The token of a Bearer header, or the password of a Basic one, which is what browsers ask for."""
+    """Return the token of a Bearer header, or the password of a Basic one, which is what browsers ask for."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
@@ -144,7 +144,7 @@ def _token(authorization: str) -> str:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
+    """Return the name in a Host header, without its port."""
     return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0].lower()
 
 
@@ -156,7 +156,7 @@ class Body:
         self._total = 0
 
     async def receive(self) -> Message:
-        """The next part. Raises HTTPException for too many bytes, NoRoomError."""
+        """Return the next part. Raises HTTPException for too many bytes, NoRoomError."""
         message = await self._receive()
         size = len(message.get("body", b""))
         if self._total + size > self._limit:
@@ -167,7 +167,7 @@ class Body:
         return message
 
     def let_go(self) -> None:
-        """The body has been read, and what it held is no longer kept."""
+        """Note that the body has been read, and that what it held is no longer kept."""
         self._room.give_back(self._client, self._total)
         self._total = 0
 

@@ -30,7 +30,7 @@ Kind = Literal["image_generation", "image_edit"]
 
 
 async def answered(request: Request, service: Service, job: Job, fields: Fields, kind: Kind) -> Response:
-    """The pictures of a job in the form that its request asks for."""
+    """Return the pictures of a job in the form that its request asks for."""
     if fields.stream:
         return StreamedPictures(request, service, job, fields, kind)
     return await whole(request, service, job, fields)
@@ -77,7 +77,7 @@ def address_of(request: Request, job: Job, number: int) -> str:
 
 
 def description(job: Job, fields: Fields) -> dict[str, str]:
-    """What OpenAI's answers say of pictures beside themselves."""
+    """Return what OpenAI's answers say of pictures beside themselves."""
     return {
         "background": "opaque",
         "output_format": job.ask.output.format,
@@ -126,7 +126,10 @@ class StreamedPictures(StreamingResponse):
             yield f"event: error\ndata: {json.dumps({'error': body})}\n\n"
 
     def _news_of(self, picture: StreamedPicture) -> str | None:
-        """The next event of a picture, None where there is nothing new. Raises what the seal raises."""
+        """Return the next event of a picture, None where there is nothing new.
+
+        Raises what the seal raises.
+        """
         job, number, service = self._job, picture.number, self._service
         if picture.is_finished():
             file = file_of(job, number, service.card, service.seal)
@@ -165,7 +168,7 @@ class StreamedPicture:
         return is_new
 
     def next_rough(self) -> Image.Image | None:
-        """The rough picture that is due, if it is there."""
+        """Return the rough picture that is due, if it is there."""
         preview = self._job.previews[self.number]
         if self._was_finished or preview is None or preview is self._latest or self.shown == len(self._due):
             return None

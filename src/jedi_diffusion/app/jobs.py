@@ -53,7 +53,7 @@ class Runner(Protocol):
     """Makes pictures on one device, one call at a time."""
 
     def run(self, call: Call, after_step: Callable[[int, Preview], None]) -> list[Image.Image]:
-        """A picture for each prompt of the call.
+        """Return a picture for each prompt of the call.
 
         after_step(step from 0, preview) runs after every step, and every now and then inside a long one, or
         while a runner waits, with the latest step again; what it raises ends the call at once. preview()
@@ -145,7 +145,7 @@ class Job:
         return sum(self.steps) / (self.ask.sampling.steps * len(self.steps))
 
     def result(self) -> list[Image.Image]:
-        """The pictures, in the order of the prompts. Raises the JeDiError that ended the job."""
+        """Return the pictures, in the order of the prompts. Raises the JeDiError that ended the job."""
         if self.error is not None:
             raise self.error
         return [picture.open() for picture in self.pictures if picture is not None]

@@ -26,7 +26,7 @@ class Kept:
     bytes: int
 
     def open(self) -> Image.Image:
-        """The picture itself, RGB. Raises GoneError."""
+        """Return the picture itself, RGB. Raises GoneError."""
         try:
             with Image.open(self.path) as picture:
                 return picture.convert("RGB")

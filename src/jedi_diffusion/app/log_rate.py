@@ -49,7 +49,7 @@ class BoundedLog:
             self._report()
 
     def _pass(self, line: str) -> None:
-        """A line, or a part of one: a line that has begun is passed or left out as a whole."""
+        """Take a line, or a part of one: a line that has begun is passed or left out as a whole."""
         if self._passed < self._lines:
             self._stream.write(line)
             self._passed += line.endswith("\n")

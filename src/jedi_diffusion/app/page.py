@@ -225,7 +225,7 @@ class Page:
         return what
 
     def _controls(self, what: gr.Textbox) -> list[Any]:
-        """The components whose values are the fields of `Controls`, in order."""
+        """Return the components whose values are the fields of `Controls`, in order."""
         prompts = gr.Textbox(
             label="What to show, one prompt a line",
             placeholder="a robot on the beach\na pencil sketch of a robot",
@@ -279,7 +279,7 @@ class Page:
     # The right side: progress, what was made, and what can be done with it
 
     def _results(self, session: gr.State, controls: list[Any]) -> list[Any]:
-        """The components that `generate` changes, but for its status."""
+        """Return the components that `generate` changes, but for its status."""
         preview = gr.Gallery(label="In the making", elem_id="preview", visible=False, **STRIP)
         made = gr.Gallery(label="Pictures of this session", elem_id="made", visible=False, **SHOWN)
         with gr.Column(visible=False) as picture:
@@ -297,7 +297,7 @@ class Page:
     # What happens. A session is changed in place; it is an output so that gradio notes when it was used.
 
     def upload(self, request: gr.Request, files: list[str] | None, session: Session) -> tuple[Any, ...]:
-        """Adds the photos that can be read, and says which cannot; the field is empty again."""
+        """Add the photos that can be read, and say which cannot; the field is empty again."""
         new = []
         for handle in files or ():
             with warned(), self.received.taken(handle) as path:
@@ -400,7 +400,7 @@ class Page:
         )
 
     def arrive(self, request: gr.Request, key: str, session: Session) -> tuple[Any, ...]:
-        """Gives a visitor who comes back, as after a reload, photos, pictures and settings as they were.
+        """Give a visitor who comes back, as after a reload, photos, pictures and settings as they were.
 
         key: what the browser has kept, "" at the first visit. A job under way ends; what it has finished
         stays.
@@ -431,7 +431,7 @@ class Page:
             self.service.engine.cancel(session.job)
 
     def select(self, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
-        """What can be done with the selected picture, its settings, and its file."""
+        """Return what can be done with the selected picture, its settings, and its file."""
         session.selected = int(event.index)
         made = session.picture
         if made is None:
@@ -439,7 +439,7 @@ class Page:
         return gr.Column(visible=True), made.parameters, gr.DownloadButton(value=str(made.path))
 
     def settings_again(self, session: Session) -> list[Any]:
-        """The controls as they were, with the seed of the selected picture, locked."""
+        """Return the controls as they were, with the seed of the selected picture, locked."""
         made = session.picture
         if made is None:
             return [gr.skip()] * (1 + len(Controls.model_fields))
@@ -454,7 +454,7 @@ class Page:
         return self._photos_shown(session, request)
 
     def leave(self, session: Session) -> None:
-        """A visitor is gone."""
+        """Forget a visitor who is gone."""
         self.cancel(session)
         self.visitors.leave(session)
         forget(session)
@@ -471,7 +471,7 @@ class Page:
         return gr.Gallery(crops, selected_index=session.chosen if crops else None)
 
     def _sliders(self, session: Session) -> tuple[Any, Any]:
-        """A slider only where there is something to move: a crop is as long as the shorter side."""
+        """Return a slider only where there is something to move: a crop is as long as the shorter side."""
         photo = session.photo
         if photo is None:
             return gr.Slider(visible=False), gr.Slider(visible=False)
@@ -483,12 +483,12 @@ class Page:
 
 
 async def script() -> Response:
-    """The page's own script."""
+    """Return the page's own script."""
     return Response(SCRIPT, media_type="text/javascript")
 
 
 def component(name: str, own: Any) -> Any:
-    """What a setting is set with, from its type, range and docstring; own: the model's own value."""
+    """Return what a setting is set with, from its type, range and docstring; own: the model's own value."""
     schema = SCHEMA[name]
     kind, *others = schema.get("anyOf", [schema])
     shown: dict[str, Any] = {"label": label(name), "info": schema["description"]}
@@ -505,7 +505,7 @@ def component(name: str, own: Any) -> Any:
 
 
 def values_of(controls: Controls) -> list[Any]:
-    """The values of the components, in the order of `Controls`."""
+    """Return the values of the components, in the order of `Controls`."""
     values = [(getattr(controls, name), SCHEMA[name]) for name in Controls.model_fields]
     return ["" if value is None and "string" in str(schema) else value for value, schema in values]
 
@@ -518,7 +518,7 @@ def controls_of(values: tuple[Any, ...]) -> Controls:
 
 
 def in_the_making(job: Job) -> Any:
-    """What there is of a job's pictures: finished ones, previews, and gray ones for those not begun."""
+    """Return what there is of a job's pictures: finished ones, previews, and gray ones for those not begun."""
     gray = Image.new("RGB", (job.ask.sampling.width, job.ask.sampling.height), "gray")
     total = job.ask.sampling.steps
     pairs = zip(job.pictures, job.previews, strict=True)
@@ -530,18 +530,18 @@ def in_the_making(job: Job) -> Any:
 
 
 def said(text: str) -> str:
-    """A line that screen readers announce."""
+    """Return a line that screen readers announce."""
     return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
 
 
 def alarmed(text: str) -> str:
-    """A line that screen readers announce at once."""
+    """Return a line that screen readers announce at once."""
     return f'<div role="alert">{html.escape(text)}</div>'
 
 
 @contextmanager
 def warned() -> Iterator[None]:
-    """Shows our errors on the page and goes on."""
+    """Show our errors on the page and go on."""
     try:
         yield
     except JeDiError as error:
@@ -550,7 +550,7 @@ def warned() -> Iterator[None]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Shows our errors, which are sentences for people, on the page."""
+    """Show our errors, which are sentences for people, on the page."""
     try:
         yield
     except JeDiError as error:

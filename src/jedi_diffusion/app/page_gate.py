@@ -114,7 +114,7 @@ class PageGate:
 
 
 def policy_of(page: bytes) -> str:
-    """The policy of an HTML page: scripts that stand in it are named by their digests."""
+    """Return the policy of an HTML page: scripts that stand in it are named by their digests."""
     digests = [hashlib.sha256(script).digest() for script in SCRIPT.findall(page)]
     return POLICY.format(scripts=" ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in digests))
 

@@ -73,7 +73,10 @@ class Received:
 
     @contextmanager
     def taken(self, handle: str) -> Iterator[Path]:
-        """The file of a handle, which is deleted afterwards. Raises PictureError for an unknown handle."""
+        """Yield the file of a handle, which is deleted afterwards.
+
+        Raises PictureError for an unknown handle.
+        """
         with self._lock:
             upload = self._uploads.get(handle)
         if upload is None:
@@ -84,7 +87,7 @@ class Received:
             self._drop(handle)
 
     def check(self, value: Any) -> None:
-        """Raises PictureError where a value, as JSON has it, holds an object that is not a received photo.
+        """Raise PictureError where a value, as JSON has it, holds an object that is not a received photo.
 
         Beside photos the page's requests hold texts, numbers and lists of these.
         """

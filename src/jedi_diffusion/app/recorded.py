@@ -95,7 +95,7 @@ def take_settings(path: Path, card: ModelCard) -> Taken:
 
 
 def _read(path: Path) -> Any:
-    """The JSON of a file. Raises UsageError, PictureError."""
+    """Return the JSON of a file. Raises UsageError, PictureError."""
     with path.open("rb") as file:
         data = file.read(MAX_PARAMETERS + 1)
     if data.startswith(PNG_START):
@@ -123,7 +123,7 @@ def _controls(options: Options) -> Controls:
 
 
 def _not_of_the_page(options: Options, recorded: Recorded, card: ModelCard) -> Iterator[str]:
-    """What decides how the pictures look and has no control here, each in a few words."""
+    """Yield what decides how the pictures look and has no control here, each in a few words."""
     if (options.width, options.height) != (card.size, card.size):
         yield f"the size {options.width}x{options.height} (here {card.size}x{card.size})"
     if len(options.prompt) > MAX_PICTURES:
@@ -154,7 +154,7 @@ def _unknown(values: dict[str, Any]) -> list[str]:
 
 
 def _to_do(recorded: Recorded, card: ModelCard) -> Iterator[str]:
-    """What a visitor has to know to make the pictures again."""
+    """Yield what a visitor has to know to make the pictures again."""
     name = _shown(recorded.model.name)
     if name != card.name:
         yield f"They were made by the model {name}, not by {card.name}."
@@ -167,5 +167,5 @@ def _to_do(recorded: Recorded, card: ModelCard) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """A text of the file as it may stand in a sentence."""
+    """Return a text of the file as it may stand in a sentence."""
     return "".join(letter for letter in text if letter.isprintable())[:160]

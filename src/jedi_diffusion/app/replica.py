@@ -69,8 +69,8 @@ class Replica:
         return self.card
 
     async def run(self, call: Call, fingerprint: str) -> AsyncIterator[Event]:
-        """The events of a call, if this replica has the weights that are meant ("" for any). Whoever closes
-        the stream early ends the call at its next step; the replica is free once it has ended."""
+        """Yield the events of a call, if this replica has the weights that are meant ("" for any). Whoever
+        closes the stream early ends the call at its next step; the replica is free once it has ended."""
         if fingerprint not in ("", self.card.fingerprint):
             yield CallDone(error=ModelError("The machines of the cluster hold different weights."))
             return
@@ -153,8 +153,8 @@ class ReplicaRunner:
 
 
 def _follow(response: Response, after_step: Callable[[int, Preview], None]) -> CallDone | BaseException:
-    """The end of a call. Says again what is known while nothing comes, so that the call can be ended also
-    while it waits for a replica."""
+    """Return the end of a call. Says again what is known while nothing comes, so that the call can be
+    ended also while it waits for a replica."""
     arrived: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     threading.Thread(target=_pass_on, args=(response, arrived), daemon=True).start()
     last = StepDone(-1)

@@ -15,13 +15,13 @@ from jedi_diffusion.pictures import lossy_bytes, png_bytes
 
 
 def made_with(card: ModelCard) -> str:
-    """The mark that every picture of a server carries."""
+    """Return the mark that every picture of a server carries."""
     return credentials.made_with(card.name)
 
 
 def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
-    """What decides how picture `number` (from 0) of a job looks, as plain JSON values; of the references,
-    which are nobody else's business, only how many there were."""
+    """Return what decides how picture `number` (from 0) of a job looks, as plain JSON values; of the
+    references, which are nobody else's business, only how many there were."""
     ask = job.ask
     return {
         "program": f"jedi-diffusion {__version__}",
@@ -44,7 +44,10 @@ def file_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> by
 
 
 def encoded(picture: Image.Image, job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
-    """A picture, finished or rough, as picture `number` of a job is given out. Raises what `seal` raises."""
+    """Return a picture, finished or rough, as picture `number` of a job is given out.
+
+    Raises what `seal` raises.
+    """
     output, mark = job.ask.output, made_with(card)
     if output.format == "png":
         return seal(png_bytes(picture, parameters_of(job, number, card), mark))

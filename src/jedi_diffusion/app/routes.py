@@ -56,7 +56,7 @@ PICTURE = {
 
 
 def gives(answer: type[BaseModel], status: int = 200, *more: str) -> dict[int | str, dict[str, Any]]:
-    """The answer of an address where all is well, in JSON and perhaps in other forms."""
+    """Return the answer of an address where all is well, in JSON and perhaps in other forms."""
     content = {kind: {"schema": {"type": "string"}} for kind in more}
     return {status: {"model": answer, **({"content": content} if more else {})}}
 
@@ -76,7 +76,7 @@ def service_of(request: Request) -> Service:
     "/v1/images/edits", responses=gives(Images, 200, EVENTS), openapi_extra=body("multipart/form-data", FORM)
 )
 async def edit(request: Request) -> Response:
-    """New pictures of the subject that the uploaded photos show."""
+    """Return new pictures of the subject that the uploaded photos show."""
     async with read_form(request) as (values, photos):
         if not photos:
             raise FieldError("0 references are given; at least 1 is needed in the field image.", "image")
@@ -99,13 +99,13 @@ async def generate(request: Request) -> Response:
 
 @router.get("/v1/models", responses=gives(Models))
 async def models(request: Request) -> dict[str, Any]:
-    """The one model of this server."""
+    """Return the one model of this server."""
     return {"object": "list", "data": [described(service_of(request))]}
 
 
 @router.get("/v1/models/{name:path}", responses=gives(Model))
 async def model(request: Request, name: str) -> dict[str, Any]:
-    """The model of this name."""
+    """Return the model of this name."""
     service = service_of(request)
     service.check_model(name)
     return described(service)
@@ -161,8 +161,8 @@ async def cancel(request: Request, identifier: str) -> Response:
     response_class=Response,
 )
 async def picture(request: Request, identifier: str, number: str, ending: str, key: str = "") -> Response:
-    """A finished picture, counted from 0, in the job's format; a PNG has its settings in text. `key`, as the
-    job's addresses have it, stands in for a token."""
+    """Return a finished picture, counted from 0, in the job's format; a PNG has its settings in text.
+    `key`, as the job's addresses have it, stands in for a token."""
     job = find(request, identifier, key)
     if number not in map(str, range(len(job.pictures))) or ending != job.ask.output.format:
         raise HTTPException(404, "There is no such picture.")
@@ -172,7 +172,7 @@ async def picture(request: Request, identifier: str, number: str, ending: str, k
 
 
 def find(request: Request, identifier: str, key: str = "") -> Job:
-    """The job of this id, if it is the client's or the key is its own. Raises HTTPException (404)."""
+    """Return the job of this id, if it is the client's or the key is its own. Raises HTTPException (404)."""
     job = service_of(request).engine.find(identifier, request.state.client, key)
     if job is None:
         raise HTTPException(404, "There is no such job (any more).")
@@ -180,7 +180,7 @@ def find(request: Request, identifier: str, key: str = "") -> Job:
 
 
 def state_of(request: Request, job: Job) -> dict[str, Any]:
-    """A job as its client sees it."""
+    """Return a job as its client sees it."""
     ask = job.ask
     rows = [
         {

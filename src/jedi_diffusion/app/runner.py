@@ -53,7 +53,7 @@ class ModelCard:
         return [] if self.reader is None else self.reader.unknown_words(prompts)
 
     def cut_off(self, prompts: Sequence[str]) -> list[str]:
-        """A sentence for each prompt that is too long for the model."""
+        """Return a sentence for each prompt that is too long for the model."""
         return [] if self.reader is None else self.reader.cut_off(prompts)
 
     def text_tokens(self, prompts: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ def measured_batch(
 
 
 def _seconds_a_picture(runner: Runner, size: int, count: int, clock: Callable[[], float]) -> float:
-    """The better of two trials, after one that warms up."""
+    """Return the better of two trials, after one that warms up."""
     sampling = SizedSampling(height=size, width=size, steps=TRIAL_STEPS)
     reference = Image.new("RGB", (size, size), "gray")
     call = Call(["a"] * count, list(range(count)), [reference], ["a"], sampling)

@@ -20,7 +20,7 @@ BACKLOG = 64
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any that is free. Raises UsageError, OutputError."""
+    """Return a socket that listens; port 0 takes any that is free. Raises UsageError, OutputError."""
     if not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}, but must lie between 0 (any free one) and 65535.")
     try:
@@ -55,7 +55,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _free(host: str, port: int) -> int:
-    """A port near the given one that is free now, 0 (any) if none is."""
+    """Return a port near the given one that is free now, 0 (any) if none is."""
     for other in range(port + 1, min(port + PORTS_TRIED, 65536)):
         try:
             _bound(host, other).close()
@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
         self._engine, self._grace = engine, grace
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn once SIGINT or SIGTERM came or `should_exit` is set; a second SIGINT hurries."""
+        """End the server once SIGINT or SIGTERM came or `should_exit` is set; a second SIGINT hurries."""
         closing = asyncio.create_task(asyncio.to_thread(self._engine.close, self._grace))
         while not closing.done():
             await asyncio.wait([closing], timeout=0.1)

@@ -56,11 +56,11 @@ class Service:
         return there and self.engine.is_alive and self.engine.is_accepting
 
     def check_model(self, name: str | None) -> None:
-        """Raises UnknownModelError unless the name is this model's, or none."""
+        """Raise UnknownModelError unless the name is this model's, or none."""
         check_model(name, self.card)
 
     async def submit(self, request: Request, fields: Fields, photos: list[UploadFile | str]) -> Job:
-        """The job of a request. Raises JeDiError."""
+        """Return the job of a request. Raises JeDiError."""
         width, height = check_fields(fields, len(photos), self.card)
         sampling = fields.over(self.card.own).at(height, width)
         self.engine.budget.check(sampling, fields.n, len(photos))
@@ -71,7 +71,7 @@ class Service:
         return self.engine.submit(ask, request.state.client, fields.deadline, previews=is_watched)
 
     def usage(self, job: Job, pictures: int) -> dict[str, Any]:
-        """What so many pictures of a job took, as OpenAI's API counts it (see `ModelCard`)."""
+        """Return what so many pictures of a job took, as OpenAI's API counts it (see `ModelCard`)."""
         ask, card = job.ask, self.card
         a_picture = card.image_tokens(ask.sampling.width, ask.sampling.height)
         texts, images = card.text_tokens([ask.prompts[0], *ask.captions]), a_picture * len(ask.digests)
@@ -84,7 +84,7 @@ class Service:
         }
 
     def warnings(self, job: Job) -> list[str]:
-        """What its client should know about a job."""
+        """Return what its client should know about a job."""
         prompts = [*dict.fromkeys(job.ask.prompts), *job.ask.captions]
         words = self.unknown_words(prompts)
         left_out = f"The model does not know these words and leaves them out: {', '.join(words)}."
@@ -105,7 +105,7 @@ class Service:
 
 @contextmanager
 def woken_by(job: Job) -> Iterator[asyncio.Event]:
-    """An event that is set, in the loop that runs here, at each change of a job."""
+    """Yield an event that is set, in the loop that runs here, at each change of a job."""
     changed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def wake() -> None:

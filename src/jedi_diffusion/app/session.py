@@ -135,19 +135,19 @@ class Session:
 
 
 def read_photo(path: str | Path, name: str) -> Photo:
-    """An upload. Raises PictureError that gives its name."""
+    """Return an upload. Raises PictureError that gives its name."""
     picture = open_picture(Path(path).read_bytes(), name)
     picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
     return Photo(picture, name)
 
 
 def read_controls(values: Mapping[str, Any]) -> Controls:
-    """The controls with these values. Raises UsageError, in words for the page."""
+    """Return the controls with these values. Raises UsageError, in words for the page."""
     return read(Controls, values, label)
 
 
 def label(name: str) -> str:
-    """What a setting is called on the page: "Image guidance"."""
+    """Return what a setting is called on the page: "Image guidance"."""
     return name.replace("_", " ").capitalize()
 
 
@@ -170,18 +170,18 @@ def sampling_of(controls: Controls, own: Sampling) -> Sampling:
 
 
 def check_texts(controls: Controls) -> None:
-    """Raises UsageError, in words for the page, for texts with which no picture can be made."""
+    """Raise UsageError, in words for the page, for texts with which no picture can be made."""
     for words in (*prompts_of(controls.prompts), controls.what):
         check_text(words)
 
 
 def prompts_of(text: str) -> list[str]:
-    """The prompts of the page's field, one a line; empty lines are none."""
+    """Return the prompts of the page's field, one a line; empty lines are none."""
     return [line.strip() for line in lines_of(text) if line.strip()]
 
 
 def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
-    """What the engine is asked. Raises UsageError in words for the page."""
+    """Return what the engine is asked. Raises UsageError in words for the page."""
     prompts = prompts_of(controls.prompts)
     if session.has_lost_photos:
         raise UsageError("The server needed the room that your photos took; add them again.")
@@ -251,7 +251,7 @@ def write_zip(session: Session, folder: Path) -> Path:
 
 
 def marked(prompts: str, unknown: Sequence[str]) -> str:
-    """The prompts with words that the model leaves out, as HTML with these marked; empty without any."""
+    """Return the prompts with words that the model leaves out, as HTML with these marked; empty without any."""
     words = set(unknown)
 
     def mark(piece: str) -> str:
@@ -264,7 +264,7 @@ def marked(prompts: str, unknown: Sequence[str]) -> str:
 
 
 def status_of(job: Job, seconds_left: float | None) -> str:
-    """A job's progress as HTML that screen readers announce."""
+    """Return a job's progress as HTML that screen readers announce."""
     done = len(job.done)
     if job.state == "queued":
         text = "Waiting for its turn."

@@ -55,7 +55,7 @@ class MediaTypeError(PictureError):
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The fields of a JSON body. Raises FieldError, MediaTypeError."""
+    """Return the fields of a JSON body. Raises FieldError, MediaTypeError."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise MediaTypeError(f"The body must be application/json, not {kind[:80] or 'nothing'}.")
@@ -70,7 +70,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 @asynccontextmanager
 async def read_form(request: Request) -> AsyncIterator[tuple[dict[str, Any], list[UploadFile | str]]]:
-    """The fields of a form, and its photos: files, or texts that may be addresses.
+    """Yield the fields of a form, and its photos: files, or texts that may be addresses.
 
     The files are gone afterwards. Raises FieldError, MediaTypeError.
     """
@@ -180,6 +180,6 @@ class PhotoReader:
 
 
 def shown_name(name: str | None, number: int) -> str:
-    """An upload's name as messages show it, without folders and odd characters; it is never a path."""
+    """Return an upload's name as messages show it, without folders and odd characters; it is never a path."""
     last = PurePosixPath((name or "").replace("\\", "/")).name.strip(".")
     return "".join(letter for letter in last if letter.isprintable())[:80] or f"image {number}"

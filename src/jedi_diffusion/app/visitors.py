@@ -34,7 +34,7 @@ class Visitors:
         return sum(each.session.bytes for each in self._visitors.values())
 
     def note(self, session: Session, client: str) -> None:
-        """A session of a client has been used; its photos may be others than before."""
+        """Note that a session of a client has been used; its photos may be others than before."""
         with self._lock:
             self._visitors.pop(id(session), None)
             if session.photos:
@@ -43,7 +43,7 @@ class Visitors:
                 self._drop_one()
 
     def leave(self, session: Session) -> None:
-        """A visitor is gone."""
+        """Forget a visitor who is gone."""
         with self._lock:
             self._visitors.pop(id(session), None)
 

@@ -300,7 +300,7 @@ class Backbone(nn.Module, ABC):
         return self._run(references.latents, REFERENCE_TIMESTEP, references, writer)
 
     def _run_both(self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch) -> torch.Tensor:
-        """References, then targets reading them; outputs in the order of the batch."""
+        """Run references, then targets reading them; return outputs in the order of the batch."""
         flags = batch.is_reference.tolist()
         rows = {kind: [row for row, flag in enumerate(flags) if flag is kind] for kind in (True, False)}
         reference_sizes, index = _split_sets(flags, batch.set_sizes)

@@ -168,7 +168,7 @@ class SD3Backbone(Backbone):
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
-        """Raises UsageError also for images of several sizes, or larger than the model's positions reach, and
+        """Raise UsageError also for images of several sizes, or larger than the model's positions reach, and
         if attention is to be recorded, of which captions have a part.
         """
         if reads.record is not None:

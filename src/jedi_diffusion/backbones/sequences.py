@@ -189,7 +189,7 @@ class SequenceLayout:
             cache.store_set(layer, number, read)
 
     def _cached(self, cache: CacheView, layer: str, key: torch.Tensor) -> CachedTokens | None:
-        """What each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any has one."""
+        """Return what each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any has one."""
         given = cache.read(layer, like=key, one_size=False)
         read = [each for number in self.sets if (each := given[number]) is not None]
         if not read:
@@ -208,7 +208,7 @@ class SequenceLayout:
         visible: Sequence[VisibleTokens | None],
         cached: CachedTokens | None,
     ) -> CachedTokens:
-        """What a reader reads: (G, T, H, D), and the bias (G, 1, 1, T) of scores, if there is one."""
+        """Return what a reader reads: (G, T, H, D), and the bias (G, 1, 1, T) of scores, if there is one."""
         first = len(self.captioned)
         read = [CachedTokens(keys[caption], values[caption]) for caption in reader.captions]
         read += [] if cached is None else [cached]
@@ -227,7 +227,7 @@ class SequenceLayout:
 
 
 def _part(own: CachedTokens, seen: VisibleTokens) -> CachedTokens:
-    """What others read of an image (G, L, H, D)."""
+    """Return what others read of an image (G, L, H, D)."""
     if seen.places is not None:
         own = CachedTokens(own.keys[:, seen.places], own.values[:, seen.places])
     return own._replace(bias=own.keys.new_full(own.keys.shape[:2], seen.bias)) if seen.bias else own
@@ -410,7 +410,7 @@ class SequenceBackbone(Backbone):
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
-        """Raises UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
+        """Raise UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
         if reads.record is not None:
             raise UsageError(f"Where a {type(self.transformer).__name__} looks cannot be recorded.")
         times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))

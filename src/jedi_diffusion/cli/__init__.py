@@ -68,7 +68,9 @@ def dash_hint(words: Sequence[str]) -> str | None:
 
 
 def find_command(words: list[str]) -> tuple[str, list[str]]:
-    """The longest command that `words` begin with ("toybox score" before "toybox"), and the words after."""
+    """Return the longest command that `words` begin with ("toybox score" before "toybox"), and the words
+    after.
+    """
     for length in (2, 1):
         name = " ".join(words[:length])
         if len(words) >= length and name in COMMANDS:

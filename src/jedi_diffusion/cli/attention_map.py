@@ -49,12 +49,12 @@ def read_point(text: str, size: int | None) -> Point:
 
 
 def map_file(file: str) -> str:
-    """The name of the figure that belongs to a picture's file: "a-robot_0-attention.png"."""
+    """Return the name of the figure that belongs to a picture's file: "a-robot_0-attention.png"."""
     return f"{Path(file).stem}-attention.png"
 
 
 def new_record(given: GenerateOptions) -> AttentionRecord | None:
-    """A record for one call of the pipeline, None where no map is asked for. Raises UsageError."""
+    """Return a record for one call of the pipeline, None where no map is asked for. Raises UsageError."""
     if given.attention_map is None:
         return None
     from jedi_diffusion.joint.record import AttentionRecord
@@ -70,7 +70,7 @@ def draw(
     references: Sequence[Image.Image],
     name: str,
 ) -> Image.Image:
-    """The figure of target `number` of a call; name: what it shows, in words."""
+    """Return the figure of target `number` of a call; name: what it shows, in words."""
     from jedi_diffusion.attention_figure import attention_figure
 
     title = (

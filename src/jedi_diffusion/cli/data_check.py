@@ -27,7 +27,7 @@ class CheckOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(CheckOptions, args=arguments, prog="jedi data check")
     import numpy as np
 

@@ -56,7 +56,7 @@ class EncodeOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(EncodeOptions, args=arguments, prog="jedi data encode")
     check(given)
     import torch
@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: EncodeOptions) -> None:
-    """Raises UsageError or ModelError for what cannot be meant."""
+    """Raise UsageError or ModelError for what cannot be meant."""
     from jedi_diffusion.data.settings import NAME
 
     if not re.fullmatch(NAME, given.name):

@@ -28,7 +28,7 @@ class IndexOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError; tars that are broken are named after all others are done."""
+    """Raise JeDiError; tars that are broken are named after all others are done."""
     given = tyro.cli(IndexOptions, args=arguments, prog="jedi data index")
     from jedi_diffusion.data.storage import tars_of
 
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _indexed(tar: str, again: bool) -> tuple[int, bool]:
-    """Samples of a tar, and whether its index had to be written."""
+    """Return samples of a tar, and whether its index had to be written."""
     from jedi_diffusion.data.shards import build_index, load_index, save_index
 
     if not again:

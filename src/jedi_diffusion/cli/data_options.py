@@ -15,7 +15,7 @@ Kind = Literal["auto", "sets", "folders", "single", "multiview", "video"]
 
 
 def open_place(place: str, kind: Kind, quarantine: Quarantine | None = None) -> SetCollection:
-    """The collection at a place; "auto" tells sets and folders apart. Raises DataError."""
+    """Return the collection at a place; "auto" tells sets and folders apart. Raises DataError."""
     from pydantic import TypeAdapter
 
     from jedi_diffusion.data.folders import SubjectFolders

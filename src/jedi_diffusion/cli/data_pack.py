@@ -72,7 +72,7 @@ class PackOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(PackOptions, args=arguments, prog="jedi data pack")
     check(given)
     from jedi_diffusion.data.shards import ShardWriter
@@ -140,13 +140,13 @@ def _tell_left_out(folder: str, left_out: Sequence[LeftOut]) -> None:
 
 
 def without_names(info: dict[str, Any]) -> dict[str, Any]:
-    """A record's provenance without names of folders and files, which can say whom pictures show."""
+    """Return a record's provenance without names of folders and files, which can say whom pictures show."""
     return {name: value for name, value in info.items() if name not in ("folder", "files")}
 
 
 @contextmanager
 def _quarantine(folder: str, limit: int | None) -> Iterator[Quarantine]:
-    """The quarantine in the folder of the result; a remote one is written there at the end."""
+    """Yield the quarantine in the folder of the result; a remote one is written there at the end."""
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.storage import local_path, write_bytes
     from jedi_diffusion.files import json_bytes
@@ -166,7 +166,7 @@ def _quarantine(folder: str, limit: int | None) -> Iterator[Quarantine]:
 
 
 def check(given: PackOptions) -> None:
-    """Raises UsageError for numbers out of range, and for a size that does not go with the format."""
+    """Raise UsageError for numbers out of range, and for a size that does not go with the format."""
     from jedi_diffusion.data.record import check_blocks
 
     limits = {
@@ -183,7 +183,7 @@ def check(given: PackOptions) -> None:
 
 
 def _sets(given: PackOptions, quarantine: Quarantine) -> tuple[Iterator[StoredSet], list[LeftOut]]:
-    """The sets, still to be read, and the files of the source that are not looked at."""
+    """Return the sets, still to be read, and the files of the source that are not looked at."""
     from jedi_diffusion.data.folders import SubjectFolders
     from jedi_diffusion.data.stored import StoredSets
 
@@ -212,7 +212,7 @@ def _largest(given: PackOptions) -> int:
 
 
 def _drawn(collection: SetCollection, given: PackOptions, quarantine: Quarantine) -> Iterator[StoredSet]:
-    """A set of each item, as large as it gets: frames or views by the seed alone, backgrounds too."""
+    """Yield a set of each item, as large as it gets: frames or views by the seed alone, backgrounds too."""
     import numpy as np
 
     from jedi_diffusion.data.mixture import square_set

@@ -32,7 +32,7 @@ class ShowOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(ShowOptions, args=arguments, prog="jedi data show")
     check_options(given, {"sets": (1, 200), "size": (1, 32), "cell": (32, 1024), "seed": (0, 2**62)})
     import numpy as np

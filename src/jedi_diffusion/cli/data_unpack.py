@@ -41,7 +41,7 @@ class UnpackOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(UnpackOptions, args=arguments, prog="jedi data unpack")
     if given.first < 0 or (given.sets is not None and given.sets < 1) or given.limit < 0:
         raise UsageError("--first and --limit are 0 or more, --sets is 1 or more.")

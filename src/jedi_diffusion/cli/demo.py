@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: DemoOptions) -> None:
-    """Raises UsageError for numbers out of range, and for prompts without photos."""
+    """Raise UsageError for numbers out of range, and for prompts without photos."""
     if given.prompt and given.photos is None:
         raise UsageError("--prompt says what to show of photos: give their folder with --photos.")
     if given.photos and not given.prompt and given.prompts > len(demo_photos.SCENES):
@@ -141,14 +141,14 @@ def subject_row(given: DemoOptions, number: int) -> Row:
 
 
 def rows_of(given: DemoOptions) -> Sequence[Row] | Sequence[PhotoRow]:
-    """The subjects that are shown. Raises UsageError for a folder without photos."""
+    """Return the subjects that are shown. Raises UsageError for a folder without photos."""
     if given.photos is None:
         return [subject_row(given, number) for number in range(given.subjects)]
     return demo_photos.photo_rows(given.photos, given.prompts, given.prompt)
 
 
 def make(given: DemoOptions, pipe: JeDiPipeline, row: Row | PhotoRow, number: int) -> list[Image.Image]:
-    """The references, then the model's pictures for the prompts of row `number`."""
+    """Return the references, then the model's pictures for the prompts of row `number`."""
     size, seed = models.own_size(pipe), given.seed + number
     settings = given.at(size, size).arguments()
     if isinstance(row, PhotoRow):
@@ -159,7 +159,7 @@ def make(given: DemoOptions, pipe: JeDiPipeline, row: Row | PhotoRow, number: in
 def make_subject(
     pipe: JeDiPipeline, row: Row, size: int, seed: int, settings: dict[str, Any]
 ) -> list[Image.Image]:
-    """The rendered references, and the pictures, all from one seed."""
+    """Return the rendered references, and the pictures, all from one seed."""
     import torch
     from PIL import Image
 

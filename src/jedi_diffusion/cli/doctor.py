@@ -141,7 +141,7 @@ def examine() -> Report:
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What the package needs, and under their names what its extras do. Raises JeDiError."""
+    """Return what the package needs, and under their names what its extras do. Raises JeDiError."""
     try:
         lines = metadata.requires(PACKAGE) or []
     except metadata.PackageNotFoundError as error:
@@ -157,7 +157,7 @@ def requirements() -> dict[str, list[Requirement]]:
 
 
 def package_of(needed: Requirement) -> Package:
-    """What is installed of a package that is needed."""
+    """Return what is installed of a package that is needed."""
     try:
         version = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
@@ -166,13 +166,13 @@ def package_of(needed: Requirement) -> Package:
 
 
 def extra_of(name: str, needed: list[Requirement]) -> Extra:
-    """What an extra gives, and which of the packages that it needs are missing or do not fit."""
+    """Return what an extra gives, and which of the packages that it needs are missing or do not fit."""
     missing = [package.name for package in map(package_of, needed) if not package.fits]
     return Extra(name, EXTRAS[name], missing, f"pip install '{PACKAGE}[{name}]'")
 
 
 def devices() -> list[Device]:
-    """The CPU, and the devices beside it that torch can use."""
+    """Return the CPU, and the devices beside it that torch can use."""
     import psutil
     import torch
 
@@ -191,14 +191,14 @@ def devices() -> list[Device]:
 
 
 def bundled_model() -> str:
-    """The folder of the bundled model."""
+    """Return the folder of the bundled model."""
     from jedi_toybox import FOLDER
 
     return str(FOLDER)
 
 
 def make_picture() -> float:
-    """The seconds that one small picture by the bundled model takes on the CPU, after loading. Raises
+    """Return the seconds that one small picture by the bundled model takes on the CPU, after loading. Raises
     JeDiError where it is not finite."""
     import torch
 
@@ -220,7 +220,7 @@ def make_picture() -> float:
 
 
 def text_of(report: Report) -> str:
-    """The report for a reader, a thing a line."""
+    """Return the report for a reader, a thing a line."""
     lines = [f"{PACKAGE} {report.version}, Python {report.python}, {report.system}", "", "packages"]
     for package in report.packages:
         note = "" if package.fits else f", which does not fit: {package.wanted} is needed"

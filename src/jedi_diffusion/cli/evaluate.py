@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> None:
 def generate_with(
     method: MethodSettings, recipe: EvaluationRecipe, wanted: EvaluationSet, out: Path, device: torch.device
 ) -> None:
-    """The method's pictures that are missing; its model is loaded only where there are any."""
+    """Make the method's pictures that are missing; its model is loaded only where there are any."""
     from jedi_diffusion.evaluation.generate import generate, open_method_folder, pending
 
     record = {"method": method.model_dump(mode="json"), "set": wanted.settings}

@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: PlacesOptions) -> None:
-    """Raises UsageError for options that cannot be right."""
+    """Raise UsageError for options that cannot be right."""
     check_options(given, {"pictures": (10, 1_000_000), "seed": (0, 2**31)})
     if Path(given.out).suffix != ".safetensors":
         raise UsageError(f"--out is {given.out}, but the classifier is a .safetensors file.")
@@ -124,7 +124,7 @@ def train_on_sets(given: PlacesOptions, encoder: LiteEncoder) -> PlaceClassifier
 
 
 def read_places(path: str) -> list[str]:
-    """The lines of a file. Raises UsageError."""
+    """Return the lines of a file. Raises UsageError."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -160,7 +160,7 @@ def named(pictures: tuple[str, ...]) -> dict[str, str]:
 
 
 def print_scores(results: Results) -> None:
-    """The tables on stdout."""
+    """Print the tables."""
     from jedi_diffusion.evaluation.outputs import score_tables
     from jedi_diffusion.page.tables import markdown
 

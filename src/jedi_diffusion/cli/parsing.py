@@ -13,7 +13,7 @@ Given = TypeVar("Given", bound=Settings)
 
 
 def parsed(kind: type[Given], arguments: list[str], prog: str, default: Given | None = None) -> Given:
-    """The settings on a command line, over those of `default`. Raises UsageError for a wrong value.
+    """Return the settings on a command line, over those of `default`. Raises UsageError for a wrong value.
 
     tyro reads the words only; what is wrong with a value is said by the model, as it is everywhere.
     """

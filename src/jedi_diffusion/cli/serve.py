@@ -178,7 +178,7 @@ def bounded_log(lines: int) -> Iterator[None]:
 
 
 def check(given: ServeOptions) -> None:
-    """Raises UsageError for options that do not go together."""
+    """Raise UsageError for options that do not go together."""
     if given.root_path and not ROOT_PATH.fullmatch(given.root_path):
         raise UsageError(
             f"--root-path is {given.root_path}, but must look like /jedi, without a / at its end."
@@ -190,7 +190,10 @@ def check(given: ServeOptions) -> None:
 
 
 def read_tokens(path: str | None, variable: str) -> list[str]:
-    """The tokens of a file and of the environment. Raises UsageError for none in a file, and short ones."""
+    """Return the tokens of a file and of the environment.
+
+    Raises UsageError for none in a file, and short ones.
+    """
     tokens = re.split(r"[\s,]+", variable.strip()) if variable.strip() else []
     if path is not None:
         lines = lines_of(read_text(path, UsageError))
@@ -206,7 +209,7 @@ def read_tokens(path: str | None, variable: str) -> list[str]:
 def prepare(
     given: ServeOptions, tokens: list[str], port: int, seal: Seal, stack: ExitStack
 ) -> tuple[Any, ModelCard]:
-    """The server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
+    """Return the server over a loaded model, not yet running; the stack ends what it leaves behind. Raises
     ModelError, UsageError."""
     from jedi_diffusion.app import connections
     from jedi_diffusion.app.application import Access, make_application
@@ -270,7 +273,7 @@ def prepare(
 
 
 def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
-    """The replicas, which end with the stack. Raises ModelError, UsageError."""
+    """Return the replicas, which end with the stack. Raises ModelError, UsageError."""
     from jedi_diffusion.app.cluster import Cluster
 
     # The machines of a cluster see the same folders, not the same working directory.
@@ -289,7 +292,7 @@ def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
 
 
 def load(name: str, device_name: str, dtype: str, references_mb: int = 0) -> tuple[Runner, ModelCard]:
-    """A model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
+    """Return a model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
     from jedi_diffusion.app.runner import PipelineRunner
 
     device = devices.pick_device(device_name)

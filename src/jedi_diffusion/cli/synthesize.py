@@ -75,7 +75,7 @@ def _say(text: str) -> None:
 
 
 def pick_engine(name: str) -> Engine:
-    """The engine of this name. Raises UsageError where its package is missing."""
+    """Return the engine of this name. Raises UsageError where its package is missing."""
     if name == "local":
         from jedi_diffusion.synthesis.runner import run_local
 
@@ -86,7 +86,7 @@ def pick_engine(name: str) -> Engine:
 
 
 def pick_devices(name: str) -> tuple[str, ...]:
-    """The devices that workers share. Raises UsageError where CUDA is asked for and not there."""
+    """Return the devices that workers share. Raises UsageError where CUDA is asked for and not there."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> None:
 
 
 def read_photos(folder: str) -> list[PhotoSubject]:
-    """The subjects of DreamBench. Raises DataError."""
+    """Return the subjects of DreamBench. Raises DataError."""
     from jedi_diffusion.evaluation.dreambench import open_dreambench
     from jedi_diffusion.synthesis.report.facts import PhotoSubject
 
@@ -94,14 +94,14 @@ def read_photos(folder: str) -> list[PhotoSubject]:
 
 
 def encoders_of(given: ReportOptions, recipe: SynthesisRecipe) -> EncodersName | Literal["none"]:
-    """The encoders that are asked for, by their names; "auto" follows the run's own."""
+    """Return the encoders that are asked for, by their names; "auto" follows the run's own."""
     if given.encoders != "auto":
         return given.encoders
     return "toybox" if recipe.models.embedder.kind == "toybox" else "pretrained"
 
 
 def load_encoders(given: ReportOptions, recipe: SynthesisRecipe) -> list[PictureEncoder]:
-    """The encoders that are asked for. Raises ModelError, UsageError."""
+    """Return the encoders that are asked for. Raises ModelError, UsageError."""
     name = encoders_of(given, recipe)
     if name == "none":
         return []

@@ -39,7 +39,7 @@ class StagesOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises JeDiError."""
+    """Raise JeDiError."""
     given = tyro.cli(StagesOptions, args=arguments, prog="jedi synthesize stages")
     check_options(given, {"collages": (1, MAX_COLLAGES)})
     if len(given.object) > MAX_OBJECTS:

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: ToyboxOptions) -> None:
-    """Raises UsageError for numbers out of range."""
+    """Raise UsageError for numbers out of range."""
     limits = {"sets": (1, 1_000_000), "size": (1, 16), "resolution": (16, 1024), "seed": (0, 2**31)}
     check_options(given, limits)
 

@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: EncodersOptions) -> None:
-    """Raises UsageError for numbers out of range."""
+    """Raise UsageError for numbers out of range."""
     limits = {
         "minutes": (0.01, 1e4),
         "steps": (1, 1_000_000),

@@ -114,7 +114,7 @@ def rendered_references(given: ScoreOptions, size: int, device: str, alike: bool
 def describe(
     given: ScoreOptions, benchmark: Benchmark, scores: Scores, baselines: dict[str, Scores]
 ) -> dict[str, Any]:
-    """The JSON file: scores, what they are measured against, and every setting."""
+    """Return the JSON file: scores, what they are measured against, and every setting."""
     return {
         **scores.record(),
         "baselines": {name: each.record() for name, each in baselines.items()},
@@ -153,8 +153,8 @@ def title(given: ScoreOptions, scores: Scores) -> str:
 
 
 def _prepared(path: str | None) -> Path | None:
-    """The path of a result, after a trial that its folder can be written to: before an hour of work, not
-    after.
+    """Return the path of a result, after a trial that its folder can be written to: before an hour of work,
+    not after.
     """
     from pathlib import Path
 

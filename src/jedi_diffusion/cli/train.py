@@ -147,7 +147,7 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
 
 
 def _exported_step(given: str) -> int | None:
-    """The step of --export; None for the newest. Raises UsageError."""
+    """Return the step of --export; None for the newest. Raises UsageError."""
     if given != "last" and not given.isdecimal():
         raise UsageError(f"--export is {given!r}, but must be the number of a step, or last.")
     return None if given == "last" else int(given)
@@ -166,7 +166,7 @@ def _print_estimate(recipe: JointRecipe, processes: int) -> None:
 
 
 def _run_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> RunFolder:
-    """The run's folder, for this recipe's values only: a key that a run lacks has its default there."""
+    """Return the run's folder, for this recipe's values only: a key that a run lacks has its default there."""
     return RunFolder(
         Path(options.out), read=lambda found: type(recipe).model_validate(found).model_dump(mode="json")
     )
@@ -189,7 +189,7 @@ def _open_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:
 
 
 def _open_mixture(recipe: JointRecipe, folder: Path, accelerator: Accelerator) -> Mixture:
-    """The recipe's sources; what cannot be used is listed in the run's quarantine.jsonl."""
+    """Return the recipe's sources; what cannot be used is listed in the run's quarantine.jsonl."""
     from jedi_diffusion.data.quarantine import Quarantine
     from jedi_diffusion.data.recipe import open_mixture
 
@@ -229,14 +229,14 @@ def _source(recipe: Recipe) -> SetSource:
 
 
 def _init(options: TrainOptions) -> Path | None:
-    """The folder of the model that training starts from."""
+    """Return the folder of the model that training starts from."""
     from jedi_toybox import folder_of
 
     return None if options.init is None else Path(folder_of(options.init))
 
 
 def _held_out(recipe: Recipe) -> list[ImageSet]:
-    """Sets of subjects that no training set shows, for the sheets that show progress."""
+    """Return sets of subjects that no training set shows, for the sheets that show progress."""
     from jedi_toybox import world
 
     if recipe.showroom is None:

@@ -53,11 +53,14 @@ class EncodedCollection(SetCollection, Protocol):
     """A collection that also knows what the frozen networks make of its pictures and captions."""
 
     def latents(self, item: int, size: int, generator: np.random.Generator) -> EncodedSet:
-        """What `read` would give, encoded: of the same pictures in the same order. Raises DataError."""
+        """Return what `read` would give, encoded: of the same pictures in the same order.
+
+        Raises DataError.
+        """
         ...
 
     def check(self, encoders: str, base: str, resolution: int) -> None:
-        """Raises DataError unless it was encoded by the networks of this fingerprint (`train.frozen`).
+        """Raise DataError unless it was encoded by the networks of this fingerprint (`train.frozen`).
 
         base is what the recipe calls them; resolution is the pictures' side in pixels.
         """

@@ -39,11 +39,11 @@ class EncodedSets:
         return self.collection.size(item)
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
-        """The pictures themselves, for people to look at."""
+        """Return the pictures themselves, for people to look at."""
         return self.collection.read(item, size, generator)
 
     def latents(self, item: int, size: int, generator: np.random.Generator) -> EncodedSet:
-        """What `read` would give, encoded. Raises DataError."""
+        """Return what `read` would give, encoded. Raises DataError."""
         shard, row = self._shards.place_of(item)
         encoded = self.encoded[shard]
         return encoded.read(row, chosen(encoded.pictures(row), size, generator))
@@ -69,12 +69,12 @@ class EncodedSets:
 
 
 def kind_of(collection: StoredSets | SinglePictures) -> str:
-    """What sort of sets a collection reads from its shards, as an encoded shard says it."""
+    """Return what sort of sets a collection reads from its shards, as an encoded shard says it."""
     return "single" if isinstance(collection, SinglePictures) else "sets"
 
 
 def open_encoded(tar: str, name: str, index: ShardIndex, kind: str) -> EncodedShard:
-    """The encoded shard of a tar. Raises DataError if it is missing, damaged, or of something else."""
+    """Return the encoded shard of a tar. Raises DataError if it is missing, damaged, or of something else."""
     try:
         shard = EncodedShard(encoded_name(tar, name))
     except DataError as error:

@@ -121,7 +121,7 @@ class EncodedShard:
         return int(self._first[row + 1] - self._first[row])
 
     def read(self, row: int, chosen: Sequence[int]) -> EncodedSet:
-        """The pictures with these numbers of the set in a row. Raises DataError for damage.
+        """Return the pictures with these numbers of the set in a row. Raises DataError for damage.
 
         So does a set that could not be used, with its reason.
         """
@@ -215,7 +215,7 @@ def _read_header(url: str) -> tuple[EncodedAbout, dict[str, _Array]]:
 
 
 def _array(entry: Any, start: int, length: int) -> _Array:
-    """The place of a tensor. Raises ValueError, KeyError or TypeError if the file cannot hold it."""
+    """Return the place of a tensor. Raises ValueError, KeyError or TypeError if the file cannot hold it."""
     first, last = entry["data_offsets"]
     shape = tuple(int(each) for each in entry["shape"])
     array = _Array(DTYPES[entry["dtype"]], shape, start + int(first))
@@ -227,7 +227,7 @@ def _array(entry: Any, start: int, length: int) -> _Array:
 
 
 def _check_shapes(arrays: dict[str, _Array]) -> None:
-    """Raises ValueError or KeyError where tensors are missing or disagree on the number of rows."""
+    """Raise ValueError or KeyError where tensors are missing or disagree on the number of rows."""
     pictures, captions = arrays["latents"].shape[0], arrays["text"].shape[0]
     expected = {"caption": pictures, "latents.sum": pictures, "text.sum": captions}
     if "pooled" in arrays:
@@ -289,13 +289,13 @@ class EncodedWriter:
             self.captions[caption] = len(self.captions)
 
     def add_set(self, latents: Tensor, captions: Sequence[str]) -> None:
-        """The next set: latents (N, C, H, W), and its captions, which are known. Raises DataError."""
+        """Write the next set: latents (N, C, H, W), and its captions, which are known. Raises DataError."""
         self._append("latents", self._stored(latents, "latents"))
         self._caption += [self.captions[caption] for caption in captions]
         self._first.append(len(self._caption))
 
     def add_fault(self, reason: str) -> None:
-        """The next set cannot be used."""
+        """Note that the next set cannot be used."""
         self._faults[len(self._first) - 1] = reason
         self._first.append(len(self._caption))
 

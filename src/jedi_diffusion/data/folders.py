@@ -323,7 +323,7 @@ def _rank(file: Path) -> int:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    """The pictures of a folder at any depth, hidden ones apart."""
+    """Return the pictures of a folder at any depth, hidden ones apart."""
     found: list[Path] = []
     for home, folders, names in os.walk(folder):
         folders[:] = [each for each in folders if not is_hidden(each)]

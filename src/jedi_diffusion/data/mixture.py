@@ -143,7 +143,7 @@ class Mixture:
         return all(self.encoded_sources)
 
     def check_encoded(self, encoders: Callable[[], str], base: str) -> None:
-        """Raises DataError if a source was encoded by other networks than those of this fingerprint.
+        """Raise DataError if a source was encoded by other networks than those of this fingerprint.
 
         encoders: gives `train.frozen.encoders_fingerprint`, if it is asked for; base: the networks' name.
         """
@@ -155,7 +155,7 @@ class Mixture:
                 each.check(fingerprint, base, self.resolution)
 
     def pick(self, place: int) -> Pick:
-        """What stands at a place; reads no picture."""
+        """Return what stands at a place; reads no picture."""
         if place < 0:
             raise IndexError(place)
         number, count = self._schedule(place)
@@ -168,11 +168,17 @@ class Mixture:
         return Pick(place, number, item, size, epoch)
 
     def __getitem__(self, place: int) -> ImageSet:
-        """The set at a place. Raises DataError above the quarantine's limit, or if nothing can replace it."""
+        """Return the set at a place.
+
+        Raises DataError above the quarantine's limit, or if nothing can replace it.
+        """
         return self._usable(self.pick(place), self._read)
 
     def training_set(self, place: int) -> ImageSet | EncodedSet:
-        """The set at a place as a training reads it: encoded, where its source is. Raises as `[place]`."""
+        """Return the set at a place as a training reads it: encoded, where its source is.
+
+        Raises as `[place]`.
+        """
         pick = self.pick(place)
         collection = self.sources[pick.source].collection
         if not isinstance(collection, EncodedCollection):
@@ -180,7 +186,7 @@ class Mixture:
         return self._usable(pick, lambda found, attempt: self._latents(collection, found, attempt))
 
     def _usable(self, pick: Pick, read: Callable[[Pick, int], Read]) -> Read:
-        """What can be read for a pick, or for those that replace it."""
+        """Return what can be read for a pick, or for those that replace it."""
         for attempt in range(ATTEMPTS):
             try:
                 return read(pick, attempt)
@@ -222,7 +228,7 @@ class Mixture:
 
 
 def places(step: int, batch: int, rank: int = 0, ranks: int = 1) -> range:
-    """The places that process `rank` of `ranks` reads for a step of `batch` sets in all.
+    """Return the places that process `rank` of `ranks` reads for a step of `batch` sets in all.
 
     The processes' places in the order of their ranks are the step's, whatever their number. Raises UsageError
     if the batch cannot be split evenly.

@@ -29,7 +29,7 @@ class Quarantine:
         return len(self._reasons)
 
     def reasons(self) -> dict[tuple[str, str], str]:
-        """The reason for each (source, item). Raises DataError if the file holds something else."""
+        """Return the reason for each (source, item). Raises DataError if the file holds something else."""
         self._update()
         return dict(self._reasons)
 

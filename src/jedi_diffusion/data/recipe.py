@@ -24,7 +24,10 @@ Source = Annotated[
 def open_mixture(
     sources: Sequence[SourceSettings], resolution: int, seed: int = 0, quarantine: Quarantine | None = None
 ) -> Mixture:
-    """The sources of a recipe, mixed. Raises DataError if one cannot be opened, UsageError for shares."""
+    """Return the sources of a recipe, mixed.
+
+    Raises DataError if one cannot be opened, UsageError for shares.
+    """
     mixed = [
         MixtureSource(each.open(resolution, quarantine), each.probability, each.sizes) for each in sources
     ]

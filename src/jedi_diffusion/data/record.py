@@ -33,7 +33,7 @@ SEPARATOR = "<|split|>"
 
 
 def join_captions(captions: Sequence[str]) -> str:
-    """The captions as one text. Raises UsageError if one of them holds the separator itself."""
+    """Return the captions as one text. Raises UsageError if one of them holds the separator itself."""
     for caption in captions:
         if SEPARATOR in caption:
             raise UsageError(f"The caption {caption!r} holds {SEPARATOR}, which separates captions.")
@@ -41,7 +41,7 @@ def join_captions(captions: Sequence[str]) -> str:
 
 
 def split_captions(text: str) -> tuple[str, ...]:
-    """The captions of a text, without the white space around each."""
+    """Return the captions of a text, without the white space around each."""
     return tuple(caption.strip() for caption in text.split(SEPARATOR))
 
 
@@ -75,7 +75,7 @@ def set_size(width: int, height: int, name: str) -> int:
 
 
 def check_captions(size: int, captions: Sequence[str], name: str) -> None:
-    """Raises DataError unless there is one caption for each of `size` pictures."""
+    """Raise DataError unless there is one caption for each of `size` pictures."""
     if len(captions) != size:
         raise DataError(
             f"{name} holds {size} pictures but {len(captions)} captions (separated by {SEPARATOR}); "
@@ -84,7 +84,7 @@ def check_captions(size: int, captions: Sequence[str], name: str) -> None:
 
 
 def unstack(picture: Image.Image, name: str) -> tuple[Image.Image, ...]:
-    """The square pictures of a stacked one, from the top. Raises DataError, which gives `name`."""
+    """Return the square pictures of a stacked one, from the top. Raises DataError, which gives `name`."""
     side = picture.width
     return tuple(
         picture.crop((0, number * side, side, (number + 1) * side))
@@ -107,7 +107,7 @@ def largest_set(side: int, kind: str) -> int:
 
 
 def check_blocks(side: int, kind: str) -> None:
-    """Raises UsageError where two stacked pictures would share blocks of the format, and so bleed."""
+    """Raise UsageError where two stacked pictures would share blocks of the format, and so bleed."""
     if kind == "jpg" and side % JPEG_BLOCK:
         lower = side - side % JPEG_BLOCK
         raise UsageError(
@@ -162,7 +162,9 @@ class StoredSet:
         return cls(key, kind, stacked, given.captions, given.subject, given.source, masks, given.info)
 
     def members(self) -> dict[str, bytes]:
-        """The set as files of a shard, by ending: the picture, txt, json, and mask.png where it has masks."""
+        """Return the set as files of a shard, by ending: the picture, txt, json, and mask.png where it has
+        masks.
+        """
         record = {
             "source": self.source,
             "subject": self.subject,
@@ -178,8 +180,8 @@ class StoredSet:
 
     @classmethod
     def from_members(cls, key: str, members: Mapping[str, bytes], name: str) -> StoredSet:
-        """The set of these files. Raises DataError, which gives `name`: a file is missing, captions and
-        pictures disagree, or the record is no JSON.
+        """Return the set of these files. Raises DataError, which gives `name`: a file is missing, captions
+        and pictures disagree, or the record is no JSON.
         """
         kind, stacked = picture_of(members, name)
         captions = split_captions(text_of(members, name))
@@ -203,7 +205,7 @@ class StoredSet:
         )
 
     def decode(self, name: str, chosen: Sequence[int] | None = None) -> ImageSet:
-        """The set, or its pictures with the numbers `chosen`. Raises PictureError and DataError."""
+        """Return the set, or its pictures with the numbers `chosen`. Raises PictureError and DataError."""
         # No reduced scale: it could round the height so that it is no multiple of the width any more.
         pictures = unstack(open_picture(self.stacked, name, decode_size=FULL_SCALE), name)
         check_captions(len(pictures), self.captions, name)
@@ -224,7 +226,10 @@ class StoredSet:
 
 
 def picture_of(members: Mapping[str, bytes], name: str) -> tuple[str, bytes]:
-    """(ending as in KINDS, bytes) of a sample's picture. Raises DataError if there is not exactly one."""
+    """Return (ending as in KINDS, bytes) of a sample's picture.
+
+    Raises DataError if there is not exactly one.
+    """
     endings = {"jpeg": "jpg", **{kind: kind for kind in KINDS}}
     found = [(endings[ending], data) for ending, data in members.items() if ending in endings]
     if len(found) != 1:
@@ -233,14 +238,14 @@ def picture_of(members: Mapping[str, bytes], name: str) -> tuple[str, bytes]:
 
 
 def text_of(members: Mapping[str, bytes], name: str) -> str:
-    """A sample's captions. Raises DataError if they are missing or not UTF-8."""
+    """Return a sample's captions. Raises DataError if they are missing or not UTF-8."""
     if "txt" not in members:
         raise DataError(f"{name} has no captions (txt).")
     return decode_text(members["txt"], f"The text of {name}")
 
 
 def json_of(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """A sample's record; {} if it has none. Raises DataError if it is no JSON object."""
+    """Return a sample's record; {} if it has none. Raises DataError if it is no JSON object."""
     try:
         record = json.loads(members.get("json", b"{}"))
     except ValueError as error:

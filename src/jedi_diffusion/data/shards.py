@@ -109,14 +109,14 @@ class ShardIndex:
 
     @classmethod
     def of(cls, tar: str, length: int, samples: Sequence[Sample]) -> ShardIndex:
-        """The index of a tar of this name and length."""
+        """Return the index of a tar of this name and length."""
         body = b"".join(each.model_dump_json(exclude_none=True).encode() + b"\n" for each in samples)
         header = Header(tar=tar, length=length, samples=len(samples), checksum=checksum(body))
         return cls(header, body)
 
     @classmethod
     def parse(cls, data: bytes) -> ShardIndex:
-        """The index in these bytes. Raises ValueError."""
+        """Return the index in these bytes. Raises ValueError."""
         first, _, body = data.partition(b"\n")
         index = cls(Header.model_validate_json(first), body)
         if len(index) != index.header.samples or checksum(body) != index.header.checksum:
@@ -124,7 +124,7 @@ class ShardIndex:
         return index
 
     def encode(self) -> bytes:
-        """What `parse` reads."""
+        """Return what `parse` reads."""
         return self.header.model_dump_json().encode() + b"\n" + self._body
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ def index_name(tar: str) -> str:
 
 
 def load_index(tar: str) -> ShardIndex:
-    """The index of a tar, local or remote, after a look at the tar's length.
+    """Return the index of a tar, local or remote, after a look at the tar's length.
 
     Raises DataError that names the index: it is missing, damaged, or of another tar than is there now.
     """
@@ -235,7 +235,9 @@ def _checked_length(file: Any) -> int:
 
 
 def _about(ending: str, data: bytes, name: str) -> dict[str, Any]:
-    """What the index says about a sample beyond places; a picture or video that is broken says nothing."""
+    """Return what the index says about a sample beyond places; a picture or video that is broken says
+    nothing.
+    """
     if ending in (*KINDS, "jpeg"):
         try:
             width, height = picture_size(data, name)
@@ -303,14 +305,14 @@ class Shards:
         yield from ((tar, index.header.checksum) for tar, index in self.tars)
 
     def place_of(self, item: int) -> tuple[int, int]:
-        """The number of the tar that sample number `item` is in, and its row there."""
+        """Return the number of the tar that sample number `item` is in, and its row there."""
         if not 0 <= item < len(self):
             raise IndexError(item)
         shard = bisect_right(self._ends, item)
         return shard, item - (self._ends[shard - 1] if shard else 0)
 
     def sample(self, item: int) -> Sample:
-        """What the index says of sample number `item`."""
+        """Return what the index says of sample number `item`."""
         return self._find(item)[1]
 
     def captions(self, item: int) -> int:
@@ -323,7 +325,7 @@ class Shards:
         return f"{sample.key} of {tar}"
 
     def read(self, item: int, endings: Sequence[str] | None = None) -> StoredSample:
-        """The files of sample number `item`, or those with these endings, by one range read.
+        """Return the files of sample number `item`, or those with these endings, by one range read.
 
         Raises DataError if the tar cannot be read there, or its bytes are not those that were indexed.
         """

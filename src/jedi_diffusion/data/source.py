@@ -33,5 +33,7 @@ class SetSource(Protocol):
         ...
 
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
-        """Sets number `first` to `first + count - 1`, each of `pictures` pictures of `size` pixels a side."""
+        """Return sets number `first` to `first + count - 1`, each of `pictures` pictures of `size` pixels a
+        side.
+        """
         ...

@@ -51,7 +51,7 @@ def read_bytes(url: str, start: int = 0, end: int | None = None) -> bytes:
 
 
 def length_of(url: str) -> int:
-    """The length of a file in bytes. Raises DataError that gives the file."""
+    """Return the length of a file in bytes. Raises DataError that gives the file."""
     system, path = _system(url)
     length = _tried(url, lambda: system.info(path)).get("size")
     if length is None:
@@ -60,7 +60,7 @@ def length_of(url: str) -> int:
 
 
 def stamp_of(url: str) -> str:
-    """What the store says of a file that changes with its content: its length and its tag or time.
+    """Return what the store says of a file that changes with its content: its length and its tag or time.
 
     Raises DataError that gives the file.
     """
@@ -97,7 +97,8 @@ def holds_tars(place: str) -> bool:
 
 
 def tars_of(place: str) -> list[str]:
-    """The tars that a place means: `x/{00000..00041}.tar` counts them, `x.tar` is one, a folder has some.
+    """Return the tars that a place means: `x/{00000..00041}.tar` counts them, `x.tar` is one, a folder has
+    some.
 
     Raises DataError if there are none.
     """
@@ -118,7 +119,7 @@ def tars_of(place: str) -> list[str]:
 
 
 def local_path(place: str) -> Path | None:
-    """The path of a place on this machine; None for one that is reached by a protocol."""
+    """Return the path of a place on this machine; None for one that is reached by a protocol."""
     if place.startswith("file://"):
         return Path(_system(place)[1])
     return None if "://" in place else Path(place)
@@ -142,7 +143,7 @@ def exists(url: str) -> bool:
 
 
 def open_folder(folder: str) -> str:
-    """The folder without a slash at its end, made where it is local and missing.
+    """Return the folder without a slash at its end, made where it is local and missing.
 
     Raises OutputError if nothing can be put there, UsageError for a web server.
     """
@@ -169,7 +170,7 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def scratch_file(url: str) -> Path:
-    """A path of this machine, not taken yet, for what `publish` will put at `url`."""
+    """Return a path of this machine, not taken yet, for what `publish` will put at `url`."""
     local = local_path(url)
     folder = Path(tempfile.gettempdir()) if local is None else local.parent
     return folder / f".{url.rpartition('/')[2][:80]}.{secrets.token_hex(6)}"
@@ -212,7 +213,10 @@ def _system(url: str) -> tuple[Any, str]:
 
 
 def _tried(url: str, call: Any, writing: bool = False) -> Any:
-    """What the call returns; remote faults are tried again, see WAITS. Raises DataError or OutputError."""
+    """Return what the call returns; remote faults are tried again, see WAITS.
+
+    Raises DataError or OutputError.
+    """
     fault: type[JeDiError] = OutputError if writing else DataError
     done = "written" if writing else "read"
     remote = local_path(url) is None

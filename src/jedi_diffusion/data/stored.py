@@ -37,12 +37,12 @@ class StackedFiles:
         return self._pictures[item]
 
     def captions(self, item: int) -> int:
-        """The number of captions of set number `item`, 0 if they are missing."""
+        """Return the number of captions of set number `item`, 0 if they are missing."""
         text = self._others.get((stem_of(self._pictures[item]), "txt"))
         return 0 if text is None else len(split_captions(read_bytes(text).decode(errors="replace")))
 
     def read(self, item: int) -> StoredSample:
-        """The files of set number `item`. Raises DataError."""
+        """Return the files of set number `item`. Raises DataError."""
         picture = self._pictures[item]
         stem = stem_of(picture)
         files = {_ending(picture): read_bytes(picture)}
@@ -57,7 +57,7 @@ class StackedFiles:
 
 
 def _ending(file: str) -> str:
-    """What the file is called in a sample."""
+    """Return what the file is called in a sample."""
     return MASKS if is_mask(file) else file.rpartition(".")[2].lower()
 
 
@@ -75,14 +75,14 @@ class StoredSets:
         return self._sets.name(item)
 
     def size(self, item: int) -> int:
-        """The number of captions; that there are as many pictures is checked when the set is read."""
+        """Return the number of captions; that there are as many pictures is checked when the set is read."""
         return max(1, self._sets.captions(item))
 
     def parts(self) -> Iterator[tuple[str, str | None]]:
         yield from self._sets.parts()
 
     def shards(self) -> Shards:
-        """The shards that hold the sets. Raises UsageError for a folder of files."""
+        """Return the shards that hold the sets. Raises UsageError for a folder of files."""
         if not isinstance(self._sets, Shards):
             raise UsageError(f"{self.source} holds no shards: make them by `jedi data pack`.")
         return self._sets
@@ -123,7 +123,7 @@ class SinglePictures:
         return 1
 
     def shards(self) -> Shards:
-        """The shards that hold the pictures."""
+        """Return the shards that hold the pictures."""
         return self._shards
 
     def parts(self) -> Iterator[tuple[str, str]]:
@@ -133,7 +133,7 @@ class SinglePictures:
         return self.whole(item)
 
     def whole(self, item: int) -> ImageSet:
-        """The set of picture number `item`. Raises DataError and PictureError."""
+        """Return the set of picture number `item`. Raises DataError and PictureError."""
         sample = self._shards.read(item)
         _, data = picture_of(sample.files, sample.name)
         record = json_of(sample.files, sample.name)

@@ -28,7 +28,7 @@ KEY_BYTES = 32
 
 
 def key_of(*parts: bytes) -> bytes:
-    """The key of what is encoded: SHA-256 over its parts and their lengths."""
+    """Return the key of what is encoded: SHA-256 over its parts and their lengths."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

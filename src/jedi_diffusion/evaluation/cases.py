@@ -107,12 +107,12 @@ class EvaluationSet:
         )
 
     def groups(self) -> Iterator[list[Case]]:
-        """The cases of each subject and inputs."""
+        """Yield the cases of each subject and inputs."""
         for _, group in groupby(self.cases, key=lambda case: case.group):
             yield list(group)
 
     def plan(self) -> list[dict[str, Any]]:
-        """The cases as plain JSON values: what another program needs to make the pictures."""
+        """Return the cases as plain JSON values: what another program needs to make the pictures."""
         return [
             {
                 "file": f"{case.name}.png",
@@ -132,7 +132,8 @@ Inputs = Literal["picks", "all"]
 def choose_inputs(
     subject: Subject, references: int, which: Inputs, picks: dict[str, str], seed: int = 0
 ) -> list[tuple[int, ...]]:
-    """The inputs of a subject, each `references` photos: one choice (picks), or one led by every photo (all).
+    """Return the inputs of a subject, each `references` photos: one choice (picks), or one led by every photo
+    (all).
 
     picks: the leading photo (its file's stem) by the subject's name. The leader of others, and all further
     photos, are drawn by names and `seed` alone, so that every program can draw the same. Equal choices

@@ -37,7 +37,10 @@ class FileDigests:
             logger.warning("%s is damaged (%s); files are read again.", record, error)
 
     def of(self, path: Path) -> tuple[bytes, bytes | None]:
-        """A file's digest, and its content where it had to be read. Raises PictureError that names it."""
+        """Return a file's digest, and its content where it had to be read.
+
+        Raises PictureError that names it.
+        """
         name = os.path.abspath(path)
         try:
             stamp = _stamp_of(os.stat(name))
@@ -62,7 +65,7 @@ class FileDigests:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises PictureError that names the file, also where it is empty."""
+    """Raise PictureError that names the file, also where it is empty."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -61,7 +61,7 @@ def open_dreambench(
     subjects: tuple[str, ...] = (),
     seed: int = 0,
 ) -> EvaluationSet:
-    """The evaluation set from a clone of google/dreambooth, or from its folder `dataset`.
+    """Return the evaluation set from a clone of google/dreambooth, or from its folder `dataset`.
 
     inputs: the 30 fixed picks, or all 158 photos in turn; samples: pictures a prompt; subjects: some of
     them, none for all 30; seed: draws the further photos of several references. Raises DataError where
@@ -115,7 +115,7 @@ def read_list(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def _templates(text: str) -> list[str]:
-    """'a {0} {1} in the snow' as "a {} in the snow"."""
+    """Return 'a {0} {1} in the snow' as "a {} in the snow"."""
     return [each.replace("{0} ", "").replace("{1}", "{}") for each in TEMPLATE.findall(text)]
 
 

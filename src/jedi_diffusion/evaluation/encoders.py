@@ -67,7 +67,7 @@ class Thumbnails:
 
 
 def checked_rows(encoder: Encoder, rows: Rows, count: int) -> Rows:
-    """An encoder's answer, if it is one finite row for each of `count` items. Raises ModelError."""
+    """Return an encoder's answer, if it is one finite row for each of `count` items. Raises ModelError."""
     if rows.ndim != 2 or len(rows) != count or not np.isfinite(rows).all():
         raise ModelError(
             f"The encoder {encoder.name} answered {count} items with an array of shape {rows.shape} "

@@ -80,7 +80,7 @@ class FeatureReader:
         return {name: _stacked(each) for name, each in rows.items()}
 
     def texts(self, texts: Sequence[str]) -> dict[str, dict[str, Rows]]:
-        """The features (D,) of each text by the encoder's name, for encoders of texts."""
+        """Return the features (D,) of each text by the encoder's name, for encoders of texts."""
         found = {}
         wanted = list(dict.fromkeys(texts))
         for encoder in self.encoders:
@@ -95,7 +95,7 @@ class FeatureReader:
         return found
 
     def _load(self, items: Sequence[Item], encoders: Sequence[Encoder]) -> Iterator[list[_Loaded]]:
-        """The items in chunks; a chunk is read and decoded by threads while the one before is encoded."""
+        """Yield the items in chunks; a chunk is read and decoded by threads while the one before is encoded."""
 
         def open_some(some: Sequence[Item]) -> list[_Loaded]:
             return [self._open(item, encoders) for item in some]
@@ -145,7 +145,9 @@ class FeatureReader:
             cache.add(empty, np.full((len(empty), 1), np.nan, np.float32))
 
     def _cut(self, loaded: Sequence[_Loaded]) -> Mapping[bytes, Image.Image | None]:
-        """What is encoded, by key: pictures as they are or their cut-outs; None where there is no subject."""
+        """Return what is encoded, by key: pictures as they are or their cut-outs; None where there is no
+        subject.
+        """
         shown: dict[bytes, Image.Image | None] = {}
         to_find = []
         for each in loaded:

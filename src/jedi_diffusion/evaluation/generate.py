@@ -24,7 +24,7 @@ RECORD = "method.json"
 
 
 def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
-    """The folder for a method's pictures, for this `record` (plain JSON values) only.
+    """Return the folder for a method's pictures, for this `record` (plain JSON values) only.
 
     Raises RecipeError where it holds pictures that were made with another one, OutputError.
     """
@@ -38,12 +38,12 @@ def open_method_folder(folder: str | Path, record: Mapping[str, Any]) -> Path:
 
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without the sampling settings that have their defaults."""
+    """Return a record without the sampling settings that have their defaults."""
     return {name: without_defaults(each) if isinstance(each, dict) else each for name, each in record.items()}
 
 
 def pending(wanted: EvaluationSet, folder: Path) -> list[list[Case]]:
-    """The cases that have no picture yet, those from the same inputs together."""
+    """Return the cases that have no picture yet, those from the same inputs together."""
     left = ([case for case in group if not _file(folder, case).exists()] for group in wanted.groups())
     return [group for group in left if group]
 
@@ -68,7 +68,7 @@ def generate(wanted: EvaluationSet, personalizer: Personalizer, folder: Path, ba
 
 
 def open_references(case: Case) -> list[Image.Image]:
-    """The input photos of a case, RGB. Raises PictureError."""
+    """Return the input photos of a case, RGB. Raises PictureError."""
     return [open_picture(case.subject.photos[number].path) for number in case.inputs]
 
 

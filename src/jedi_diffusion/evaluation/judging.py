@@ -36,7 +36,7 @@ def open_set(
     subjects: Sequence[str] = (),
     seed: int = 0,
 ) -> EvaluationSet:
-    """The evaluation set of a protocol. Raises UsageError, DataError."""
+    """Return the evaluation set of a protocol. Raises UsageError, DataError."""
     from jedi_diffusion.evaluation.dreambench import open_dreambench
     from jedi_diffusion.evaluation.own_subjects import open_own_subjects
 
@@ -48,7 +48,7 @@ def open_set(
 
 
 def open_recipe_set(recipe: Evaluation, out: Path, device: str) -> EvaluationSet:
-    """The evaluation set of a recipe; the toybox's is rendered into OUT/data first."""
+    """Return the evaluation set of a recipe; the toybox's is rendered into OUT/data first."""
     part = recipe.set
     if part.kind == "toybox":
         from jedi_diffusion.evaluation.own_subjects import open_own_subjects
@@ -66,7 +66,7 @@ def open_recipe_set(recipe: Evaluation, out: Path, device: str) -> EvaluationSet
 def load_encoders(
     names: Sequence[EncodersName], clip: str, dino: str, device: str, places: str | None = None
 ) -> list[Encoder]:
-    """What judges pictures, by name and each once, on a device.
+    """Return what judges pictures, by name and each once, on a device.
 
     places: a place classifier for EfficientNet-Lite, a file. Raises ModelError, UsageError.
     """
@@ -79,7 +79,7 @@ def load_encoders(
 
 
 def _place_judge(places: str, encoders: Sequence[Encoder]) -> Encoder:
-    """The judge of places over the one of `encoders` that its classifier was trained on."""
+    """Return the judge of places over the one of `encoders` that its classifier was trained on."""
     from jedi_diffusion.vision.lite import LiteEncoder
     from jedi_diffusion.vision.places import PlaceClassifier, PlaceJudge
 
@@ -116,7 +116,8 @@ def load_finder(
     detector: str = GROUNDING_DINO,
     segmenter: str = SAM,
 ) -> SubjectFinder | None:
-    """What finds subjects where masks are to be found: the toybox's own with its encoders, else the models.
+    """Return what finds subjects where masks are to be found: the toybox's own with its encoders, else the
+    models.
 
     Raises ModelError.
     """
@@ -140,8 +141,8 @@ def load_finder(
 
 
 def open_scorer(recipe: Evaluation, wanted: EvaluationSet, out: Path, device: str) -> Scorer:
-    """The scorer, after it has read the true photos and the prompts: what is wrong with them or with the
-    encoders shows before hours of work, not after.
+    """Return the scorer, after it has read the true photos and the prompts: what is wrong with them or with
+    the encoders shows before hours of work, not after.
     """
     from jedi_diffusion.evaluation.recipe import LiteSection, PretrainedSection
     from jedi_diffusion.evaluation.scoring import Scorer

@@ -18,7 +18,7 @@ from jedi_diffusion.pictures import pictures_in
 
 
 def find_pictures(folder: str | Path, wanted: EvaluationSet) -> dict[Case, Path]:
-    """The picture of every case. Other files than pictures are not looked at.
+    """Return the picture of every case. Other files than pictures are not looked at.
 
     Raises DataError for a folder of an unknown subject, a missing picture and one too many, with its name
     and how many there are of its kind.

@@ -34,7 +34,9 @@ def read_mask(data: bytes, name: str, size: tuple[int, int]) -> Mask:
 
 
 def cut_out(picture: Image.Image, mask: Mask) -> Image.Image | None:
-    """The picture with white in place of all that the mask does not cover; None where it covers nothing."""
+    """Return the picture with white in place of all that the mask does not cover; None where it covers
+    nothing.
+    """
     if not mask.any():
         return None
     values = np.where(mask[:, :, None], np.asarray(picture), np.array(WHITE, np.uint8))

@@ -68,7 +68,7 @@ def is_compared(
 
 
 def pair_sums(similar: Array, compared: NDArray[np.bool_]) -> Sums:
-    """Sums of (I, P) cosines over the photos that each picture is compared with, (I, P)."""
+    """Return sums of (I, P) cosines over the photos that each picture is compared with, (I, P)."""
     return Sums((similar * compared).sum(1), compared.sum(1))
 
 
@@ -83,7 +83,7 @@ def text_sums(pictures: NDArray[np.floating], texts: NDArray[np.floating]) -> Su
 
 
 def average(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> Estimate | None:
-    """The mean with its 95% interval over subjects; None where nothing was compared.
+    """Return the mean with its 95% interval over subjects; None where nothing was compared.
 
     subjects: (I,) the number of each picture's subject. "pairs": the mean over all pairs of picture and
     photo (section 6 of the paper). "subjects": the mean over photos for each picture, over pictures for

@@ -58,7 +58,7 @@ def record_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_csv(results: Results) -> str:
-    """A line for each method, group of subjects and score: method, group, score, mean, low, high."""
+    """Return a line for each method, group of subjects and score: method, group, score, mean, low, high."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["method", "group", "score", "mean", "low", "high"])
@@ -76,7 +76,7 @@ def as_csv(results: Results) -> str:
 
 
 def score_tables(results: Results) -> list[Table]:
-    """A table for each comparison, columns as in the paper; copies and diversity; kinds of subjects."""
+    """Return a table for each comparison, columns as in the paper; copies and diversity; kinds of subjects."""
     tables = [_scaled_table(results), *(_comparison_table(results, each) for each in COMPARISONS)]
     names = [COPIES, *(name for name in results.columns if name.startswith(DIVERSITY))]
     rows = [
@@ -123,7 +123,7 @@ def _comparison_table(results: Results, comparison: Comparison) -> Table:
 
 
 def _kinds_table(results: Results) -> Table:
-    """The first text score and all image scores against the other photos, for each kind of subject."""
+    """Return the first text score and all image scores against the other photos, for each kind of subject."""
     names = [name for name in results.columns if "," not in name and name != COPIES]
     names += [name for name in results.columns if name.endswith(", others")]
     rows = [

@@ -43,7 +43,7 @@ def open_own_subjects(
     name: str = "folder",
     seed: int = 0,
 ) -> EvaluationSet:
-    """The evaluation set of a folder, laid out as above.
+    """Return the evaluation set of a folder, laid out as above.
 
     inputs: one choice a subject (picks), or one led by every photo (all).
 
@@ -84,7 +84,7 @@ def homes_in(folder: Path) -> list[Path]:
 
 
 def _subject(home: Path, common: list[str]) -> tuple[Subject, list[int]]:
-    """The subject of a folder, and the numbers of the photos that may be references."""
+    """Return the subject of a folder, and the numbers of the photos that may be references."""
     record = read_record(home / RECORD)
     name = plain_name(home.name)
     noun = noun_of(home, record)

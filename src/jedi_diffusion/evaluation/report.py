@@ -18,7 +18,7 @@ SHOWN = 3
 
 
 def report_page(results: Results, tables: Sequence[Table]) -> str:
-    """The whole page as HTML, pictures embedded."""
+    """Return the whole page as HTML, pictures embedded."""
     wanted = results.wanted
     made = [row for row in results.rows if not row.is_baseline]
     summary = (
@@ -97,7 +97,7 @@ def _strip(row: RowScores, places: Sequence[int], name: str, rank: str) -> Strip
 
 
 def ranking_column(results: Results) -> str:
-    """What cases are ranked by: the last encoder's score, against the other photos if there are any."""
+    """Return what cases are ranked by: the last encoder's score, against the other photos if there are any."""
     last = [each.image_column for each in results.encoders if each.image_column][-1]
     name = column(last, "others")
     compared = all(row.scores[name] is not None for row in results.rows if not row.is_baseline)

@@ -77,7 +77,7 @@ class Results:
 
 
 def column(name: str, comparison: Comparison) -> str:
-    """The name of a score that compares with photos: "DINO, others"."""
+    """Return the name of a score that compares with photos: "DINO, others"."""
     return f"{name}, {comparison}"
 
 
@@ -102,7 +102,7 @@ class Scorer:
         self.reader = FeatureReader([*self.encoders, self.thumbnails], self.folder, self.finder)
 
     def score(self, pictures: Mapping[str, Mapping[Case, Path]]) -> Results:
-        """The scores of each method's pictures, one a case, with the known answers first.
+        """Return the scores of each method's pictures, one a case, with the known answers first.
 
         Raises UsageError for a method that is called like one of those.
         """
@@ -140,7 +140,7 @@ class Scorer:
         return [each for each in self.encoders if each.image_column is not None]
 
     def item(self, case: Case, picture: Photo) -> Item:
-        """The cut-out of a picture."""
+        """Return the cut-out of a picture."""
         if self.masking == "found":
             return Item(picture.path, noun=case.subject.noun)
         return Item(picture.path, mask=picture.mask or mask_beside(picture.path))
@@ -269,8 +269,8 @@ class _Truths:
 
 
 def oracle_answers(wanted: EvaluationSet) -> list[Answer]:
-    """The true picture of each prompt where there is one; else each photo that is not an input, for each
-    prompt, never compared with itself.
+    """Return the true picture of each prompt where there is one; else each photo that is not an input, for
+    each prompt, never compared with itself.
     """
     answers = []
     for case in wanted.cases:
@@ -318,7 +318,7 @@ def copy_answers(wanted: EvaluationSet) -> list[Answer]:
 def _image_sums(
     title: str, answers: Sequence[Answer], rows: Rows, true: Mapping[str, Rows]
 ) -> dict[str, Sums]:
-    """The three comparisons of one encoder."""
+    """Return the three comparisons of one encoder."""
     totals = {each: np.zeros(len(answers)) for each in COMPARISONS}
     counts = {each: np.zeros(len(answers), np.int64) for each in COMPARISONS}
     for name, places in _places(answers, lambda answer: answer.case.subject.name).items():
@@ -337,7 +337,8 @@ _compared = cache(metrics.is_compared)
 
 
 def _diversity(answers: Sequence[Answer], rows: Rows) -> Sums:
-    """The mean pairwise distance of each prompt's pictures, once for each prompt (at its first picture).
+    """Return the mean pairwise distance of each prompt's pictures, once for each prompt (at its first
+    picture).
 
     Only between pictures from seeds: known answers have none.
     """
@@ -350,12 +351,12 @@ def _diversity(answers: Sequence[Answer], rows: Rows) -> Sums:
 
 
 def _source(answer: Answer) -> tuple[str, tuple[int, ...]]:
-    """The subject and the numbers of its photos that the picture is made from."""
+    """Return the subject and the numbers of its photos that the picture is made from."""
     return answer.case.subject.name, answer.case.inputs
 
 
 def _places(answers: Sequence[Answer], key: Callable[[Answer], Key]) -> dict[Key, NDArray[np.int64]]:
-    """The numbers of the answers with each key, in order."""
+    """Return the numbers of the answers with each key, in order."""
     found: dict[Key, list[int]] = {}
     for number, answer in enumerate(answers):
         found.setdefault(key(answer), []).append(number)

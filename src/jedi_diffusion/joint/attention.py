@@ -83,7 +83,7 @@ class SetReads:
         )
 
     def _visible(self, key: torch.Tensor) -> list[VisibleTokens | None] | None:
-        """What others read of each image at a layer with such keys; None where that is all of all."""
+        """Return what others read of each image at a layer with such keys; None where that is all of all."""
         if self.visibility is None or not any(self.visibility):
             return None
         grid = self._tokens(key)
@@ -181,7 +181,7 @@ def _split(tokens: torch.Tensor, pictures: Sequence[int]) -> Sequence[torch.Tens
 
 
 def _join(runs: Sequence[torch.Tensor], size: int) -> torch.Tensor:
-    """Sets of N pictures, in runs (G*N, L, H, D), as (G, N, L, H, D); a single run is not copied."""
+    """Return sets of N pictures, in runs (G*N, L, H, D), as (G, N, L, H, D); a single run is not copied."""
     joined: torch.Tensor = (runs[0] if len(runs) == 1 else torch.cat(tuple(runs))).unflatten(0, (-1, size))
     return joined
 

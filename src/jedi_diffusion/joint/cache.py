@@ -92,7 +92,7 @@ class ReferenceCache:
         return sum(read.keys.nbytes + read.values.nbytes for read in kept)
 
     def writer(self, set_sizes: Sequence[int]) -> CacheWriter:
-        """A writer for one pass over references laid out as `set_sizes`.
+        """Return a writer for one pass over references laid out as `set_sizes`.
 
         Raises UsageError if the cache already holds another pass: two subjects never share a cache.
         """
@@ -106,7 +106,8 @@ class ReferenceCache:
         return CacheWriter(self._layers, self._set_sizes)
 
     def for_sets(self, index: Sequence[int | None]) -> CacheView:
-        """A read view for a batch of len(index) target sets; set s reads reference set index[s], or none.
+        """Return a read view for a batch of len(index) target sets; set s reads reference set index[s], or
+        none.
 
         Raises UsageError for an index that no reference set has.
         """

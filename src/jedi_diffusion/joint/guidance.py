@@ -92,7 +92,7 @@ class Guidance:
         return Guidance(*_shortest(branches, list(self.scales), match_norms=False))
 
     def combine(self, predictions: Sequence[Tensor]) -> Tensor:
-        """The guided prediction from one prediction a branch, in the order of `branches`."""
+        """Return the guided prediction from one prediction a branch, in the order of `branches`."""
         if len(predictions) == 1:
             return predictions[0]
         if len(predictions) == 2:
@@ -112,7 +112,7 @@ def plan_guidance(
     pictures_matter: bool = True,
     match_norms: bool = False,
 ) -> Guidance:
-    """The fewest branches that give the guidance of `mode`.
+    """Return the fewest branches that give the guidance of `mode`.
 
     guidance_scale: equation 3's scale, the text's scale in equation 4; image_guidance_scale: the references'
     scale in equation 4, None for guidance_scale.

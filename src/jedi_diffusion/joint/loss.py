@@ -69,7 +69,7 @@ class JointLoss:
     def __call__(
         self, denoiser: Denoiser, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint"
     ) -> Tensor:
-        """A float32 scalar: sum(weight * error^2) / sum(weight), zero where every weight is zero."""
+        """Return a float32 scalar: sum(weight * error^2) / sum(weight), zero where every weight is zero."""
         draw = self.draw(batch, generator, coupling)
         return weighted_mean(self.errors(denoiser, batch, draw, coupling), draw.weight)
 

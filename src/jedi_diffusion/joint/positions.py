@@ -27,7 +27,8 @@ def token_grid(latents: Size, tokens: int) -> Size:
 
 
 def distance_bias(size: Size, heads: int, slope: float, device: torch.device | None = None) -> torch.Tensor:
-    """What is added to the scores of two pictures' tokens that lie apart: (H, L, L) float32, 0 or less.
+    """Return what is added to the scores of two pictures' tokens that lie apart: (H, L, L) float32, 0 or
+    less.
 
     Linear biases (Press et al., "Train Short, Test Long", 2022) on a grid: head k adds -slope / 2^k times the
     tokens' distance, in tokens of the grid `size`, (h, w); the last head adds nothing. The distance

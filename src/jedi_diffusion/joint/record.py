@@ -49,7 +49,8 @@ class AttentionMap:
     steps: int
 
     def correspondences(self, pictures: Sequence[int], count: int) -> list[Correspondence]:
-        """The `count` strongest mutual choices between the grid and these pictures' tokens, strongest first.
+        """Return the `count` strongest mutual choices between the grid and these pictures' tokens, strongest
+        first.
 
         Mutual: the answer gets the token's greatest weight, and from no other token of the grid more. A token
         that everything looks at is so an answer once.
@@ -102,7 +103,8 @@ class AttentionRecord:
         self._sums: dict[tuple[int, int], _Sum] = {}
 
     def writer(self, step: int, rows: Sequence[int], size: Size) -> AttentionWriter | None:
-        """What takes the attention of one forward, whose pictures `rows` are the targets; None: not asked.
+        """Return what takes the attention of one forward, whose pictures `rows` are the targets; None: not
+        asked.
 
         size: height and width of the latents. Raises UsageError for a step that is there already: another
         call would be mixed in.
@@ -115,7 +117,10 @@ class AttentionRecord:
         return AttentionWriter(self, step, tuple(rows), size)
 
     def maps(self, target: int = 0) -> list[AttentionMap]:
-        """The maps of target number `target`, finest resolution first. Raises UsageError if it has none."""
+        """Return the maps of target number `target`, finest resolution first.
+
+        Raises UsageError if it has none.
+        """
         found = [each for (number, _), each in sorted(self._sums.items(), reverse=True) if number == target]
         if not found:
             raise UsageError(f"No attention of target {target} has been recorded.")
@@ -152,7 +157,7 @@ class AttentionWriter:
         bias: torch.Tensor | None = None,
         visible: Sequence[VisibleTokens | None] | None = None,
     ) -> None:
-        """Adds a layer: query, key (I, L, H, D); references: for each set what it reads from a cache.
+        """Add a layer: query, key (I, L, H, D); references: for each set what it reads from a cache.
 
         bias (H, L, L): what the layer adds to the scores of every two pictures. visible (I,): what others
         read of each image; tokens that nobody reads get no weight.
@@ -201,7 +206,7 @@ def _key_bias(tokens: int, like: torch.Tensor, read: VisibleTokens | CachedToken
 
 
 def _in_images(cached: CachedTokens, length: int) -> torch.Tensor:
-    """Cached keys as those of whole images (R, L, H, D), zero where they are not kept."""
+    """Return cached keys as those of whole images (R, L, H, D), zero where they are not kept."""
     if cached.places is None:
         return cached.keys
     made = cached.keys.new_zeros(cached.total, *cached.keys.shape[2:])
@@ -241,7 +246,7 @@ def _spread(side: int) -> range:
 
 
 def _set_of(row: int, set_sizes: Sequence[int]) -> tuple[int, int]:
-    """Number of the set that holds picture `row`, and the number of its first picture."""
+    """Return the number of the set that holds picture `row`, and the number of its first picture."""
     start = 0
     for number, size in enumerate(set_sizes):
         if row < start + size:

@@ -96,7 +96,8 @@ def sample(
     callback: StepCallback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """The targets' clean latents (T, C, H, W), in the order of the batch; as far as they came if stopped.
+    """Return the targets' clean latents (T, C, H, W), in the order of the batch; as far as they came if
+    stopped.
 
     scheduler: one of diffusers' after `set_timesteps`; its state is used up. noise (I, C, H, W):
     see `draw_noise`. generators: one a target, for schedulers that add noise at each step. callback(step)
@@ -180,7 +181,7 @@ class _Layout:
 
 
 def _lay_out(plan: SamplingPlan, reads: bool) -> _Layout:
-    """reads: whether the references are in it."""
+    """Return all branches as one batch; reads: whether the references are in it."""
     batch = plan.batch
     every = torch.arange(len(batch.mask), device=batch.mask.device)
     is_target = ~batch.is_reference
@@ -219,7 +220,7 @@ def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, sizes: Seque
 
 
 def _recording(plan: SamplingPlan, layout: _Layout, step: int) -> AttentionWriter | None:
-    """The last branch of guidance has all conditions that count: its targets are recorded."""
+    """Return what records the last branch of guidance, the one with all conditions that count."""
     if plan.attention_record is None:
         return None
     height, width = plan.batch.latents.shape[-2:]

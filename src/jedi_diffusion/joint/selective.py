@@ -107,7 +107,7 @@ def _cached_pieces(cached: CachedTokens | None) -> list[_Piece]:
 
 
 def _piece(keys: torch.Tensor, values: torch.Tensor, visible: VisibleTokens | None) -> _Piece:
-    """What of an image (L, H, D) is read."""
+    """Return what of an image (L, H, D) is read."""
     if visible is None:
         return _Piece(keys, values)
     places, bias = visible.places, visible.bias or None

@@ -70,7 +70,7 @@ class _Pipeline(BlipDiffusionPipeline):
 
 
 def subject_tokens(qformer: Any, pixels: Tensor, noun: str) -> Tensor:
-    """What the query transformer reads of pictures (R, 3, H, W) under a name: (R, E, D)."""
+    """Return what the query transformer reads of pictures (R, 3, H, W) under a name: (R, E, D)."""
     words = qformer.tokenizer([noun] * len(pixels), return_tensors="pt").input_ids.to(qformer.device)
     seen = qformer.visual_encoder(pixels, return_dict=True).last_hidden_state
     hidden = qformer.embeddings(input_ids=words, query_embeds=qformer.query_tokens)
@@ -86,7 +86,7 @@ def subject_tokens(qformer: Any, pixels: Tensor, noun: str) -> Tensor:
 
 
 def load_blip_diffusion(model: str, vocabulary: str | Path, dtype: torch.dtype) -> Any:
-    """The pipeline of a BLIP-Diffusion folder as diffusers saves it, or of a Hub id, on the CPU.
+    """Return the pipeline of a BLIP-Diffusion folder as diffusers saves it, or of a Hub id, on the CPU.
 
     vocabulary: a transformers folder or Hub id of the query transformer's tokenizer, which such folders lack
     (BERT's, uncased). Raises ModelError for another model, pickles, or weights that do not fit.
@@ -131,7 +131,7 @@ def _query_transformer(folder: Path, vocabulary: str | Path) -> Any:
 
 
 def _whole(network: nn.Module, folder: Path) -> nn.Module:
-    """The network with every weight from its files, under the names that they have there."""
+    """Return the network with every weight from its files, under the names that they have there."""
     state = {name: each for name, each in network.state_dict().items() if name.endswith(POSITIONS)}
     for file in weight_files(folder, "model", None):
         check_weights_file(file)

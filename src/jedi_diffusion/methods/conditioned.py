@@ -47,7 +47,10 @@ class ConcatenationBaseline(nn.Module):
         reference_cache: CacheView | None = None,
         attention_record: AttentionWriter | None = None,
     ) -> Tensor:
-        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache or a record."""
+        """Return the prediction (I, C, H, W), zero for references.
+
+        Raises UsageError for a cache or a record.
+        """
         _no_cache(reference_cache)
         _no_record(attention_record)
         given = batch.is_reference.tolist()
@@ -80,7 +83,7 @@ class _TokenReader(nn.Module):
             self._seen = None
 
     def with_tokens(self, batch: SetBatch) -> SetBatch:
-        """The batch with its references' tokens after the text."""
+        """Return the batch with its references' tokens after the text."""
         known = next((tokens for seen, tokens in self._seen or () if seen is batch), None)
         tokens = tokens_of_sets(self.encoder, batch) if known is None else known
         if self._seen is not None:
@@ -107,7 +110,10 @@ class TokenBaseline(_TokenReader):
         reference_cache: CacheView | None = None,
         attention_record: AttentionWriter | None = None,
     ) -> Tensor:
-        """The prediction (I, C, H, W), zero for references. Raises UsageError for a cache or a record."""
+        """Return the prediction (I, C, H, W), zero for references.
+
+        Raises UsageError for a cache or a record.
+        """
         _no_cache(reference_cache)
         _no_record(attention_record)
         blind = replace(self.with_tokens(batch), mask=torch.ones_like(batch.mask))
@@ -130,7 +136,7 @@ class JointWithTokens(_TokenReader):
         reference_cache: CacheView | None = None,
         attention_record: AttentionWriter | None = None,
     ) -> Tensor:
-        """The prediction (I, C, H, W). Raises UsageError for a cache."""
+        """Return the prediction (I, C, H, W). Raises UsageError for a cache."""
         _no_cache(reference_cache)
         prediction: Tensor = self.denoiser(
             noisy, timestep, self.with_tokens(batch), coupling, attention_record=attention_record

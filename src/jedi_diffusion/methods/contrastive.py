@@ -40,7 +40,7 @@ class ContrastiveEncoder(nn.Module):
 
 
 def contrastive_loss(images: Tensor, texts: Tensor) -> Tensor:
-    """The same of directions (I, F) and (I, F), row i of one belonging to row i of the other."""
+    """Return the same of directions (I, F) and (I, F), row i of one belonging to row i of the other."""
     similar = images @ texts.T / TEMPERATURE
     own = torch.arange(len(images), device=images.device)
     return (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2

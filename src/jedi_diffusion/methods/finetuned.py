@@ -45,11 +45,11 @@ class Tuning(Protocol):
         ...
 
     def captions(self, noun: str) -> Sequence[str]:
-        """What the references are called while fitting; one is drawn each time."""
+        """Return what the references are called while fitting; one is drawn each time."""
         ...
 
     def prompt(self, text: str, noun: str) -> str:
-        """A prompt with the subject's name in the place of its class."""
+        """Return a prompt with the subject's name in the place of its class."""
         ...
 
 
@@ -105,7 +105,7 @@ class Finetuned:
         return Joint(pipeline, self.settings)([], [], named, seeds)
 
     def fitted(self, references: Sequence[Image.Image], reference_prompts: Sequence[str]) -> State:
-        """What the method learns of the references: from memory, from the store, or by fitting now."""
+        """Return what the method learns of the references: from memory, from the store, or by fitting now."""
         key = self._key(references, reference_prompts)
         if self._last is None or self._last[0] != key:
             file = None if self.store is None else self.store / f"{key}.safetensors"
@@ -135,7 +135,7 @@ class Finetuned:
         return state, FitReport(time.perf_counter() - start, prior_seconds, stored, losses)
 
     def _draw_prior(self, caption: str) -> Examples | None:
-        """The class's pictures; those of the class before are forgotten."""
+        """Return the class's pictures; those of the class before are forgotten."""
         if not self.fit.prior_pictures or not self.fit.steps:
             return None
         if self._prior is None or self._prior[0] != caption:
@@ -143,7 +143,7 @@ class Finetuned:
         return self._prior[1]
 
     def _private(self, noun: str) -> tuple[Any, dict[str, nn.Parameter]]:
-        """A pipeline of this call's own, and the method's parameters in it."""
+        """Return a pipeline of this call's own, and the method's parameters in it."""
         pipeline = private_copy(self.pipeline)
         random = torch.Generator().manual_seed(self.fit.seed)
         return pipeline, self.tuning.add(pipeline, noun, random)
@@ -161,7 +161,7 @@ class Finetuned:
 
 
 def _fill(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor], where: str) -> None:
-    """Raises ModelError unless the state has exactly these parameters, of these shapes."""
+    """Raise ModelError unless the state has exactly these parameters, of these shapes."""
     wanted, given = ({name: each.shape for name, each in some.items()} for some in (parameters, state))
     if wanted != given:
         raise ModelError(f"{where} does not fit this method and backbone; remove it, and it is fitted anew.")

@@ -134,7 +134,7 @@ def prior_preservation(errors: Tensor, references: int, weight: float) -> Tensor
 
 
 def loss_of(scheduler: Any) -> JointLoss:
-    """The backbone's own loss: noise, v or clean latents, as its scheduler says."""
+    """Return the backbone's own loss: noise, v or clean latents, as its scheduler says."""
     capped = scheduler.config.prediction_type == "sample"
     return JointLoss.from_scheduler(scheduler, min_snr=SAMPLE_MIN_SNR if capped else None)
 
@@ -176,7 +176,7 @@ def draw_prior(pipeline: Any, caption: str, settings: FitSettings, sampling: Map
 
 
 def networks(pipeline: Any) -> list[nn.Module]:
-    """The networks that fitting may change."""
+    """Return the networks that fitting may change."""
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
     parts = (pipeline.network, *encoders)
     return [part for part in parts if part is not None]

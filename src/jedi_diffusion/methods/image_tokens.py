@@ -134,7 +134,7 @@ class DecoupledProcessor(nn.Module):
 
 
 def add_image_layers(unet: UNet2DConditionModel, text_tokens: int) -> nn.ModuleDict:
-    """Puts a DecoupledProcessor on every cross-attention of a joint UNet, in place, and returns them."""
+    """Put a DecoupledProcessor on every cross-attention of a joint UNet, in place, and return them."""
     layers = {}
     processors: dict[str, Any] = dict(unet.attn_processors)
     for name, processor in processors.items():
@@ -146,7 +146,7 @@ def add_image_layers(unet: UNet2DConditionModel, text_tokens: int) -> nn.ModuleD
 
 
 def remove_image_layers(unet: UNet2DConditionModel) -> None:
-    """Puts back what `add_image_layers` replaced."""
+    """Put back what `add_image_layers` replaced."""
     processors: dict[str, Any] = dict(unet.attn_processors)
     for name, each in processors.items():
         if isinstance(each, DecoupledProcessor):

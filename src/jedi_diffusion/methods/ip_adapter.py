@@ -93,7 +93,7 @@ def load_ip_adapter(
 
 
 def check_adapter(weights: str | Path) -> None:
-    """Raises UsageError where there is no such file, ModelError where it is damaged or no IP-Adapter."""
+    """Raise UsageError where there is no such file, ModelError where it is damaged or no IP-Adapter."""
     if not Path(weights).is_file():
         raise UsageError(f"There is no adapter file {weights}; give IP-Adapter's .safetensors file.")
     for name in check_weights_file(weights):
@@ -102,7 +102,10 @@ def check_adapter(weights: str | Path) -> None:
 
 
 def read_adapter(weights: str | Path) -> dict[str, dict[str, torch.Tensor]]:
-    """An adapter's file as diffusers takes it: tensors by part and name. Raises as `check_adapter` does."""
+    """Return an adapter's file as diffusers takes it: tensors by part and name.
+
+    Raises as `check_adapter` does.
+    """
     check_adapter(weights)
     parts: dict[str, dict[str, torch.Tensor]] = {part: {} for part in PARTS}
     for name, tensor in load_file(str(weights)).items():

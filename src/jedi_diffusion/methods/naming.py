@@ -22,13 +22,15 @@ WORD = re.compile(r"[a-z0-9]+")
 
 
 def noun_of(caption: str) -> str:
-    """A caption without its article: "a stuffed animal" gives "stuffed animal"."""
+    """Return a caption without its article: "a stuffed animal" gives "stuffed animal"."""
     article = next((each for each in ARTICLES if caption.lower().startswith(each)), "")
     return caption[len(article) :].strip()
 
 
 def rename(prompt: str, noun: str, name: str) -> str:
-    """The prompt with the first `noun`, as whole words and in any case, replaced; else the name in front."""
+    """Return the prompt with the first `noun`, as whole words and in any case, replaced; else the name in
+    front.
+    """
     if noun:
         changed, found = re.subn(
             rf"(?<!\w){re.escape(noun)}(?!\w)", lambda _: name, prompt, count=1, flags=re.IGNORECASE
@@ -50,11 +52,11 @@ class NamedSubject:
     name: str = "sks"
 
     def captions(self, noun: str) -> Sequence[str]:
-        """What the references are called while fitting."""
+        """Return what the references are called while fitting."""
         return (f"a {self.name} {noun}",)
 
     def prompt(self, text: str, noun: str) -> str:
-        """A prompt with the word before the class."""
+        """Return a prompt with the word before the class."""
         return rename(text, noun, f"{self.name} {noun}")
 
 

@@ -46,7 +46,7 @@ class Oracle:
 
 
 def oracle_key(references: Sequence[Image.Image], prompt: str) -> Key:
-    """What a true picture is found by: the pixels of the references, in order, and the prompt."""
+    """Return what a true picture is found by: the pixels of the references, in order, and the prompt."""
     digest = hashlib.sha256()
     for picture in references:
         digest.update(repr((picture.size, picture.mode)).encode())

@@ -74,7 +74,7 @@ def compose(module: nn.Module) -> None:
 
 
 def need_peft() -> None:
-    """Raises ModelError with the way to install peft."""
+    """Raise ModelError with the way to install peft."""
     from importlib.util import find_spec
 
     if find_spec("peft") is None:

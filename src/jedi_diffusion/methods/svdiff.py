@@ -67,7 +67,9 @@ class SVDiff(NamedSubject):
         return shifts
 
     def _decomposed(self, name: str, weight: Tensor) -> Spectrum:
-        """A layer's spectrum; that of the same weight, held so that its place in memory is taken, is kept."""
+        """Return a layer's spectrum; that of the same weight, held so that its place in memory is taken, is
+        kept.
+        """
         known = self._spectra.get(name)
         if known is None or (known[0].data_ptr(), known[0].shape) != (weight.data_ptr(), weight.shape):
             known = self._spectra[name] = weight.detach(), decompose(weight)

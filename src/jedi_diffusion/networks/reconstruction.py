@@ -40,8 +40,8 @@ def describe_psnr(quality: Tensor) -> str:
 def reconstruct(
     autoencoder: Autoencoder, pictures: Sequence[Image.Image]
 ) -> tuple[list[Image.Image], Tensor]:
-    """The pictures through the autoencoder (PatchAutoencoder or AutoencoderKL), and each one's PSNR in dB,
-    (I,), over pictures rounded to 8 bits.
+    """Return the pictures through the autoencoder (PatchAutoencoder or AutoencoderKL), and each one's PSNR in
+    dB, (I,), over pictures rounded to 8 bits.
     """
     x = to_tensor(pictures)
     parameter = next(autoencoder.parameters())

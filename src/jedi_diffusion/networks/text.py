@@ -16,7 +16,8 @@ Merge = tuple[str, str]
 
 
 def make_word_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
-    """A CLIPTokenizer to which every one of `words` is a single token; all other text splits into pieces.
+    """Return a CLIPTokenizer to which every one of `words` is a single token; all other text splits into
+    pieces.
 
     The same words give the same token numbers, always. `init_kwargs["whole_words"]` lists the words, sorted.
     """
@@ -51,7 +52,7 @@ def learn_merges(words: Sequence[str]) -> list[Merge]:
 
 
 def _merged(word: list[str], pair: Merge) -> list[str]:
-    """The word with every occurrence of the pair joined, from left to right."""
+    """Return the word with every occurrence of the pair joined, from left to right."""
     joined: list[str] = []
     for piece in word:
         if joined and (joined[-1], piece) == pair:
@@ -62,7 +63,7 @@ def _merged(word: list[str], pair: Merge) -> list[str]:
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextModel:
-    """A CLIPTextModel with fresh weights that fits the tokenizer; text features are `width` wide."""
+    """Return a CLIPTextModel with fresh weights that fits the tokenizer; text features are `width` wide."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -53,7 +53,7 @@ Part = Text | Table | Gallery | Bars | Lines
 
 
 def render_page(title: str, summary: str, parts: Sequence[Part]) -> str:
-    """The page as HTML. All text is escaped; pictures are embedded as JPEG."""
+    """Return the page as HTML. All text is escaped; pictures are embedded as JPEG."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -66,7 +66,7 @@ def render_page(title: str, summary: str, parts: Sequence[Part]) -> str:
 
 
 def embedded(picture: Image.Image, side: int) -> str:
-    """The picture as a data URI, made smaller where its longer side has more than `side` pixels."""
+    """Return the picture as a data URI, made smaller where its longer side has more than `side` pixels."""
     shown = to_rgb(picture)
     shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()

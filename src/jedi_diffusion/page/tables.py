@@ -30,7 +30,7 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """The table with its title and note, ending in a line break."""
+    """Return the table with its title and note, ending in a line break."""
     lines = [_cells(table.head), "|---" + "|---:" * (len(table.head) - 1) + "|"]
     lines += [_cells(row) for row in table.rows]
     parts = [f"**{table.title}**", "\n".join(lines), *table.note.splitlines()]
@@ -45,7 +45,7 @@ def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as a `table` environment that needs no package."""
+    """Return the table as a `table` environment that needs no package."""
     body = [f"{_row(row)} \\\\" for row in table.rows]
     lines = [
         r"\begin{table}",

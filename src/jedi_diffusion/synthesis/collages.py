@@ -118,7 +118,7 @@ def find_instances(
 
 
 def _in_order(detector: Detector, detections: Sequence[Detection], size: tuple[int, int]) -> list[Detection]:
-    """The surest first, so that the order of an answer does not matter, with boxes inside the picture."""
+    """Return detections, the surest first, whatever order they came in, with boxes inside the picture."""
     inside = [_clipped(detector, detection, size) for detection in detections]
     return sorted(inside, key=lambda found: (-found.score, found.box.top, found.box.left))
 
@@ -218,7 +218,7 @@ def shared_part(one: Found, other: Found) -> float:
 
 
 def cut_out(collage: Collage, key: Key, found: Found, model: str) -> Instance:
-    """The part of a collage that a mask spans, with that part of the mask."""
+    """Return the part of a collage that a mask spans, with that part of the mask."""
     left, top, right, bottom = found.span
     score = float(found.detection.score)
     step = Step(Stage.INSTANCE, {"box": list(found.span), "score": score, "model": model})
@@ -280,7 +280,7 @@ def _components(
 
 
 def _near(instances: Sequence[Instance], matrix: NDArray[np.float64], index: int) -> dict[str, float]:
-    """An instance's affinities to all others of its collage: a report tries other thresholds."""
+    """Return an instance's affinities to all others of its collage: a report tries other thresholds."""
     return {
         str(other.key.instance): round(float(matrix[index, number]), 4)
         for number, other in enumerate(instances)
@@ -289,7 +289,7 @@ def _near(instances: Sequence[Instance], matrix: NDArray[np.float64], index: int
 
 
 def on_white(instance: Instance) -> Image.Image:
-    """The instance alone, in the middle of a white square as large as its longer side."""
+    """Return the instance alone, in the middle of a white square as large as its longer side."""
     alone = Image.new("RGB", instance.cutout.size, WHITE)
     alone.paste(instance.cutout, mask=Image.fromarray(instance.mask))
     return fit_square(alone, max(alone.size), "pad")

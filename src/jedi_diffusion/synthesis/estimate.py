@@ -57,7 +57,7 @@ def estimate(recipe: SynthesisRecipe, objects: int, sets: float | None = None) -
 
 
 def describe(recipe: SynthesisRecipe, objects: int, plans: list[ShardPlan]) -> str:
-    """The plan and the estimate in words, for this recipe and at the paper's scale."""
+    """Return the plan and the estimate in words, for this recipe and at the paper's scale."""
     own, paper = estimate(recipe, objects), estimate(recipe, objects, PAPER_SETS)
     assumed = recipe.estimate
     lines = [

@@ -125,7 +125,8 @@ def check_models(choices: Mapping[str, Any], kinds: Kinds = KINDS) -> dict[str, 
 
 
 def build_model(part: str, settings: BaseModel, device: str, kinds: Kinds = KINDS) -> Any:
-    """The model of one part on `device` ("cpu", "cuda", "cuda:1"), loaded; its own `device` comes first.
+    """Return the model of one part on `device` ("cpu", "cuda", "cuda:1"), loaded; its own `device` comes
+    first.
 
     Raises ModelError or UsageError where it cannot be used.
     """
@@ -139,7 +140,7 @@ def build_model(part: str, settings: BaseModel, device: str, kinds: Kinds = KIND
 def build_models(
     checked: Mapping[str, BaseModel], device: str, kinds: Kinds = KINDS, parts: Collection[str] = PARTS
 ) -> Models:
-    """The models of some parts, loaded one after the other; None for the others.
+    """Return the models of some parts, loaded one after the other; None for the others.
 
     Raises ModelError or UsageError for the first that cannot be used.
     """
@@ -150,7 +151,7 @@ def build_models(
 
 
 def build(choices: Choices, device: str, parts: Collection[str] = PARTS) -> Models:
-    """The models of some parts on a device ("cpu", "cuda:1"), None for the others.
+    """Return the models of some parts on a device ("cpu", "cuda:1"), None for the others.
 
     Raises RecipeError, ModelError and UsageError.
     """

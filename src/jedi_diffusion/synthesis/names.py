@@ -31,13 +31,14 @@ class ObjectName:
 
 @cache
 def object_names() -> tuple[ObjectName, ...]:
-    """The shipped list: common physical objects and animals, by category and then by name."""
+    """Return the shipped list: common physical objects and animals, by category and then by name."""
     text = files(__package__).joinpath("object_names.tsv").read_text(encoding="utf-8")
     return tuple(ObjectName(*line.split("\t")) for line in lines_of(text))
 
 
 def read_object_names(path: str | Path) -> tuple[ObjectName, ...]:
-    """A list of the user's own: a name a line, or a name, a tab and its category; "#" begins a comment line.
+    """Return a list of the user's own: a name a line, or a name, a tab and its category; "#" begins a comment
+    line.
 
     Without a category a name has the shipped list's, or `OTHER`. Raises UsageError naming file, line and
     fault.
@@ -64,7 +65,7 @@ def _numbered(path: str | Path, lines: Iterable[str]) -> Iterable[ObjectName]:
 
 
 def _fault(columns: list[str], earlier: int | None) -> str | None:
-    """What is wrong with a line, None for nothing."""
+    """Return what is wrong with a line, None for nothing."""
     if len(columns) > 2:
         return f"has {len(columns)} columns: write a name, or a name, a tab and its category"
     if not all(columns):

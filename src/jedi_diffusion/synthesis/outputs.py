@@ -101,7 +101,7 @@ class Marker(BaseModel):
     seconds: dict[str, float]
 
     def step_counts(self) -> dict[str, StageCount]:
-        """The counts as the engines add them up."""
+        """Return the counts as the engines add them up."""
         return {
             name: StageCount(each.received, each.made, Counter(each.rejected))
             for name, each in self.counts.items()
@@ -117,7 +117,7 @@ class OutputFolder:
 
     @classmethod
     def open(cls, folder: str | Path) -> OutputFolder:
-        """The folder of an earlier run. Raises DataError where there is none."""
+        """Return the folder of an earlier run. Raises DataError where there is none."""
         if not (Path(folder) / RECIPE).is_file():
             raise DataError(f"{folder} holds no synthesis: {RECIPE} is missing.")
         return cls(folder)
@@ -137,14 +137,17 @@ class OutputFolder:
         return (self.folder / MANIFEST).is_file()
 
     def markers(self) -> list[Marker]:
-        """The markers of all whole shards, in order. Raises DataError for a marker that cannot be read."""
+        """Return the markers of all whole shards, in order.
+
+        Raises DataError for a marker that cannot be read.
+        """
         if not self.shards.is_dir():
             return []
         found = sorted(each for each in self.shards.iterdir() if re.fullmatch(r"\d{5,}\.json", each.name))
         return sorted((_read_marker(each) for each in found), key=lambda marker: marker.shard)
 
     def records(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """The records of all whole shards in order, or those of one kind, each with its "shard".
+        """Yield the records of all whole shards in order, or those of one kind, each with its "shard".
 
         Raises DataError.
         """
@@ -160,11 +163,14 @@ class OutputFolder:
                 raise DataError(f"{path} is no list of records: {error}.") from error
 
     def sets(self) -> StoredSets:
-        """The sets by number: `.stored(item)` has the provenance, `.read(...)` pictures. Raises DataError."""
+        """Return the sets by number: `.stored(item)` has the provenance, `.read(...)` pictures.
+
+        Raises DataError.
+        """
         return StoredSets(str(self.shards))
 
     def collage_picture(self, record: dict[str, Any]) -> Image.Image | None:
-        """The picture of a record of the kind "collage", None where it was not kept."""
+        """Return the picture of a record of the kind "collage", None where it was not kept."""
         return open_picture(self.folder / record["look"]) if record["look"] else None
 
     def prepare(self, recipe: SynthesisRecipe, items: Iterable[ObjectName]) -> None:
@@ -256,7 +262,7 @@ class OutputFolder:
         return path
 
     def _write_looks(self, name: str, looks: Iterable[Collage]) -> dict[tuple[str, int], str]:
-        """The pictures of some collages as files: {(object, collage): path below the folder}."""
+        """Return the pictures of some collages as files: {(object, collage): path below the folder}."""
         written: dict[tuple[str, int], str] = {}
         for collage in looks:
             item, number = collage.key.item.name, collage.key.collage
@@ -274,7 +280,7 @@ def stem(number: int) -> str:
 
 
 def total_counts(markers: Iterable[Marker]) -> dict[str, StageCount]:
-    """The counts of all shards together, by step."""
+    """Return the counts of all shards together, by step."""
     totals: dict[str, StageCount] = {}
     for marker in markers:
         for step, each in marker.step_counts().items():
@@ -283,7 +289,7 @@ def total_counts(markers: Iterable[Marker]) -> dict[str, StageCount]:
 
 
 def _stored(name: str, work: Work, run: RunSection) -> list[StoredSet]:
-    """A work's sets, encoded; a set's key is its shard and its number there."""
+    """Return a work's sets, encoded; a set's key is its shard and its number there."""
     return [
         StoredSet.encode(
             f"{name}-{number:05d}",
@@ -296,7 +302,7 @@ def _stored(name: str, work: Work, run: RunSection) -> list[StoredSet]:
 
 
 def _lines(plan: ShardPlan, work: Work, keys: list[str], looks: dict[tuple[str, int], str]) -> bytes:
-    """The shard's records, object by object."""
+    """Return the shard's records, object by object."""
     collages: dict[str, list[dict[str, Any]]] = {item.name: [] for item in plan.items}
     for each in work.collages:
         look = looks.get((each["object"], each["collage"]))

@@ -42,7 +42,10 @@ class Watch:
         self._pictures = 0
 
     def step(self, done: StepDone, rejected: Iterable[Rejection] = ()) -> None:
-        """A step has dealt with some records. Raises ModelError above the limit, and what `check` raises."""
+        """Count the records that a step has dealt with.
+
+        Raises ModelError above the limit, and what `check` raises.
+        """
         self.counts[done.step].add(done.count)
         self._stepped += done.objects
         if done.step == "caption":
@@ -53,14 +56,14 @@ class Watch:
         self._report_after(SILENCE)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt where the run was asked to stop."""
+        """Raise KeyboardInterrupt where the run was asked to stop."""
         if self.stopping():
             raise KeyboardInterrupt(
                 f"Stopped with {self.done} of {self.shards} shards whole; the same command goes on."
             )
 
     def shard(self) -> None:
-        """A shard is whole."""
+        """Count a shard that is whole."""
         self.done += 1
         self._report_after(0 if self.done == self.shards else EVERY)
 
@@ -84,7 +87,7 @@ class Watch:
 
 
 def count_lines(counts: dict[str, StageCount]) -> list[str]:
-    """A line for each step: what went in and came out, and the reasons of what was rejected."""
+    """Return a line for each step: what went in and came out, and the reasons of what was rejected."""
     lines = []
     for name, each in counts.items():
         reasons = ", ".join(f"{number} {reason}" for reason, number in each.rejected.most_common())

@@ -44,12 +44,12 @@ that contains the word "{name}" and says where it is, what is around it, and the
 
 
 def object_request(item: ObjectName, count: int, words: int) -> str:
-    """The request for `count` object-centric prompts of at most `words` words."""
+    """Return the request for `count` object-centric prompts of at most `words` words."""
     return _fill(OBJECT_REQUEST, item, count, words)
 
 
 def scene_request(item: ObjectName, count: int, words: int) -> str:
-    """The request for `count` scene-centric prompts of at most `words` words."""
+    """Return the request for `count` scene-centric prompts of at most `words` words."""
     return _fill(SCENE_REQUEST, item, count, words)
 
 
@@ -60,7 +60,7 @@ def _fill(template: str, item: ObjectName, count: int, words: int) -> str:
 
 
 def read_answer(answer: str) -> list[str] | None:
-    """The prompts in a language model's answer, None where there are none.
+    """Return the prompts in a language model's answer, None where there are none.
 
     The JSON may stand between other words or in a fence, and may be the bare list.
     """
@@ -86,7 +86,7 @@ def names_object(prompt: str, name: str) -> bool:
 def judge_answer(
     answer: str | Failure, keys: Sequence[Key], settings: StageSettings, stage: Stage, seen: set[str]
 ) -> Iterator[str | Rejection]:
-    """A prompt or a rejection for each key that a request asked for; good ones are added to `seen`."""
+    """Yield a prompt or a rejection for each key that a request asked for; good ones are added to `seen`."""
     if isinstance(answer, Failure):
         yield from (Rejection(key, stage, Reason.MODEL_FAILED, answer.detail) for key in keys)
         return
@@ -118,7 +118,9 @@ def _fault(prompt: str, name: str, words: int, seen: set[str]) -> Reason | None:
 
 
 def collage_prompt(prompt: str, settings: StageSettings) -> str:
-    """The prompt with "photos of the same" appended (section 3.1), which makes a collage of one subject."""
+    """Return the prompt with "photos of the same" appended (section 3.1), which makes a collage of one
+    subject.
+    """
     pictures = settings.collage_pictures
     suffix = settings.collage_suffix if pictures is None else f"{pictures} {settings.collage_suffix}"
     return f"{prompt}, {suffix}"

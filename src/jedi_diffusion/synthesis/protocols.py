@@ -91,7 +91,7 @@ class Captioner(Model, Protocol):
     """A captioning model (BLIP-2 in the paper)."""
 
     def caption(self, pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[str]:
-        """A sentence about each of B RGB pictures."""
+        """Return a sentence about each of B RGB pictures."""
         ...
 
 

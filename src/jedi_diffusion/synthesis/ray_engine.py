@@ -133,7 +133,7 @@ def _tell(result: Work | Fault, watch: Watch) -> BaseException | None:
 
 @contextmanager
 def _flag_on_request(flag: Path, watch: Watch) -> Iterator[None]:
-    """Makes the file as soon as the run is asked to stop; the main thread may be waiting for Ray then."""
+    """Make the file as soon as the run is asked to stop; the main thread may be waiting for Ray then."""
     over = threading.Event()
 
     def look() -> None:
@@ -152,7 +152,7 @@ def _flag_on_request(flag: Path, watch: Watch) -> Iterator[None]:
 
 
 def check_names(job: Job) -> None:
-    """Raises UsageError for a step that the recipe's section `ray` names and that does not exist."""
+    """Raise UsageError for a step that the recipe's section `ray` names and that does not exist."""
     for name in (*job.recipe.ray.actors, *job.recipe.ray.gpus):
         if name not in STEP_NAMES:
             raise UsageError(f"ray: there is no step {name!r}; the steps are {', '.join(STEP_NAMES)}.")
@@ -164,7 +164,7 @@ def _stages_of(step: str) -> tuple[str, ...]:
 
 
 def _dataset(job: Job, plans: Sequence[ShardPlan]) -> Any:
-    """The shards' numbers, one a block, through the pools."""
+    """Return the shards' numbers, one a block, through the pools."""
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data import range as numbers
 

@@ -136,12 +136,12 @@ class SynthesisRecipe(Section):
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> SynthesisRecipe:
-    """The recipe of a YAML file with `changes` ("stages.collages=2"). Raises RecipeError."""
+    """Return the recipe of a YAML file with `changes` ("stages.collages=2"). Raises RecipeError."""
     return checked(SynthesisRecipe, read_yaml(path, changes), path)
 
 
 def objects_of(recipe: SynthesisRecipe, path: Path) -> tuple[ObjectName, ...]:
-    """The objects of a recipe that was read from `path`, beside which its list lies.
+    """Return the objects of a recipe that was read from `path`, beside which its list lies.
 
     Raises RecipeError for names that occur twice, UsageError for a list that cannot be read.
     """
@@ -180,7 +180,7 @@ def plan_shards(recipe: SynthesisRecipe, items: tuple[ObjectName, ...]) -> list[
 
 
 def round_seed(seed: int, turn: int) -> int:
-    """The seed of a round; that of the first is the recipe's own."""
+    """Return the seed of a round; that of the first is the recipe's own."""
     return derive_seed(seed, "", "round", turn) if turn else seed
 
 

@@ -44,7 +44,7 @@ class Job:
     devices: tuple[str, ...] = ("cpu",)
 
     def models(self, worker: int = 0, parts: Collection[str] = PARTS) -> Models:
-        """The models of some parts, loaded."""
+        """Return the models of some parts, loaded."""
         device = self.devices[worker % len(self.devices)]
         return self.make_models(self.recipe.models.plain(), device, parts)
 
@@ -97,7 +97,7 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 
 def run_local(job: Job, plans: Sequence[ShardPlan], watch: Watch) -> None:
-    """The engine `local`: shard after shard in this process, or in `job.workers` others."""
+    """Make shard after shard in this process, or in `job.workers` others: the engine `local`."""
     if job.workers > 1:
         _run_in_processes(job, plans, watch)
         return
@@ -156,7 +156,7 @@ def _run_in_processes(job: Job, plans: Sequence[ShardPlan], watch: Watch) -> Non
 
 
 def _begin(job: Job, number: int, plan: ShardPlan, begun: Counter[int]) -> _Worker:
-    """A new process that makes a shard, and then those that it is sent."""
+    """Return a new process that makes a shard, and then those that it is sent."""
     begun[plan.number] += 1
     if begun[plan.number] > TRIALS:
         raise ModelError(
@@ -189,7 +189,7 @@ def _hear(worker: _Worker, watch: Watch) -> bool:
 
 
 def _serve(connection: Connection, job: Job, number: int) -> None:
-    """A worker's life: ends when its pipe does, so also when the run is killed."""
+    """Work until the pipe ends, so also until the run is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the run itself ends its workers
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // job.workers)))
     try:

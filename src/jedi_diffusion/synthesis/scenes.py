@@ -58,7 +58,7 @@ class Draft:
 
 
 def _numbers(key: Key) -> tuple[int, ...]:
-    """What tells a record of an object from its others, for seeds."""
+    """Return what tells a record of an object from its others, for seeds."""
     return tuple(number for number in (key.collage, key.group, key.instance) if number is not None)
 
 
@@ -102,7 +102,7 @@ def _draft(
 def paste(
     instance: Instance, settings: StageSettings, chance: np.random.Generator
 ) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
-    """The instance at a random place and scale on an empty square (line 20 of Algorithm 1), whole.
+    """Return the instance at a random place and scale on an empty square (line 20 of Algorithm 1), whole.
 
     Gives the RGB picture, its 8-bit mask (255 on the instance), and (left, top, width, height) in pixels.
     """
@@ -147,7 +147,7 @@ def inpaint_scenes(
 
 
 def draw_style(key: Key, settings: StageSettings, seed: int) -> str | None:
-    """The style of one picture, None for none: drawn with the probability of section 3.1, 0.5."""
+    """Return the style of one picture, None for none: drawn with the probability of section 3.1, 0.5."""
     chance = derive_generator(seed, key.item.name, f"{Stage.STYLE} choice", *_numbers(key))
     styled, choice = chance.random() < settings.style_probability, chance.integers(len(settings.styles))
     return settings.styles[choice] if styled else None
@@ -197,7 +197,7 @@ def caption_scenes(
 
 
 def clean_caption(answer: str, letters: int) -> str:
-    """A caption on one line, without the set format's separator or unprintable signs, cut at a word."""
+    """Return a caption on one line, without the set format's separator or unprintable signs, cut at a word."""
     printable = "".join(sign if sign.isprintable() else " " for sign in answer.replace(SEPARATOR, " "))
     caption = " ".join(printable.split())
     if len(caption) <= letters:

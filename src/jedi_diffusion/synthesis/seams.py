@@ -32,7 +32,8 @@ Steps = NDArray[np.bool_]
 
 
 def find_tiles(picture: Image.Image, seam: float | None = SEAM) -> list[Tile]:
-    """The tiles (left, top, right, bottom) of an RGB picture: the whole of it where no seam divides it.
+    """Return the tiles (left, top, right, bottom) of an RGB picture: the whole of it where no seam divides
+    it.
 
     seam: see SEAM; none looks for none. A seam runs along the whole height or width of what it divides, so
     that rows may have different numbers of tiles. Seams between tiles of one color are not seen, nor seams

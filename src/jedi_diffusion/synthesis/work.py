@@ -177,7 +177,7 @@ class Work:
 
 
 def units_of(step: WorkStep, records: Sequence[Any]) -> list[Unit]:
-    """The records as a step takes them."""
+    """Return the records as a step takes them."""
     if step.together is None:
         return list(records)
     return [tuple(members) for _, members in groupby(records, key=step.together)]
@@ -246,12 +246,12 @@ def do_step(
 
 
 def collage_record(collage: Collage) -> dict[str, Any]:
-    """What the output says of a collage: its key, its prompt, and what the step noted."""
+    """Return what the output says of a collage: its key, its prompt, and what the step noted."""
     return {**collage.key.as_json(), **collage.history[-1].details}
 
 
 def check_failures(failures: Sequence[Rejection], limit: int) -> None:
-    """Raises ModelError where more records failed than a recipe allows."""
+    """Raise ModelError where more records failed than a recipe allows."""
     if len(failures) > limit:
         last = failures[-1]
         raise ModelError(

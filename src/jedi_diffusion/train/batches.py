@@ -68,7 +68,7 @@ class StepPlaces(Sampler[list[int]]):
 def read_steps(
     mixture: Mixture, first: int, steps: int, batch: int, rank: int, ranks: int, workers: int
 ) -> DataLoader[list[AnyExample]]:
-    """The process's sets of each step from `first` to `steps` - 1, read ahead by `workers` processes."""
+    """Return the process's sets of each step from `first` to `steps` - 1, read ahead by `workers` processes."""
     sampler = StepPlaces(first, steps, batch, rank, ranks)
     reader: Any = Examples(mixture)  # DataLoader's stubs take it for a set of batches
     return DataLoader(
@@ -143,7 +143,7 @@ class Encoder:
         return list(zip(latents, split_rows(text, sizes), strict=True))
 
     def _stored(self, plan: SetPlan, given: EncodedSet) -> tuple[Tensor, Conditions]:
-        """The same of a set that was encoded before, in the types that the networks would give."""
+        """Return the same of a set that was encoded before, in the types that the networks would give."""
         device, dtype = self.pipeline.network.device, self.pipeline.text_encoder.dtype
         silent = torch.tensor(plan.silent)
         text = {"text": torch.where(silent[:, None, None], given.null_text, given.text).to(device, dtype)}
@@ -153,7 +153,7 @@ class Encoder:
         return given.latents.to(device, torch.float32), text
 
     def _blank(self, latents: Tensor) -> Tensor | None:
-        """What targets show in place of reference latents (`SetBatch.blank`); the same at every step."""
+        """Return what targets show in place of reference latents (`SetBatch.blank`); the same at every step."""
         factor = self.pipeline.vae_scale_factor
         size = latents.shape[2] * factor, latents.shape[3] * factor
         if size not in self._blanks:

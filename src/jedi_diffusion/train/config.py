@@ -68,7 +68,9 @@ class AutoencoderStage(Stage):
 
 
 def main_coupling(cached: float) -> Literal["joint", "cached"]:
-    """The coupling that most steps used, where `cached` is the share of "cached"; "joint" if half each."""
+    """Return the coupling that most steps used, where `cached` is the share of "cached"; "joint" if half
+    each.
+    """
     return "cached" if cached > 0.5 else "joint"
 
 
@@ -154,7 +156,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path, device_kind: str) -> Recipe:
-    """The recipe of a YAML file for one kind of device ("cpu" or "cuda").
+    """Return the recipe of a YAML file for one kind of device ("cpu" or "cuda").
 
     Any value may be written per kind, `{cpu: 64, cuda: 1024}`. Raises RecipeError naming file, key and fault.
     """

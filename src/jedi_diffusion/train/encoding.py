@@ -93,7 +93,7 @@ class ShardEncoder:
             module.requires_grad_(False).eval()
 
     def open(self, rank: int = 0, ranks: int = 1) -> list[OpenTar]:
-        """The tars that this process of several encodes. Raises UsageError, OutputError, DataError."""
+        """Return the tars that this process of several encodes. Raises UsageError, OutputError, DataError."""
         tars = tars_of(self.place)
         open_folder(tars[0].rpartition("/")[0] or ".")
         opened = [self._open(tar) for tar in tars[rank::ranks]]
@@ -241,7 +241,7 @@ class _Read:
 
 
 def _groups(sets: Iterator[_Read], pictures: int) -> Iterator[list[_Read]]:
-    """Sets in order, in groups of at least so many pictures, but for the last."""
+    """Return sets in order, in groups of at least so many pictures, but for the last."""
     group: list[_Read] = []
     for each in sets:
         group.append(each)

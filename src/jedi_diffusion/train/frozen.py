@@ -49,7 +49,7 @@ def encoders_fingerprint(pipeline: JeDiPipeline, resolution: int) -> str:
 
 
 def _settings(module: Any) -> dict[str, Any]:
-    """A network's class and configuration, without what differs between copies and releases."""
+    """Return a network's class and configuration, without what differs between copies and releases."""
     config = module.config
     given = config.to_diff_dict() if hasattr(config, "to_diff_dict") else dict(config)
     kept = {
@@ -61,7 +61,7 @@ def _settings(module: Any) -> dict[str, Any]:
 
 
 def _reading(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer makes numbers of captions by."""
+    """Return what a tokenizer makes numbers of captions by."""
     return {
         "model": json.loads(tokenizer.backend_tokenizer.to_str())["model"],
         "length": tokenizer.model_max_length,

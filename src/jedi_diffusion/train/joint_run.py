@@ -35,7 +35,7 @@ SHARD = "5GB"
 def start_processes(
     recipe: JointRecipe, folder: Path, device: str, processes: int | None = None
 ) -> Accelerator:
-    """This process's place among those of the run; torchrun and `accelerate launch` start several.
+    """Return this process's place among those of the run; torchrun and `accelerate launch` start several.
 
     Raises UsageError if there are not as many as asked for (some launchers start a single one and say
     nothing), or if a tracker is not installed.
@@ -73,7 +73,7 @@ def put_fresh_network(pipeline: JeDiPipeline, seed: int) -> None:
 
 
 def open_pipeline(recipe: JointRecipe, base: str | None = None) -> JeDiPipeline:
-    """What a recipe trains, as it is at first. base: where it lies, if its name does not say so."""
+    """Return what a recipe trains, as it is at first. base: where it lies, if its name does not say so."""
     pipeline = open_base(recipe.base if base is None else base)
     if recipe.fresh_unet:
         put_fresh_network(pipeline, recipe.seed)
@@ -82,7 +82,7 @@ def open_pipeline(recipe: JointRecipe, base: str | None = None) -> JeDiPipeline:
 
 
 def result_name(recipe: JointRecipe) -> str:
-    """What the folder of a run's result is called."""
+    """Return what the folder of a run's result is called."""
     return "model" if recipe.lora is None else "lora"
 
 
@@ -129,7 +129,7 @@ class JointRun:
         self.trainer = Trainer(self.task, joint_settings(recipe, mixture.fingerprint), processes, folder)
 
     def train(self) -> Path:
-        """Returns the folder of the result.
+        """Return the folder of the result.
 
         Raises KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked the run to stop.
         """
@@ -150,7 +150,7 @@ class JointRun:
         return folder
 
     def _show(self, step: int) -> None:
-        """A sheet of samples: the mixture's first sets of two or more, each with one reference."""
+        """Draw a sheet of samples: the mixture's first sets of two or more, each with one reference."""
         sets = self._shown()
         if sets:
             main = self.accelerator.is_main_process
@@ -182,7 +182,7 @@ def first_only(logger: logging.Logger) -> Iterator[None]:
 
 
 def model_card(recipe: JointRecipe, steps: int, seconds: float) -> str:
-    """What was trained on what, for whoever finds the weights."""
+    """Return what was trained on what, for whoever finds the weights."""
     training = recipe.training
     sources = "\n".join(
         f"- {getattr(each, 'place', each.kind)} ({each.kind}, probability {each.probability:g}, sets of "

@@ -57,7 +57,7 @@ def prepare_modules(
     sharded: bool = False,
     encoded: bool = False,
 ) -> None:
-    """Puts the modules on the device: frozen ones in the recipe's precision, trained weights in float32.
+    """Put the modules on the device: frozen ones in the recipe's precision, trained weights in float32.
 
     Where all data is `encoded` already, the autoencoder and the text encoders are not needed there.
     """

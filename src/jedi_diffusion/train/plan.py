@@ -40,19 +40,19 @@ class StepPlan:
     cached: bool
 
     def weight(self, reference_weight: float) -> float:
-        """The sum of the pictures' weights, eq. 2's denominator. Clean references carry no loss."""
+        """Return the sum of the pictures' weights, eq. 2's denominator. Clean references carry no loss."""
         references = sum(sum(each.is_reference) for each in self.sets)
         targets = sum(map(len, self.sets)) - references
         return targets + (0.0 if self.cached else reference_weight * references)
 
     def part(self, rank: int, ranks: int) -> tuple[SetPlan, ...]:
-        """The sets of one of several processes. Raises UsageError if they cannot be split evenly."""
+        """Return the sets of one of several processes. Raises UsageError if they cannot be split evenly."""
         share = places(0, len(self.sets), rank, ranks)
         return self.sets[share.start : share.stop]
 
 
 def plan_step(recipe: JointRecipe, mixture: Mixture, step: int) -> StepPlan:
-    """The sets of a step and their conditions, drawn as section 3.3 says, from seed and place alone."""
+    """Return the sets of a step and their conditions, drawn as section 3.3 says, from seed and place alone."""
     picks = [mixture.pick(place) for place in places(step, recipe.training.batch)]
     sets = tuple(plan_set(recipe.conditions, recipe.seed, p.place, p.source, p.size) for p in picks)
     coupling = _generator(recipe.seed, "coupling", step)
@@ -79,7 +79,7 @@ def plan_set(conditions: Conditions, seed: int, place: int, source: int, size: i
 
 
 def micro_batches(sets: Sequence[SetPlan], pictures: int, least: int = 1) -> list[tuple[int, ...]]:
-    """The numbers of the sets, small sets first, in groups of at most `pictures` pictures.
+    """Return the numbers of the sets, small sets first, in groups of at most `pictures` pictures.
 
     Sets of one size share an attention call, so they are put together. At least `least` groups are made, no
     more than there are sets.

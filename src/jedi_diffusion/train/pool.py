@@ -28,7 +28,7 @@ def to_unit(pictures: Tensor) -> Tensor:
 
 
 def rendered_chunks(source: SetSource, first: int, stage: Stage, device: str) -> Iterator[RenderedSets]:
-    """The stage's sets, numbers `first` and up, CHUNK at a time, with progress."""
+    """Yield the stage's sets, numbers `first` and up, CHUNK at a time, with progress."""
     starts = range(first, first + stage.subjects, CHUNK)
     for start in tqdm(starts, desc=f"{stage.name}: rendering", unit=f" x {CHUNK} sets", leave=False):
         count = min(CHUNK, first + stage.subjects - start)
@@ -36,7 +36,7 @@ def rendered_chunks(source: SetSource, first: int, stage: Stage, device: str) ->
 
 
 def mirror(sets: RenderedSets) -> RenderedSets:
-    """The sets seen in a mirror: no word of a caption tells left from right."""
+    """Return the sets seen in a mirror: no word of a caption tells left from right."""
     return replace(sets, pictures=sets.pictures.flip(-1), masks=sets.masks.flip(-1))
 
 
@@ -95,7 +95,8 @@ class LatentPool:
 
 
 def compose(set_sizes: dict[int, float], pictures: int) -> tuple[int, ...]:
-    """The set sizes of every batch: about `pictures` pictures in all, split over the sizes by their weights.
+    """Return the set sizes of every batch: about `pictures` pictures in all, split over the sizes by their
+    weights.
 
     The same for every step, so that shapes never change within a stage.
     """

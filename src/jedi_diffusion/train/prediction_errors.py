@@ -76,7 +76,9 @@ def prediction_errors(
 def _predict(
     denoiser: Denoiser, noisy: Tensor, timestep: int, text: Tensor, shown: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    """The network's answer for every target, each in a set with the reference that it is shown, or alone."""
+    """Return the network's answer for every target, each in a set with the reference that it is shown, or
+    alone.
+    """
     parts = []
     for start in range(0, len(noisy), CHUNK):
         chosen = slice(start, start + CHUNK)

@@ -96,13 +96,13 @@ class Models:
         load_strict(self.unet, trained.network.state_dict())
 
     def describe(self) -> str:
-        """The parts' numbers of parameters, in words."""
+        """Return the parts' numbers of parameters, in words."""
         parts = {"autoencoder": self.autoencoder, "text encoder": self.text_encoder, "UNet": self.unet}
         counts = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
         return "Parameters: " + ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
 
     def pipeline(self, half: bool = False) -> JeDiPipeline:
-        """The parts as a pipeline, which shares them; with `half` copies in float16."""
+        """Return the parts as a pipeline, which shares them; with `half` copies in float16."""
         parts: tuple[nn.Module, ...] = (self.autoencoder, self.text_encoder, self.unet)
         if half:
             parts = tuple(copy.deepcopy(part).half() for part in parts)
@@ -136,7 +136,7 @@ def grown_embedding(rows: Tensor, known: CLIPTokenizer, wider: CLIPTokenizer) ->
 
 
 def _built(part: str, make: Callable[..., Part], settings: dict[str, Any], **follow: Any) -> Part:
-    """A part of the model from the recipe's settings and those that follow from other parts."""
+    """Return a part of the model from the recipe's settings and those that follow from other parts."""
     for key in follow:
         if key in settings:
             raise RecipeError(f"model.{part}.{key} follows from the rest of the recipe: take it out.")
@@ -231,7 +231,7 @@ class TrainingRun:
         (folder / "pool.safetensors").unlink()
 
     def modules_of(self, stage: Stage) -> nn.ModuleDict:
-        """What a stage trains."""
+        """Return what a stage trains."""
         if isinstance(stage, AutoencoderStage):
             return nn.ModuleDict({"autoencoder": self.models.autoencoder})
         return nn.ModuleDict({"unet": self.models.unet, "text_encoder": self.models.text_encoder})
@@ -268,7 +268,7 @@ class TrainingRun:
         return JointTask(UNetBackbone(models.unet), models.text_encoder, pool, loss, stage)
 
     def _show(self, stage: Stage, folder: Path, step: int) -> None:
-        """A sheet of the held-out sets at this step; from joint stages also the model, to use or to score."""
+        """Draw a sheet of the held-out sets at this step; of joint stages also write the model, to be used."""
         path = folder / f"samples-{step:07d}.png"
         if isinstance(stage, AutoencoderStage):
             reconstruction_sheet(self.models.autoencoder, self.held_out, path, self.device)

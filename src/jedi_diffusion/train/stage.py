@@ -85,6 +85,6 @@ def plain_attention() -> Iterator[None]:
 
 
 def step_seed(seed: int, stage: str, step: int) -> int:
-    """A 62-bit seed that depends on the run's seed, the stage's name and the step only."""
+    """Return a 62-bit seed that depends on the run's seed, the stage's name and the step only."""
     digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 2

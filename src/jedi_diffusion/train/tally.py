@@ -93,7 +93,7 @@ class Tally:
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most memory that this process has used: on a GPU torch's, else the process's, in GiB."""
+    """Return the most memory that this process has used: on a GPU torch's, else the process's, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes

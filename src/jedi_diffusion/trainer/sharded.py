@@ -6,17 +6,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def local(value: Tensor) -> Tensor:
-    """This process's part of a sharded tensor, in shared memory; any other tensor as it is."""
+    """Return this process's part of a sharded tensor, in shared memory; any other tensor as it is."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def whole(value: Tensor) -> Tensor:
-    """A sharded tensor brought together, by all processes at the same time; any other tensor as it is."""
+    """Return a sharded tensor brought together, by all processes at the same time; any other tensor as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def split_like(value: Tensor, like: Tensor) -> Tensor:
-    """A copy of a whole tensor, which every process has, in the layout and on the device of `like`.
+    """Return a copy of a whole tensor, which every process has, in the layout and on the device of `like`.
 
     The layout in memory too: AdamW's fused kernel takes weights and moments to lie in one order.
     """

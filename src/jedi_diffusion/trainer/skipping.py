@@ -42,5 +42,5 @@ class Skipping:
 
 
 def finite_or_none(value: Tensor) -> float | None:
-    """A number that JSON knows."""
+    """Return a number that JSON knows."""
     return float(value) if bool(torch.isfinite(value)) else None

@@ -76,12 +76,15 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written."""
+    """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def load_state(folder: Path, device: torch.device | str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint's tensors and facts, or None where there is none. Raises as `read_state` does."""
+    """Return the newest checkpoint's tensors and facts, or None where there is none.
+
+    Raises as `read_state` does.
+    """
     found = checkpoints(folder)
     return read_state(found[-1], device) if found else None
 
@@ -89,7 +92,7 @@ def load_state(folder: Path, device: torch.device | str) -> tuple[dict[str, Tens
 def read_state(
     checkpoint: Path, device: torch.device | str, prefix: str = ""
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's facts, and its tensors whose names begin with `prefix`, on a device.
+    """Return a checkpoint's facts, and its tensors whose names begin with `prefix`, on a device.
 
     Raises ModelError: only what is not whole is called damaged.
     """

@@ -33,7 +33,7 @@ class Blip2Captioner(TransformerModel):
         self._given = 0 if encoder_decoder else self.model.config.num_query_tokens + 1
 
     def caption(self, pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[str]:
-        """The likeliest sentence that the search finds about each of B RGB pictures."""
+        """Return the likeliest sentence that the search finds about each of B RGB pictures."""
         return in_batches(
             [None] * len(pictures),
             self.batch_size,

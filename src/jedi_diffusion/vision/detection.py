@@ -57,7 +57,7 @@ class Segmenter(Model, Protocol):
     """A model that segments what is inside a box (SAM in the paper)."""
 
     def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
-        """A mask (H, W) of the whole RGB picture b for each of its K boxes."""
+        """Return a mask (H, W) of the whole RGB picture b for each of its K boxes."""
         ...
 
 

@@ -37,7 +37,7 @@ Enlarger = Callable[["Image.Image"], "Image.Image"]
 
 
 def unchanged(picture: Image.Image) -> Image.Image:
-    """The enlarger of runs that enlarge nothing."""
+    """Return the enlarger of runs that enlarge nothing."""
     return picture
 
 
@@ -71,7 +71,7 @@ class RealEsrgan:
             raise ModelError(f"{network} and {weights} cannot be loaded by ncnn {ncnn.__version__}.")
 
     def __call__(self, picture: Image.Image) -> Image.Image:
-        """The RGB picture at 4 H x 4 W. Raises ModelError where the network fails."""
+        """Return the RGB picture at 4 H x 4 W. Raises ModelError where the network fails."""
         from PIL import Image
 
         values = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1) / 255

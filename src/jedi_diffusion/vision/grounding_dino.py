@@ -77,5 +77,5 @@ class GroundingDinoDetector(TransformerModel):
 
 
 def phrase(name: str) -> str:
-    """A name as Grounding DINO reads it: a full stop ends a phrase, so that none may stand inside."""
+    """Return a name as Grounding DINO reads it: a full stop ends a phrase, so that none may stand inside."""
     return f"{' '.join(name.lower().replace('.', ' ').split())}."

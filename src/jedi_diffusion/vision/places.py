@@ -51,7 +51,7 @@ class PlaceClassifier:
         return F.linear(torch.from_numpy(rows), self.weight, self.bias).softmax(1).numpy()
 
     def check_knows(self, places: Sequence[str]) -> None:
-        """Raises UsageError for a place that is not among the classifier's."""
+        """Raise UsageError for a place that is not among the classifier's."""
         unknown = next((place for place in places if place not in self.places), None)
         if unknown is not None:
             known = ", ".join(self.places)
@@ -69,7 +69,7 @@ class PlaceClassifier:
 
     @classmethod
     def load(cls, path: str | Path) -> PlaceClassifier:
-        """Raises ModelError for a file that is damaged or no place classifier."""
+        """Raise ModelError for a file that is damaged or no place classifier."""
         shapes = check_weights_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -29,7 +29,10 @@ class SamSegmenter(TransformerModel):
         self._processor = make(self.image_processor())
 
     def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
-        """A mask (H, W) for each box. A picture is encoded once for all of its boxes, not at all for none."""
+        """Return a mask (H, W) for each box.
+
+        A picture is encoded once for all of its boxes, not at all for none.
+        """
         return in_batches(
             [bool(each) for each in boxes],
             self.batch_size,

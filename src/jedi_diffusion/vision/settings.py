@@ -33,7 +33,7 @@ class LocalSettings(Section):
     batch_size: PositiveInt = Field(8, le=1024, description="items that the model is given at the same time")
 
     def deciding(self) -> dict[str, Any]:
-        """The settings on which answers depend, beside the weights, as plain JSON values."""
+        """Return the settings on which answers depend, beside the weights, as plain JSON values."""
         return self.model_dump(mode="json", exclude=PLACE)
 
 

@@ -66,12 +66,12 @@ class TransformerModel:
                 self.model.to(self.device)
 
     def tokenizer(self) -> Any:
-        """The tokenizer beside the weights."""
+        """Return the tokenizer beside the weights."""
         with explained(self.model_name):
             return AutoTokenizer.from_pretrained(self.checkpoint.folder, trust_remote_code=False)
 
     def image_processor(self) -> Any:
-        """The image processor beside the weights, on Pillow: torchvision is not used."""
+        """Return the image processor beside the weights, on Pillow: torchvision is not used."""
         processors: Any = AutoImageProcessor
         with explained(self.model_name):
             return processors.from_pretrained(self.checkpoint.folder, backend="pil", trust_remote_code=False)
@@ -90,7 +90,7 @@ class TransformerModel:
 
 
 def load_whole(checkpoint: Checkpoint, loader: Any, dtype: torch.dtype, **arguments: Any) -> Any:
-    """The model of a checked folder, in evaluation mode.
+    """Return the model of a checked folder, in evaluation mode.
 
     Raises ModelError for weights that are missing or of another shape (transformers would draw them at
     random), or not finite.
@@ -128,7 +128,7 @@ class Checkpoint:
 
 
 def open_transformer(settings: LocalSettings, part: str, types: Collection[str]) -> Checkpoint:
-    """The folder of a transformers model whose type is one of `types`, fetched where needed.
+    """Return the folder of a transformers model whose type is one of `types`, fetched where needed.
 
     Raises ModelError if it is missing, not safetensors, damaged, or of another type.
     """
@@ -153,7 +153,7 @@ def open_transformer(settings: LocalSettings, part: str, types: Collection[str])
 
 @contextmanager
 def explained(model: str) -> Iterator[None]:
-    """Turns what the libraries raise about a model into a ModelError of one sentence that names it."""
+    """Turn what the libraries raise about a model into a ModelError of one sentence that names it."""
     try:
         with load_errors(model):
             yield
@@ -168,7 +168,7 @@ def explained(model: str) -> Iterator[None]:
 
 
 def fingerprint(identity: str, settings: LocalSettings, dtype: object) -> str:
-    """What a record says of the model: class and content, number format, and the settings that decide."""
+    """Return what a record says of the model: class and content, number format, and the settings that decide."""
     decide = {"dtype": str(dtype).removeprefix("torch."), **settings.deciding()}
     return f"{identity} {json.dumps(decide, sort_keys=True)}"
 
@@ -178,7 +178,7 @@ def _first_line(error: Exception) -> str:
 
 
 def read_index(settings: LocalSettings, file: str, part: str) -> dict[str, Any]:
-    """What `file` in a local folder or on the Hub says; it is the file that tells what a model is."""
+    """Return what `file` in a local folder or on the Hub says; it is the file that tells what a model is."""
     folder = Path(settings.model)
     if folder.is_file():
         raise ModelError(f"{folder} is a file; a model is a folder as diffusers or transformers save it.")

@@ -132,7 +132,7 @@ class EndpointPromptWriter:
         return self._text(answer.content)
 
     def _text(self, data: bytes) -> str | Failure:
-        """The text in a chat completion."""
+        """Return the text in a chat completion."""
         try:
             content = json.loads(data)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -142,13 +142,13 @@ class EndpointPromptWriter:
         return content
 
     def _complaint(self, data: bytes) -> str:
-        """The beginning of an answer, on one line; without the key, which some servers repeat."""
+        """Return the beginning of an answer, on one line; without the key, which some servers repeat."""
         shown = data.replace(self._key.encode(), b"***") if self._key else data
         return " ".join(shown[:1000].decode("utf-8", "replace").split())[:200]
 
 
 def connect(settings: EndpointSettings, device: str) -> EndpointPromptWriter:
-    """The writer as `models_config` builds models; the endpoint has its own device."""
+    """Return the writer as `models_config` builds models; the endpoint has its own device."""
     return EndpointPromptWriter.from_environment(settings)
 
 

@@ -77,12 +77,12 @@ class PillowStylizer:
     def stylize(
         self, pictures: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """Raises ModelError for an instruction that no filter follows."""
+        """Raise ModelError for an instruction that no filter follows."""
         return [_filter(words)(picture) for picture, words in zip(pictures, instructions, strict=True)]
 
 
 def make_stylizer(settings: PlainSettings, device: str) -> PillowStylizer:
-    """The stylizer as `models_config` makes models."""
+    """Return the stylizer as `models_config` makes models."""
     return PillowStylizer()
 
 

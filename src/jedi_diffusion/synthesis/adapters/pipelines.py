@@ -88,7 +88,7 @@ class PipelineModel:
         self._warned = False
 
     def work_size(self, size: Size) -> Size:
-        """The least (W, H) not below `size` that the autoencoder divides."""
+        """Return the least (W, H) not below `size` that the autoencoder divides."""
         multiple = getattr(self.pipeline, "vae_scale_factor", 8)
         width, height = (-(-side // multiple) * multiple for side in size)
         return width, height
@@ -204,7 +204,7 @@ class InstructPix2PixStylizer(PipelineModel):
 
 
 def resized(picture: Image.Image, size: Size) -> Image.Image:
-    """The picture at `size` = (W, H), itself where it has that size."""
+    """Return the picture at `size` = (W, H), itself where it has that size."""
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -218,7 +218,8 @@ def _without_extras(pipeline_class: Any) -> dict[str, Any]:
 def open_pipeline(
     settings: PipelineSettings, part: str, takes: Set[str], refuses: Collection[str]
 ) -> tuple[Checkpoint, Any]:
-    """The folder of a diffusers pipeline and its class, which must take certain inputs and not take others.
+    """Return the folder of a diffusers pipeline and its class, which must take certain inputs and not take
+    others.
 
     Raises ModelError if it is missing, not safetensors, damaged, or of a class that does not fit the part.
     """

@@ -48,7 +48,9 @@ class _PlainBackground:
         self.fingerprint = f"plain background, scikit-image {self._skimage.__version__}"
 
     def _regions(self, picture: Image.Image) -> tuple[Distances, NDArray[np.int64]]:
-        """The distance of each pixel from the background (H, W), and the number of its region, 0 for none."""
+        """Return the distance of each pixel from the background (H, W), and the number of its region, 0 for
+        none.
+        """
         pixels = np.asarray(picture)
         distances, regions = np.zeros(pixels.shape[:2]), np.zeros(pixels.shape[:2], dtype=np.int64)
         for left, top, right, bottom in find_tiles(picture):
@@ -121,12 +123,12 @@ class PlainBackgroundSegmenter(_PlainBackground):
 
 
 def make_detector(settings: PlainSettings, device: str) -> PlainBackgroundDetector:
-    """The detector as `models_config` makes models."""
+    """Return the detector as `models_config` makes models."""
     return PlainBackgroundDetector()
 
 
 def make_segmenter(settings: PlainSettings, device: str) -> PlainBackgroundSegmenter:
-    """The segmenter as `models_config` makes models."""
+    """Return the segmenter as `models_config` makes models."""
     return PlainBackgroundSegmenter()
 
 

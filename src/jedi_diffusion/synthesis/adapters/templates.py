@@ -31,7 +31,7 @@ SCENES = (
 
 
 def make_writer(settings: TemplateSettings, device: str) -> TemplatePromptWriter:
-    """The writer as `models_config` makes models."""
+    """Return the writer as `models_config` makes models."""
     return TemplatePromptWriter(settings.scenes or SCENES)
 
 
@@ -72,7 +72,7 @@ class TemplatePromptWriter:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """What a filled template looks like, with its count and name as groups."""
+    """Return what a filled template looks like, with its count and name as groups."""
     text = re.escape(template)
     for field, form in (("count", r"\d+"), ("name", r".+?")):
         text = text.replace(rf"\{{{field}\}}", f"(?P<{field}>{form})", 1)

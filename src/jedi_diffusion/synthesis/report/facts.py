@@ -124,7 +124,7 @@ def read_facts(
     seed: int = 0,
     visit: Callable[[CollageRecord], None] = lambda collage: None,
 ) -> Facts:
-    """The numbers of the whole shards of a run, which may be unfinished.
+    """Return the numbers of the whole shards of a run, which may be unfinished.
 
     sets: of how many sets, drawn by `seed`, the pictures are read; all are counted. visit: is shown every
     collage on the way. Raises DataError where the folder is no run, is damaged, or holds no whole shard.
@@ -158,7 +158,7 @@ def read_facts(
 
 
 def check_shards(output: OutputFolder) -> list[Marker]:
-    """The markers of a run whose shards are as they were written. Raises DataError."""
+    """Return the markers of a run whose shards are as they were written. Raises DataError."""
     markers = output.markers()
     if not markers:
         raise DataError(f"{output.folder} holds no whole shard yet: let `jedi synthesize` finish one first.")
@@ -189,7 +189,7 @@ def sample(total: int, wanted: int, seed: int) -> list[int]:
 def read_sets(
     output: OutputFolder, markers: Sequence[Marker], numbers: Sequence[int]
 ) -> Iterator[tuple[int, ImageSet]]:
-    """(number, set) for ascending numbers over all whole shards. Raises DataError, PictureError."""
+    """Yield (number, set) for ascending numbers over all whole shards. Raises DataError, PictureError."""
     waiting = list(reversed(numbers))
     first = 0
     for marker in markers:

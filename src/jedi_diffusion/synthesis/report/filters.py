@@ -88,7 +88,7 @@ class FilterScores:
     lost: int = 0
 
     def add(self, collage: CollageRecord) -> None:
-        """Counts a collage whose panels are known."""
+        """Count a collage whose panels are known."""
         panels = collage.panels or []
         self.collages += 1
         self.lost += collage.lost
@@ -158,7 +158,9 @@ def _count(
 
 
 def shown_by(instances: Sequence[InstanceRecord], panels: Sequence[dict[str, Any]]) -> dict[int, Shown]:
-    """What each instance shows, by its number; of several that show one panel, the surest is the new one."""
+    """Return what each instance shows, by its number; of several that show one panel, the surest is the new
+    one.
+    """
     seen: set[int] = set()
     found = {}
     for instance in sorted(instances, key=lambda each: each.number):

@@ -44,7 +44,7 @@ def write_report(
 
 
 def report_page(facts: Facts, galleries: Sequence[Gallery], remarks: Sequence[str] = ()) -> str:
-    """The whole page as HTML, pictures embedded."""
+    """Return the whole page as HTML, pictures embedded."""
     state = "" if facts.whole else f"This run is not finished: {_shards(facts)} are whole. "
     summary = (
         f"{state}{facts.sets:,} sets with {facts.pictures:,} pictures of {facts.contents.subjects:,} "
@@ -61,7 +61,7 @@ def report_page(facts: Facts, galleries: Sequence[Gallery], remarks: Sequence[st
 
 
 def summary_tables(facts: Facts) -> list[Table]:
-    """What the command prints too."""
+    """Return what the command prints too."""
     return [_stages(facts), _reasons(facts), table_8(facts), _duplicates(facts)]
 
 
@@ -178,7 +178,7 @@ def _distributions(facts: Facts) -> list[Part]:
 
 
 def _most(title: str, counter: Counter[str], note: str) -> Bars:
-    """The commonest as bars; the others, which would be the longest bar, in words."""
+    """Return the commonest as bars; the others, which would be the longest bar, in words."""
     first, total = counter.most_common(BARS), counter.total()
     rest = total - sum(count for _, count in first)
     if rest:
@@ -187,7 +187,7 @@ def _most(title: str, counter: Counter[str], note: str) -> Bars:
 
 
 def _truth(facts: Facts) -> list[Part]:
-    """What the filters did, where it is known what was drawn; what other thresholds would have given."""
+    """Return what the filters did, where it is known what was drawn; what other thresholds would have given."""
     curve, own = facts.contents.curve, facts.recipe.stages.affinity
     parts: list[Part] = [_filters(facts)] if facts.contents.filters.collages else []
     if not curve.pairs:

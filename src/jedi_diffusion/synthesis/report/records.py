@@ -59,7 +59,7 @@ class CollageRecord:
 
 
 def read_collages(output: OutputFolder) -> Iterator[CollageRecord]:
-    """The collages of all whole shards, in order. Raises DataError."""
+    """Yield the collages of all whole shards, in order. Raises DataError."""
     for _, records in groupby(output.records(), key=lambda each: (each["shard"], each["object"])):
         found: dict[int, CollageRecord] = {}
         for record in records:
@@ -74,7 +74,7 @@ def read_collages(output: OutputFolder) -> Iterator[CollageRecord]:
 
 
 def step_of(picture: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """What a stage noted of a set's picture, {} where it noted nothing."""
+    """Return what a stage noted of a set's picture, {} where it noted nothing."""
     return next((step for step in picture["steps"] if step["stage"] == stage), {})
 
 

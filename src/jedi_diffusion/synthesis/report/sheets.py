@@ -40,7 +40,7 @@ class Chosen:
         self._count = 0
 
     def visit(self, collage: CollageRecord) -> None:
-        """Takes a collage into account."""
+        """Take a collage into account."""
         if not collage.record["look"]:
             return
         self._count += 1
@@ -77,7 +77,7 @@ def _keep(
 
 
 def galleries(facts: Facts, chosen: Chosen) -> list[Gallery]:
-    """The contact sheets. Raises DataError, PictureError."""
+    """Return the contact sheets. Raises DataError, PictureError."""
     output = OutputFolder.open(facts.folder)
     made = [
         _kept_sets(facts, output),
@@ -152,7 +152,7 @@ def _dropped_in(collage: CollageRecord) -> str:
 
 
 def with_boxes(picture: Image.Image, collage: CollageRecord) -> Image.Image:
-    """The collage with a box around every instance whose place is known."""
+    """Return the collage with a box around every instance whose place is known."""
     scale = COLLAGE_SIDE / max(picture.size)
     shown = picture.resize((round(picture.width * scale), round(picture.height * scale)))
     draw = ImageDraw.Draw(shown)
@@ -191,7 +191,9 @@ def _rejected(output: OutputFolder, chosen: Chosen) -> Gallery:
 
 
 def surroundings(picture: Image.Image, box: Box) -> Image.Image:
-    """A square around the box, with some of what is beside it, inside the picture; so that crops line up."""
+    """Return a square around the box, with some of what is beside it, inside the picture; so that crops line
+    up.
+    """
     left, top, right, bottom = box
     longest = max(right - left, bottom - top)
     side = min(*picture.size, longest + 2 * max(4, longest // 6))

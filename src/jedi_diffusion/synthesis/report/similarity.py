@@ -67,7 +67,7 @@ class SetFeatures:
         self.features = {each.image_column: [] for each in self.encoders if each.image_column}
 
     def add(self, name: str, subject: object, pictures: Sequence[Image.Image]) -> None:
-        """A set's pictures. Raises ModelError where an encoder gives no directions."""
+        """Take in a set's pictures. Raises ModelError where an encoder gives no directions."""
         self.names.append(name)
         self.subjects.append(subject)
         self.thumbnails.append(np.stack([thumbnail(each) for each in pictures]))
@@ -77,7 +77,7 @@ class SetFeatures:
                 self.features[encoder.image_column].append(_unit(rows, len(pictures), encoder.fingerprint))
 
     def inside(self, column: str) -> Rows:
-        """The mean cosine inside each set; NaN for a set of one picture."""
+        """Return the mean cosine inside each set; NaN for a set of one picture."""
         return np.array([_inside(rows) for rows in self.features[column]])
 
     def similarity(self, column: str) -> Similarity:
@@ -141,7 +141,9 @@ def _pairs(count: int) -> int:
 
 
 def _inside(rows: Rows) -> float:
-    """The mean cosine of the pairs of unit rows (N, D): |sum|^2 counts each twice, and each row itself."""
+    """Return the mean cosine of the pairs of unit rows (N, D): |sum|^2 counts each twice, and each row
+    itself.
+    """
     count = len(rows)
     return float((np.square(rows.sum(0)).sum() - count) / (2 * _pairs(count))) if count > 1 else np.nan
 

@@ -82,13 +82,13 @@ class AffinityCurve:
         return _ratio(self.kept, np.full(len(GRID), self.instances))
 
     def best(self) -> int:
-        """The place of the threshold with the highest F1, the middle one where several have it."""
+        """Return the place of the threshold with the highest F1, the middle one where several have it."""
         scores = np.nan_to_num(2 * self.right / np.maximum(self.joined + self.same, 1))
         highest = np.flatnonzero(scores >= scores.max() - 1e-12)
         return int(highest[len(highest) // 2])
 
     def least(self, precision: float) -> int | None:
-        """The place of the lowest threshold with at least this precision, None where there is none."""
+        """Return the place of the lowest threshold with at least this precision, None where there is none."""
         found = np.flatnonzero(self.precision >= precision)
         return int(found[0]) if len(found) else None
 

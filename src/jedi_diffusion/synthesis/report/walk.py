@@ -44,7 +44,7 @@ def walk(
     collages: int = 1,
     between: Callable[[], None] = lambda: None,
 ) -> Walk:
-    """The first collages of an object through every stage, as the recipe's first round does them.
+    """Return the first collages of an object through every stage, as the recipe's first round does them.
 
     between: is called after each batch. Records on which a model fails are rejected with what it said.
     """
@@ -60,7 +60,7 @@ def walk(
 
 
 def walk_page(recipe: SynthesisRecipe, walks: Sequence[Walk]) -> str:
-    """The page as HTML, a section a collage, pictures embedded."""
+    """Return the page as HTML, a section a collage, pictures embedded."""
     parts: list[Part] = []
     for made in walks:
         plans, last = made.works["prompt"].records, made.works["set"]
@@ -90,7 +90,7 @@ class _Path:
         return f"{self.made.item.name}, collage {self.number}"
 
     def of(self, step: str) -> list[Any]:
-        """The collage's records after a step."""
+        """Return the collage's records after a step."""
         return [each for each in self.made.works[step].records if each.key.collage == self.number]
 
     @property
@@ -104,7 +104,7 @@ class _Path:
         return [each for each in rejected if each.key.collage == self.number and each.box is not None]
 
     def strips(self) -> Iterator[Strip]:
-        """The pictures, stage by stage; instances keep their order, so that columns line up."""
+        """Yield the pictures, stage by stage; instances keep their order, so that columns line up."""
         yield Strip("Stage 1: the prompt", [], f"“{self.prompt}”")
         for collage in self.of("collage"):
             yield self._collage(collage)
@@ -156,7 +156,7 @@ class _Path:
         )
 
     def _cutouts(self) -> list[tuple[Image.Image, str]]:
-        """Grouped instances first, as they come on, then those that are alone."""
+        """Return grouped instances, as they come on, then those that are alone."""
         groups: list[Group] = self.of("group")
         instances: list[Instance] = self.of("instance")
         shown = [
