@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from jedi_diffusion.backbones.unet import install_coupling, remove_coupling
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint import attention
 from jedi_diffusion.joint.attention import SetReads, coupled_attention
 from tests.helpers.small_models import (
     SD14_CONFIG,
@@ -244,6 +245,22 @@ def test_what_is_private_to_a_picture_is_read_by_it_alone():
             want = F.scaled_dot_product_attention(*heads).transpose(0, 1)
             torch.testing.assert_close(got[row], want)
         start += size
+
+
+@pytest.mark.parametrize("has_private", [False, True])
+def test_the_implementation_that_is_asked_for_computes_attention(monkeypatch, has_private):
+    used, real = [], attention.dispatch_attention_fn
+
+    def spy(*args, backend=None, **options):
+        used.append(backend)
+        return real(*args, backend=backend, **options)
+
+    monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
+    query, key, value, *own = torch.randn(5, 3, 4, 2, 8, generator=torch.Generator().manual_seed(0))
+    private = (own[0], own[1]) if has_private else None
+    asked = torch.cat([query, query], dim=1) if has_private else query
+    coupled_attention(asked, key, value, (2, 1), backend="_native_math", private=private)
+    assert used == ["_native_math"] * 2
 
 
 @pytest.mark.parametrize("set_sizes", [(2,), (4,), (3, 0), (4, -1), ()])

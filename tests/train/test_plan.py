@@ -88,6 +88,8 @@ def test_micro_batches_hold_whole_sets_of_one_size_together() -> None:
     sets = [set_of(size) for size in (3, 4, 1, 2, 2, 4, 4, 1)]
     assert micro_batches(sets, 8) == [(2, 7, 3, 4), (0, 1), (5, 6)]
     assert micro_batches(sets, 4) == [(2, 7, 3), (4,), (0,), (1,), (5,), (6,)]
+    assert micro_batches([set_of(1), set_of(1)], 8) == [(0, 1)]
+    assert micro_batches([set_of(2), set_of(1)], 8, least=3) == [(1,), (0,)]
 
 
 @pytest.mark.parametrize("least", range(1, 9))

@@ -85,7 +85,7 @@ def micro_batches(sets: Sequence[SetPlan], pictures: int, least: int = 1) -> lis
     more than there are sets.
     """
     groups = [*_groups(sets, pictures)]
-    while len(groups) < least:
+    while len(groups) < min(least, len(sets)):
         fullest = max(range(len(groups)), key=lambda number: len(groups[number]))
         half = len(groups[fullest]) // 2
         groups[fullest : fullest + 1] = [groups[fullest][:half], groups[fullest][half:]]
