@@ -15,6 +15,7 @@ from jedi_diffusion.trainer import loop
 from jedi_diffusion.trainer.loop import Part, Task, Trainer
 from jedi_diffusion.trainer.processes import Processes
 from jedi_diffusion.trainer.settings import Every, Schedule, Settings
+from jedi_diffusion.trainer.state import checkpoints, step_of
 
 SETTINGS = Settings("line", Schedule(0.1), steps=6, progress_bar=False)
 
@@ -256,6 +257,30 @@ def test_without_a_folder_nothing_is_written_and_the_last_loss_is_returned(tmp_p
     assert trainer.train() == pytest.approx(float(task.loss(1, *values)))
     assert trainer.train() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_newest_checkpoints_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
+    trainer_of(Line(), tmp_path, steps=7, save=Every(steps=1), keep_last=2, keep_every=3).train()
+    assert [step_of(each) for each in checkpoints(tmp_path / "state")] == [3, 6, 7]
+
+
+def test_a_scaler_of_losses_skips_steps_by_itself_and_is_kept(tmp_path: Path, monkeypatch) -> None:
+    moved: list[int] = []
+    monkeypatch.setattr(Trainer, "_move", lambda self: moved.append(self.step))
+    loaded: list[dict] = []
+    processes = Processes("cpu")
+    scaler = SimpleNamespace(state_dict=lambda: {"scale": 512.0}, load_state_dict=loaded.append)
+    processes.scaler = scaler  # type: ignore[assignment]
+    for place, device in ((tmp_path, processes), (None, Processes("cpu"))):
+        trainer = Trainer(Line(broken=(1,)), SETTINGS, device, place)
+        trainer.advance()
+        trainer.advance()
+    assert moved == [0, 1, 0]
+    scaled = Trainer(Line(), SETTINGS, processes, tmp_path)
+    scaled.save()
+    assert loaded == []
+    Trainer(Line(), SETTINGS, processes, tmp_path)
+    assert loaded == [{"scale": 512.0}]
 
 
 @pytest.mark.parametrize(
