@@ -1,9 +1,11 @@
 """The training loop, each part of it beside a form that is written out."""
 
 import json
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,31 +129,41 @@ class Noted(Processes):
         self.events.append((dict(values), step))
 
 
+class OneOfTwo(Processes):
+    """The other process says that its clock is at 30 s, if it is the main one, and `asks` to stop or not."""
+
+    count = 2
+
+    def __init__(self, main: bool, asks: bool) -> None:
+        super().__init__("cpu")
+        self.main = main
+        self.other = torch.tensor([0.0 if main else 30.0, float(asks)], dtype=torch.float64)
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values + self.other
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_processes_agree_on_the_main_ones_clock_and_stop_together(clock, tmp_path: Path, main: bool) -> None:
+    clock.step = 100.1
+    trainer = Trainer(Line(), replace(SETTINGS, steps=2), OneOfTwo(main, asks=False), tmp_path / "ends")
+    trainer.train()
+    assert (trainer.step, trainer.spent) == (2, pytest.approx(200.2) if main else 30.0)
+    asked = Trainer(Line(), SETTINGS, OneOfTwo(main, asks=True), tmp_path / "stopped")
+    with pytest.raises(
+        KeyboardInterrupt, match=r"after step 1 of line; the same command goes on, .* --export"
+    ):
+        asked.train()
+    assert asked.spent == (pytest.approx(100.1) if main else 30.0)
+    assert [each.name for each in checkpoints(tmp_path / "stopped" / "state")] == (
+        ["step-00000001"] if main else []
+    )
+
+
 def test_gradients_are_averaged_over_processes_with_the_last_part_alone() -> None:
     processes = Noted()
     Trainer(Line(3), SETTINGS, processes).advance()
     assert processes.events == [*["apart", "backward", "together"] * 2, "backward"]
-
-
-def test_the_log_and_the_trackers_are_told_of_every_step_so_many(tmp_path: Path) -> None:
-    processes, task = Noted(), Line(broken=(1, 2))
-    settings = replace(SETTINGS, steps=5, log=Every(steps=3), schedule=Schedule(0.1, 2))
-    Trainer(task, settings, processes, tmp_path).train()
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [3, 5]
-    assert [row["skipped"] for row in rows] == [2, 0]
-    assert (rows[0]["loss"], rows[0]["gradient_norm"]) == (None, None)
-    assert rows[1]["gradient_norm"] > 0
-    assert rows[1]["learning_rate"] == 0.1
-    assert rows[1]["loss_by_source"] == {"photos": 0.5, "none": None}
-    assert rows[1]["seconds"] == round(rows[1]["seconds_told"], 1)
-    (first, at), (last, then) = (each for each in processes.events if isinstance(each, tuple))
-    assert (at, then) == (3, 5)
-    assert "loss" not in first
-    assert last["loss"] == rows[1]["loss"]
-    assert last["loss_by_source/photos"] == 0.5
-    assert not {"loss_by_source/none", "words"} & last.keys()
-    assert task.ended == [True, False, False, True, True]
 
 
 @pytest.fixture
@@ -168,6 +180,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(Trainer, "advance", slowly)
     return clock
+
+
+def test_the_log_and_the_trackers_are_told_of_every_step_so_many(clock, tmp_path: Path) -> None:
+    processes, task, folder = Noted(), Line(broken=(1, 2)), tmp_path / "runs" / "first"
+    clock.step = 1.26
+    settings = replace(SETTINGS, steps=5, log=Every(steps=3), schedule=Schedule(0.1, 2))
+    Trainer(task, settings, processes, folder).train()
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 5]
+    assert [row["skipped"] for row in rows] == [2, 0]
+    assert (rows[0]["loss"], rows[0]["gradient_norm"]) == (None, None)
+    assert rows[1]["gradient_norm"] > 0
+    assert rows[1]["learning_rate"] == 0.1
+    assert rows[1]["loss_by_source"] == {"photos": 0.5, "none": None}
+    assert [row["seconds"] for row in rows] == [3.8, 6.3]
+    assert [row["seconds_told"] for row in rows] == pytest.approx([3.78, 6.3])
+    (first, at), (last, then) = (each for each in processes.events if isinstance(each, tuple))
+    assert (at, then) == (3, 5)
+    assert "loss" not in first
+    assert last["loss"] == rows[1]["loss"]
+    assert last["loss_by_source/photos"] == 0.5
+    assert not {"loss_by_source/none", "words"} & last.keys()
+    assert task.ended == [True, False, False, True, True]
 
 
 BUDGET = replace(
@@ -257,6 +292,80 @@ def test_without_a_folder_nothing_is_written_and_the_last_loss_is_returned(tmp_p
     assert trainer.train() == pytest.approx(float(task.loss(1, *values)))
     assert trainer.train() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_act_as_usual_where_there_is_nothing_to_save(tmp_path: Path) -> None:
+    handlers: list[object] = []
+
+    class Looking(Line):
+        def parts(self, step: int) -> list[Part]:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+            return super().parts(step)
+
+    usual = signal.getsignal(signal.SIGTERM)
+    trainer_of(Looking(), steps=2).train()
+    trainer_of(Looking(), tmp_path, steps=1).train()
+    assert handlers[:2] == [usual] * 2
+    assert handlers[2] != usual
+    assert signal.getsignal(signal.SIGTERM) == usual
+
+
+class Buffers(Line):
+    """A buffer that is a part of the weights, which counts steps, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network.register_buffer("count", torch.zeros(1))
+        self.network.register_buffer("scratch", torch.zeros(1), persistent=False)
+
+    def end_step(self, sound: bool) -> None:
+        self.network.count += 1  # type: ignore[operator]
+
+
+def test_buffers_are_kept_and_no_average_where_none_is_asked_for(tmp_path: Path) -> None:
+    trainer = trainer_of(Buffers(), tmp_path, steps=3)
+    trainer.train()
+    assert {*trainer.buffers} == {"count"}
+    assert trainer.average == {}
+    names = {name for name, _ in trainer._state()}
+    assert {"buffers/count", "weights/bias", "optimizer/exp_avg/bias"} <= names
+    assert not any(name.startswith("average/") for name in names)
+    again = Buffers()
+    trainer_of(again, tmp_path, steps=3)
+    assert again.network.count.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(("asked", "main"), [(True, True), (False, True), (True, False)])
+def test_the_bar_shows_how_much_is_done(monkeypatch, tmp_path: Path, asked: bool, main: bool) -> None:
+    bars: list[loop.tqdm] = []
+
+    def bar(**settings: object) -> loop.tqdm:
+        bars.append(tqdm(file=output, mininterval=0, **settings))  # type: ignore[call-overload]
+        return bars[-1]
+
+    output, tqdm = StringIO(), loop.tqdm
+    monkeypatch.setattr(loop, "tqdm", bar)
+    processes = Processes("cpu")
+    processes.main = main
+    settings = replace(SETTINGS, steps=4, progress_bar=asked, save=Every(steps=1))
+
+    class Killed(Line):
+        def parts(self, step: int) -> list[Part]:
+            if step == 1:
+                raise MemoryError
+            return super().parts(step)
+
+    with pytest.raises(MemoryError):
+        Trainer(Killed(), settings, processes, tmp_path).train()
+    Trainer(Line(), settings, processes, tmp_path).train()
+    if asked and main:
+        assert [each.n for each in bars] == [0.25, 1.0]
+        assert (bars[1].total, bars[1].initial) == (1.0, 0.25)
+        assert "line:  25.0%" in output.getvalue()
+        assert "line: 100.0%" in output.getvalue()
+        assert "step=4, loss=" in output.getvalue()
+    else:
+        assert output.getvalue() == ""
 
 
 def test_the_newest_checkpoints_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
