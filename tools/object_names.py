@@ -176,7 +176,9 @@ class Categories:
         self.things, self.people = {nouns.offset("physical_entity")}, {nouns.offset("person")}
 
     def sense(self, name: str, category: str) -> str | None:
-        """Return the first sense of `name` in `category`, or else the first thing that is no person, or None."""
+        """Return the first sense of `name` in `category`, or else the first thing that is no person, or
+        None.
+        """
         if SENSE.match(name):
             return self.nouns.offset(name)
         roots = next((roots for head, _, roots in self.table if head == category), None)

@@ -93,7 +93,9 @@ class Cells:
         return self._opened(cell)[0]
 
     def known(self, classes: str) -> list[Scored]:
-        """Return the known answers, true pictures and copied input, beside one reference; none before a cell."""
+        """Return the known answers, true pictures and copied input, beside one reference; none before a
+        cell.
+        """
         found = []
         for path in sorted((self.out / "known").glob(f"{classes}-*.json")):
             record = read_json(path)

@@ -44,7 +44,9 @@ def made_with(model: str) -> str:
 
 
 def manifest(model: str) -> dict[str, Any]:
-    """Return what is signed: that jedi-diffusion made the picture, with which model, and that no camera did."""
+    """Return what is signed: that jedi-diffusion made the picture, with which model, and that no
+    camera did.
+    """
     program = {"name": "jedi-diffusion", "version": __version__}
     action = {
         "action": "c2pa.created",

@@ -51,13 +51,17 @@ LARGEST_SEED = 2**63 - 1
 
 
 def keyed_number(*parts: int | str) -> int:
-    """Return a 64-bit number that is a pure function of the parts, evenly spread and without visible pattern."""
+    """Return a 64-bit number that is a pure function of the parts, evenly spread and without visible
+    pattern.
+    """
     text = "/".join(map(repr, parts))  # repr keeps 1 and "1" apart
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def derive_seed(seed: int, name: str, purpose: str, *numbers: int) -> int:
-    """Return a seed in [0, 2^63) for one choice, from a run's seed, an object's name, a stage and its counts."""
+    """Return a seed in [0, 2^63) for one choice, from a run's seed, an object's name, a stage and its
+    counts.
+    """
     key = json.dumps([seed, name, purpose, *numbers]).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") & LARGEST_SEED
 

@@ -30,7 +30,9 @@ def read_images(packages: Path) -> dict[str, bytes]:
 
 
 def read_subjects(packages: Path, available: set[str]) -> list[Subject]:
-    """Return the emoji of CATEGORIES whose picture is among `available`; `member` is the code point sequence."""
+    """Return the emoji of CATEGORIES whose picture is among `available`; `member` is the code point
+    sequence.
+    """
     ((_, content),) = members(packages, EMOJI_NAMES)
     found: list[Subject] = []
     for row in json.loads(content):

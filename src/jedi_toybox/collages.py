@@ -189,7 +189,9 @@ def _paste(
 
 
 def find_scene(prompt: str, seed: int) -> str:
-    """Return the longest scene of the toybox that a prompt names; one drawn by the seed where it names none."""
+    """Return the longest scene of the toybox that a prompt names; one drawn by the seed where it
+    names none.
+    """
     named = [scene for scene in world.SCENES if scene in prompt.lower()]
     return max(named, key=len) if named else world.SCENES[seed % len(world.SCENES)]
 

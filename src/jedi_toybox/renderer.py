@@ -130,7 +130,9 @@ def _triple(function: Callable[..., Tensor], *triples: Triple) -> Triple:
 
 
 def _grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rays' places in the picture, (I, Q) each in 0..1: across from the left, down from the top."""
+    """Return the rays' places in the picture, (I, Q) each in 0..1: across from the left, down from
+    the top.
+    """
     steps = (torch.arange(side, device=like.device, dtype=torch.float32) + 0.5) / side
     across = steps.expand(like.shape[0], side, side)
     return across.flatten(1), across.transpose(1, 2).flatten(1)

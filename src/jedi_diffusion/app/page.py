@@ -518,7 +518,9 @@ def controls_of(values: tuple[Any, ...]) -> Controls:
 
 
 def in_the_making(job: Job) -> Any:
-    """Return what there is of a job's pictures: finished ones, previews, and gray ones for those not begun."""
+    """Return what there is of a job's pictures: finished ones, previews, and gray ones for those not
+    begun.
+    """
     gray = Image.new("RGB", (job.ask.sampling.width, job.ask.sampling.height), "gray")
     total = job.ask.sampling.steps
     pairs = zip(job.pictures, job.previews, strict=True)

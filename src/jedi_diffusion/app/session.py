@@ -251,7 +251,9 @@ def write_zip(session: Session, folder: Path) -> Path:
 
 
 def marked(prompts: str, unknown: Sequence[str]) -> str:
-    """Return the prompts with words that the model leaves out, as HTML with these marked; empty without any."""
+    """Return the prompts with words that the model leaves out, as HTML with these marked; empty
+    without any.
+    """
     words = set(unknown)
 
     def mark(piece: str) -> str:

@@ -189,7 +189,9 @@ class SequenceLayout:
             cache.store_set(layer, number, read)
 
     def _cached(self, cache: CacheView, layer: str, key: torch.Tensor) -> CachedTokens | None:
-        """Return what each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any has one."""
+        """Return what each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any
+        has one.
+        """
         given = cache.read(layer, like=key, one_size=False)
         read = [each for number in self.sets if (each := given[number]) is not None]
         if not read:

@@ -166,7 +166,9 @@ def _print_estimate(recipe: JointRecipe, processes: int) -> None:
 
 
 def _run_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> RunFolder:
-    """Return the run's folder, for this recipe's values only: a key that a run lacks has its default there."""
+    """Return the run's folder, for this recipe's values only: a key that a run lacks has its default
+    there.
+    """
     return RunFolder(
         Path(options.out), read=lambda found: type(recipe).model_validate(found).model_dump(mode="json")
     )

@@ -95,7 +95,9 @@ class FeatureReader:
         return found
 
     def _load(self, items: Sequence[Item], encoders: Sequence[Encoder]) -> Iterator[list[_Loaded]]:
-        """Yield the items in chunks; a chunk is read and decoded by threads while the one before is encoded."""
+        """Yield the items in chunks; a chunk is read and decoded by threads while the one before is
+        encoded.
+        """
 
         def open_some(some: Sequence[Item]) -> list[_Loaded]:
             return [self._open(item, encoders) for item in some]

@@ -76,7 +76,9 @@ def as_csv(results: Results) -> str:
 
 
 def score_tables(results: Results) -> list[Table]:
-    """Return a table for each comparison, columns as in the paper; copies and diversity; kinds of subjects."""
+    """Return a table for each comparison, columns as in the paper; copies and diversity; kinds of
+    subjects.
+    """
     tables = [_scaled_table(results), *(_comparison_table(results, each) for each in COMPARISONS)]
     names = [COPIES, *(name for name in results.columns if name.startswith(DIVERSITY))]
     rows = [

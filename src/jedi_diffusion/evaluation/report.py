@@ -97,7 +97,9 @@ def _strip(row: RowScores, places: Sequence[int], name: str, rank: str) -> Strip
 
 
 def ranking_column(results: Results) -> str:
-    """Return what cases are ranked by: the last encoder's score, against the other photos if there are any."""
+    """Return what cases are ranked by: the last encoder's score, against the other photos if there
+    are any.
+    """
     last = [each.image_column for each in results.encoders if each.image_column][-1]
     name = column(last, "others")
     compared = all(row.scores[name] is not None for row in results.rows if not row.is_baseline)

@@ -197,7 +197,9 @@ def caption_scenes(
 
 
 def clean_caption(answer: str, letters: int) -> str:
-    """Return a caption on one line, without the set format's separator or unprintable signs, cut at a word."""
+    """Return a caption on one line, without the set format's separator or unprintable signs, cut at
+    a word.
+    """
     printable = "".join(sign if sign.isprintable() else " " for sign in answer.replace(SEPARATOR, " "))
     caption = " ".join(printable.split())
     if len(caption) <= letters:

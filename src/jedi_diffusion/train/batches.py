@@ -68,7 +68,9 @@ class StepPlaces(Sampler[list[int]]):
 def read_steps(
     mixture: Mixture, first: int, steps: int, batch: int, rank: int, ranks: int, workers: int
 ) -> DataLoader[list[AnyExample]]:
-    """Return the process's sets of each step from `first` to `steps` - 1, read ahead by `workers` processes."""
+    """Return the process's sets of each step from `first` to `steps` - 1, read ahead by `workers`
+    processes.
+    """
     sampler = StepPlaces(first, steps, batch, rank, ranks)
     reader: Any = Examples(mixture)  # DataLoader's stubs take it for a set of batches
     return DataLoader(
@@ -153,7 +155,9 @@ class Encoder:
         return given.latents.to(device, torch.float32), text
 
     def _blank(self, latents: Tensor) -> Tensor | None:
-        """Return what targets show in place of reference latents (`SetBatch.blank`); the same at every step."""
+        """Return what targets show in place of reference latents (`SetBatch.blank`); the same at
+        every step.
+        """
         factor = self.pipeline.vae_scale_factor
         size = latents.shape[2] * factor, latents.shape[3] * factor
         if size not in self._blanks:

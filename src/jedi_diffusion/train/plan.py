@@ -52,7 +52,9 @@ class StepPlan:
 
 
 def plan_step(recipe: JointRecipe, mixture: Mixture, step: int) -> StepPlan:
-    """Return the sets of a step and their conditions, drawn as section 3.3 says, from seed and place alone."""
+    """Return the sets of a step and their conditions, drawn as section 3.3 says, from seed and place
+    alone.
+    """
     picks = [mixture.pick(place) for place in places(step, recipe.training.batch)]
     sets = tuple(plan_set(recipe.conditions, recipe.seed, p.place, p.source, p.size) for p in picks)
     coupling = _generator(recipe.seed, "coupling", step)

@@ -268,7 +268,9 @@ class TrainingRun:
         return JointTask(UNetBackbone(models.unet), models.text_encoder, pool, loss, stage)
 
     def _show(self, stage: Stage, folder: Path, step: int) -> None:
-        """Draw a sheet of the held-out sets at this step; of joint stages also write the model, to be used."""
+        """Draw a sheet of the held-out sets at this step; of joint stages also write the model, to
+        be used.
+        """
         path = folder / f"samples-{step:07d}.png"
         if isinstance(stage, AutoencoderStage):
             reconstruction_sheet(self.models.autoencoder, self.held_out, path, self.device)

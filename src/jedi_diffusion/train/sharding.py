@@ -43,7 +43,9 @@ def shard(network: nn.Module, accelerator: Accelerator, precision: torch.dtype) 
 
 
 def whole_network(network: Any, wanted: bool) -> nn.Module | None:
-    """Return a sharded network as a plain one on the CPU, where it is wanted; every process has to call this."""
+    """Return a sharded network as a plain one on the CPU, where it is wanted; every process has to call
+    this.
+    """
     weights = {}
     for name, value in network.state_dict().items():
         together = whole(value)

@@ -11,7 +11,9 @@ def local(value: Tensor) -> Tensor:
 
 
 def whole(value: Tensor) -> Tensor:
-    """Return a sharded tensor brought together, by all processes at the same time; any other tensor as it is."""
+    """Return a sharded tensor brought together, by all processes at the same time; any other tensor as it
+    is.
+    """
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 

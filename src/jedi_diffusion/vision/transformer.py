@@ -168,7 +168,9 @@ def explained(model: str) -> Iterator[None]:
 
 
 def fingerprint(identity: str, settings: LocalSettings, dtype: object) -> str:
-    """Return what a record says of the model: class and content, number format, and the settings that decide."""
+    """Return what a record says of the model: class and content, number format, and the settings that
+    decide.
+    """
     decide = {"dtype": str(dtype).removeprefix("torch."), **settings.deciding()}
     return f"{identity} {json.dumps(decide, sort_keys=True)}"
 

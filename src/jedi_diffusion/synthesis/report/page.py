@@ -187,7 +187,9 @@ def _most(title: str, counter: Counter[str], note: str) -> Bars:
 
 
 def _truth(facts: Facts) -> list[Part]:
-    """Return what the filters did, where it is known what was drawn; what other thresholds would have given."""
+    """Return what the filters did, where it is known what was drawn; what other thresholds would
+    have given.
+    """
     curve, own = facts.contents.curve, facts.recipe.stages.affinity
     parts: list[Part] = [_filters(facts)] if facts.contents.filters.collages else []
     if not curve.pairs:
