@@ -42,13 +42,14 @@ from jedi_diffusion.data.mixture import Mixture, MixtureSource
 from jedi_diffusion.data.record import StoredSet
 from jedi_diffusion.data.shards import ShardWriter
 from jedi_diffusion.data.stored import StoredSets
+from jedi_diffusion.flops import counted
 from jedi_diffusion.networks.text import make_text_encoder, make_word_tokenizer
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.recipes import find_recipe
 from jedi_diffusion.sets import ImageSet
 from jedi_diffusion.train.batches import Example, read_steps
 from jedi_diffusion.train.config import checked, read_yaml
-from jedi_diffusion.train.estimate import count_forward, counted
+from jedi_diffusion.train.estimate import count_forward
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import start_processes
 from jedi_diffusion.train.joint_task import MixtureTask, joint_settings

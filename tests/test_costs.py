@@ -11,6 +11,7 @@ from PIL import Image
 from jedi_diffusion import JeDiPipeline, costs
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.errors import JeDiError
+from jedi_diffusion.flops import MemoryCounter, networks_of
 from jedi_diffusion.options import SizedSampling
 from tests.helpers.small_pipelines import save_joint
 
@@ -34,7 +35,7 @@ def test_memory_is_told_for_sizes_and_sets_that_were_not_measured(slope, pipe, m
     for side, references, targets, coupling in cases:
         how = SizedSampling(height=side, width=side, steps=1, coupling=coupling)
         photo = Image.new("RGB", (side, side), "gray")
-        with costs._memory_counter(pipe) as memory:
+        with MemoryCounter(networks_of(pipe)) as memory:
             call = Call(["a robot"] * targets, range(targets), [photo] * references, ["a"], how)
             run_call(pipe, call, lambda *_: None)
         expected = figures.bytes(figures.work(how, targets, references))

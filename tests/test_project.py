@@ -23,8 +23,8 @@ CHAIN = (
     *("errors", "devices", "estimates", "files", "options", "parts", "personalizer", "randomness"),
     *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
-    *("networks", "weights", "joint", "attention_figure", "inputs", "references", "backbones", "adapters"),
-    *("pipeline", "remembered", "calls", "costs", "trainer"),
+    *("networks", "weights", "joint", "attention_figure", "inputs", "references", "backbones", "flops"),
+    *("adapters", "pipeline", "remembered", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline

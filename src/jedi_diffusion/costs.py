@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -199,7 +198,9 @@ def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
 
 def _trial(pipe: JeDiPipeline, side: int) -> Trial:
     """What a call with one step of a set of two takes, in the fastest of several runs of it."""
-    with _memory_counter(pipe) as memory:
+    from jedi_diffusion.flops import MemoryCounter, networks_of
+
+    with MemoryCounter(networks_of(pipe)) as memory:
         first = _timed_call(pipe, side)
     step, rest = _fastest(lambda: _timed_call(pipe, side), first)
     return Trial(memory.peak, step, rest)
@@ -252,43 +253,6 @@ def _seconds_alone(begin: Moment, end: Moment, is_processor: bool) -> float:
     """
     passed, worked = end.clock - begin.clock, end.work - begin.work
     return min(passed, worked) if is_processor else passed
-
-
-def _memory_counter(pipe: JeDiPipeline) -> Any:
-    """A context in which `peak` is the most bytes that tensors made in it held at one time."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    modules = [each for each in pipe.components.values() if isinstance(each, torch.nn.Module)]
-    weights = {each.untyped_storage()._cdata for module in modules for each in module.parameters()}
-
-    class Meter(TorchDispatchMode):
-        def __init__(self) -> None:
-            super().__init__()
-            self.held = self.peak = 0
-            self._known = set(weights)
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves(result):
-                if isinstance(tensor, torch.Tensor):
-                    self._note(tensor.untyped_storage())
-            return result
-
-        def _note(self, storage: Any) -> None:
-            key, size = storage._cdata, storage.nbytes()
-            if key not in self._known:
-                self._known.add(key)
-                self.held += size
-                self.peak = max(self.peak, self.held)
-                weakref.finalize(storage, self._forget, key, size)
-
-        def _forget(self, key: int, size: int) -> None:
-            self._known.discard(key)
-            self.held -= size
-
-    return Meter()
 
 
 def free_memory(device: Any) -> int:

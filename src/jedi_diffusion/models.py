@@ -64,8 +64,8 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipel
 
             pipe = load_pipeline(dtype)
         else:
-            kind = _class_of(name)
-            if not _is_ready(kind):
+            kind = class_of(name)
+            if not is_ready(kind):
                 logger.warning(
                     "%s is a single-image model (%s). It runs untrained, with coupled attention and "
                     "replacement alone; train it on sets for the full method.",
@@ -89,19 +89,54 @@ def open_base(name: str, dtype: torch.dtype | None = None) -> JeDiPipeline:
     from jedi_diffusion.weights import load_errors
 
     with load_errors(name):
-        ready = _is_ready(_class_of(name))
+        ready = is_ready(class_of(name))
         load = JeDiPipeline.from_pretrained if ready else JeDiPipeline.from_single_image_model
         return load(name, dtype=dtype or torch.float32)
 
 
-def _is_ready(kind: str) -> bool:
+def outline(name: str) -> JeDiPipeline:
+    """Return the pipeline that a model's configuration files describe: its sizes and settings, no weights.
+
+    Networks are on torch's meta device, and there are no text encoders, so that it makes no pictures.
+    name: a diffusers folder or a Hub id. Raises ModelError.
+    """
+    import inspect
+
+    import diffusers
+
+    from jedi_diffusion.backbones import PUBLISHED, SINGLE_IMAGE, network_class, skeleton
+    from jedi_diffusion.flops import autoencoder_skeleton
+    from jedi_diffusion.pipeline import JeDiPipeline
+    from jedi_diffusion.weights import load_errors, model_index
+
+    check_model_name(name)
+    with load_errors(name):
+        index = model_index(name)
+        part, _ = network_class(index, name)
+        kind = setting(index, "_class_name", str, "")
+        settings = inspect.signature(JeDiPipeline.__init__).parameters
+        given = {key: value for key, value in index.items() if key in settings}
+        own = {key: value for key, value in given.items() if not isinstance(value, list)}
+        scheduler = index.get("scheduler")
+        if not isinstance(scheduler, list) or not hasattr(diffusers, str(scheduler[-1])):
+            raise ModelError(f"The model_index.json of {name} names no scheduler that diffusers has.")
+        parts = {
+            "vae": autoencoder_skeleton(name),
+            "scheduler": getattr(diffusers, scheduler[-1]).from_pretrained(name, subfolder="scheduler"),
+            **dict.fromkeys(("unet", "text_encoder", "tokenizer")),
+            part: skeleton(name),
+        }
+        return JeDiPipeline(**{**parts, **own, **PUBLISHED.get(kind, {}), **SINGLE_IMAGE.get(kind, {})})
+
+
+def is_ready(kind: str) -> bool:
     """Return whether models of this pipeline read references as they are."""
     from jedi_diffusion.backbones import PUBLISHED
 
     return kind == JOINT or kind in PUBLISHED
 
 
-def _class_of(name: str) -> str:
+def class_of(name: str) -> str:
     """Return the class that a model's model_index.json names."""
     from jedi_diffusion.weights import model_index
 

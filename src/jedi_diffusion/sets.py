@@ -124,8 +124,9 @@ class SetBatch:
     @property
     def reference_latents(self) -> torch.Tensor:
         """x0 * (1 - M): the references' latents, zero (or `blank`) for targets (supplement, section 6)."""
-        shown = self.latents * (1 - self.mask)
-        return shown if self.blank is None else shown + self.blank * self.mask
+        mask = self.mask.to(self.latents.device)  # where work is counted, only the mask has values
+        shown = self.latents * (1 - mask)
+        return shown if self.blank is None else shown + self.blank * mask
 
     @property
     def is_reference(self) -> torch.Tensor:

@@ -118,6 +118,20 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
             _check_component(folder / name, stem, variant)
 
 
+def parameter_counts(folder: str | Path) -> dict[str, int]:
+    """Return the weights of every component of a model folder, by the headers of its files.
+
+    Raises ModelError as `check_model_folder` does, for headers.
+    """
+    counts = {}
+    for name, stem in COMPONENTS.items():
+        place = Path(folder) / name
+        if place.is_dir():
+            headers = [check_weights_file(file) for file in weight_files(place, stem, None)]
+            counts[name] = sum(math.prod(shape) for shapes in headers for shape in shapes.values())
+    return counts
+
+
 def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
     """Loads weights into `module`, from a safetensors file or a state dict, only if all of them fit.
 

@@ -19,7 +19,7 @@ from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.joint.process import Flow
 from jedi_diffusion.sets import SetBatch
-from tests.helpers.small_flux2 import TINY, flux2_batch, tiny_transformer
+from tests.helpers.small_flux2 import KLEIN_4B, TINY, flux2_batch, tiny_transformer
 
 TIME = torch.tensor(0.7)
 EXTENTS = [(4, 6), (3, 5), (2, 7), (4, 6)]
@@ -260,17 +260,6 @@ def test_weights_are_sharded_by_block():
     backbone = coupled()
     units = [each for each in backbone.modules() if isinstance(each, backbone.shard_units)]
     assert len(units) == TINY["num_layers"] + TINY["num_single_layers"]
-
-
-KLEIN_4B = {
-    "in_channels": 128,
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}
 
 
 def test_what_klein_4b_computes_with_three_references_against_none():

@@ -5,6 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from tests.helpers.small_flux2 import KLEIN_4B
+from tests.helpers.small_klein import save_klein
 from tests.helpers.small_pipelines import save_joint
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sampling.py"
@@ -17,7 +19,26 @@ def test_prints_every_form_and_its_figures(tmp_path, capsys, monkeypatch) -> Non
     runpy.run_path(str(SCRIPT), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     figures = json.loads(lines[-1])
-    assert figures.keys() == {"cached_3_over_plain", "seconds_per_picture"}
+    flops = figures.pop("flops_over_plain")
+    assert figures.keys() == {"cached_3_over_plain", "seconds_per_picture", "worst_time_over_flops"}
     assert all(value > 0 for value in figures.values())
-    forms = [line for line in lines if line.startswith(("plain", "joint", "cached"))]
-    assert len(forms) == 7
+    forms = [line for line in lines if line.startswith(("plain", "joint", "cached", "kept"))]
+    assert len(forms) == len(flops) == 10
+    assert 1 == flops["plain"] < flops["kept, a quarter, 3"] < flops["kept, 3"] < flops["cached, 3"]
+    assert flops["cached, 3"] < flops["joint, null joint (paper), 3"]
+
+
+def test_counts_a_transformer_by_its_configuration(tmp_path, capsys, monkeypatch) -> None:
+    """The bars on what a joint-image program may cost, on the real shape of [klein] 4B."""
+    save_klein(tmp_path)
+    for file in tmp_path.rglob("*.safetensors"):
+        file.unlink()
+    config = tmp_path / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | KLEIN_4B))
+    monkeypatch.setattr(sys, "argv", ["sampling.py", "--model", str(tmp_path), "--count"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    flops = json.loads(capsys.readouterr().out.splitlines()[-1])["flops_over_plain"]
+    assert flops["joint, 3"] <= 5.5
+    assert flops["cached, 3"] <= 2.4
+    assert flops["kept, 3"] <= 1.5
+    assert flops["kept, a quarter, 3"] <= 1.15

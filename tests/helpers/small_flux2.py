@@ -19,6 +19,20 @@ TINY = {
     "guidance_embeds": False,
 }
 
+KLEIN_4B = {
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "timestep_guidance_channels": 256,
+    "mlp_ratio": 3.0,
+    "axes_dims_rope": (32, 32, 32, 32),
+    "guidance_embeds": False,
+}
+"""The real shape of [klein] 4B."""
+
 
 def tiny_transformer(seed: int = 0, **config: object) -> Flux2Transformer2DModel:
     torch.manual_seed(seed)

@@ -175,7 +175,7 @@ class FluxBackbone(SequenceBackbone):
         more = self.transformer.config["in_channels"] - 2 * noisy.shape[1]
         if more < 0:
             return seen
-        mask = batch.mask.to(noisy.dtype).expand(-1, more, *noisy.shape[2:])
+        mask = batch.mask.to(noisy).expand(-1, more, *noisy.shape[2:])
         return torch.cat([seen, batch.reference_latents.to(noisy.dtype), mask], dim=1)
 
     def _inputs(self, layout: SequenceLayout, batch: SetBatch) -> dict[str, torch.Tensor]:

@@ -299,7 +299,7 @@ class UNetBackbone(Backbone):
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
-        mask = batch.mask.to(noisy.dtype).expand(-1, 1, *noisy.shape[-2:])
+        mask = batch.mask.to(noisy).expand(-1, 1, *noisy.shape[-2:])
         inputs = torch.cat([noisy, mask, batch.reference_latents.to(noisy.dtype)], dim=1)
         dtype = self.unet.dtype
         prediction: torch.Tensor = self.unet(

@@ -124,6 +124,9 @@ def run(arguments: list[str]) -> None:
     references = read_references(given)
     if recorded:
         check_same_references(recorded, references)
+    if given.dry_run:
+        print(dry_run(given, references))
+        return
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     check_memory(pipe, job.options, len(job.items))
@@ -145,6 +148,18 @@ def run(arguments: list[str]) -> None:
             print(f"Attention:     {job.path(item.map_file)}")
     print(f"Contact sheet: {job.path(SHEET)}")
     print(f"Settings:      {job.path(SETTINGS)}")
+
+
+def dry_run(given: GenerateOptions, references: Sequence[Photo]) -> str:
+    """What a run would do, in lines. Raises JeDiError."""
+    from jedi_diffusion.cli.dry_run import describe
+    from jedi_toybox import folder_of
+
+    models.quiet_libraries()
+    folder = folder_of(given.model)
+    sketch = models.outline(folder)
+    photos = [(each.path, each.picture) for each in references]
+    return describe(sketch, given, resolved(given, sketch), folder, photos)
 
 
 def read_references(given: Wanted) -> list[Photo]:

@@ -116,6 +116,8 @@ class GenerateOptions(RunOptions, Wanted):
     """Folder for the results."""
     attention_map: str | None = None
     """A point x,y of the pictures, in pixels (64,80) or fractions (0.5,0.62): draws where it looks."""
+    dry_run: bool = False
+    """Say what would be done, with which of the model's own settings, and what it takes; make nothing."""
     record_names: bool = False
     """Write file names and SHA-256 of the references into each picture; by default only their number."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -234,7 +236,7 @@ def from_settings(settings: Recorded) -> GenerateOptions:
 
 def to_record(options: GenerateOptions) -> dict[str, Any]:
     """Everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
-    record = options.model_dump(mode="json", exclude={"from_", "overwrite", "content_credentials"})
+    record = options.model_dump(mode="json", exclude={"from_", "overwrite", "content_credentials", "dry_run"})
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
     if options.enlarge is None:  # so that records of pictures that are not enlarged are what they always were
@@ -259,7 +261,7 @@ def check(options: GenerateOptions) -> None:
     references, captions, prompts = len(options.reference), len(options.reference_prompt), len(options.prompt)
     if prompts == 0:
         raise UsageError('No prompt is given: say what to show with --prompt "...".')
-    if not options.out:
+    if not options.out and not options.dry_run:
         raise UsageError("No folder for the results is given: name one with --out.")
     pictures = prompts * options.images_per_prompt
     if pictures > MAX_PICTURES:

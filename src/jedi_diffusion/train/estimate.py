@@ -6,26 +6,20 @@ pictures costs a N + b N^2 (coupled self-attention), so that two counts give all
 Letters: N pictures in a set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from jedi_diffusion.backbones import family_of, skeleton
-from jedi_diffusion.errors import ModelError
-from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.flops import autoencoder_skeleton, counted
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.network import add_lora
 from jedi_diffusion.train.tally import PEAKS
 
-AUTOENCODERS = (AutoencoderKL, AutoencoderKLFlux2, PatchAutoencoder)
 SUSTAINED = 100e12
 """Operations a second that times are given for."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -102,7 +96,7 @@ def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -
     Raises ModelError if they cannot be read.
     """
     place = recipe.base if base is None else base
-    network, vae = skeleton(place), _autoencoder(place)
+    network, vae = skeleton(place), autoencoder_skeleton(place)
     parameters = sum(p.numel() for p in network.parameters())
     work = count_work(recipe, network, vae)
     if recipe.lora is not None:
@@ -157,25 +151,3 @@ def count_forward(network: Any, number: int, size: int) -> float:
         set_sizes=(number,),
     )
     return counted(lambda: backbone(noisy, torch.zeros((), device="meta"), batch))
-
-
-@torch.no_grad()
-def counted(run: Callable[[], Any]) -> float:
-    """Return the floating-point operations of a call."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
-
-
-def _autoencoder(base: str) -> nn.Module:
-    """The autoencoder that a model's configuration describes, without memory for weights."""
-    try:
-        config: Any = AutoencoderKL.load_config(base, subfolder="vae")
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"The configuration of {base} cannot be read: {reason}") from error
-    named = config.get("_class_name")
-    kind: Any = next((each for each in AUTOENCODERS if each.__name__ == named), AutoencoderKL)
-    with torch.device("meta"):
-        made: nn.Module = kind.from_config(config)
-    return made
