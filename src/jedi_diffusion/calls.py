@@ -53,7 +53,7 @@ def run_call(
     during_step: Callable[[], None] | None = None,
     memory: ReferenceMemory | None = None,
 ) -> list[Image.Image]:
-    """A picture for each prompt, from its own seed.
+    """Return a picture for each prompt, from its own seed.
 
     after_step(step from 0, clean latents (T, C, H, W)): what the network takes the pictures to be by then.
 
@@ -120,7 +120,7 @@ def _memory_said(call: Call, memory: ReferenceMemory | None) -> Iterator[None]:
 
 
 def pictures_said(count: int, how: SizedSampling) -> str:
-    """A call in words: "2 pictures of 512x512 pixels"."""
+    """Return a call in words: "2 pictures of 512x512 pixels"."""
     return f"{count} picture{'s' * (count > 1)} of {how.width}x{how.height} pixels"
 
 

@@ -204,14 +204,14 @@ def checked_schedule(
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises UsageError unless the value is one of the choices."""
+    """Raise UsageError unless the value is one of the choices."""
     if value not in choices:
         *most, last = map(repr, choices)
         raise UsageError(f"{name} is {value!r}, but must be {', '.join(most)} or {last}.")
 
 
 def checked_count(name: str, value: int, most: int | None = None) -> int:
-    """The value, if it is a whole number from 1 to `most`. Raises UsageError."""
+    """Return the value, if it is a whole number from 1 to `most`. Raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
         raise UsageError(
             f"{name} must be a whole number {f'from 1 to {most}' if most else 'above 0'}, not {value}."
@@ -220,13 +220,13 @@ def checked_count(name: str, value: int, most: int | None = None) -> int:
 
 
 def checked_temperature(value: float) -> float:
-    """The value, if it is a number from 0 to 1. Raises UsageError."""
+    """Return the value, if it is a number from 0 to 1. Raises UsageError."""
     check_range("temperature", value, 0, 1)
     return value
 
 
 def check_recordable(references: int, guidance: Guidance) -> None:
-    """Raises UsageError unless there are references, and the last branch of guidance sees them."""
+    """Raise UsageError unless there are references, and the last branch of guidance sees them."""
     if not references:
         raise UsageError(
             "Without a reference there is nothing for attention to look at; give at least one to record it."
@@ -239,7 +239,7 @@ def check_recordable(references: int, guidance: Guidance) -> None:
 
 
 def check_encoded(coupling: Coupling) -> None:
-    """Raises UsageError for a call that encoded references cannot serve."""
+    """Raise UsageError for a call that encoded references cannot serve."""
     if coupling != "cached":
         raise UsageError(
             "Encoded references are those of coupling 'cached'; in 'joint' every step runs them anew: give "
@@ -259,7 +259,7 @@ def one_negative_each(negatives: Texts, prompts: int) -> Texts:
 def check_text_inputs(
     tokens: int | None, most_tokens: int | None, guidance: float | None, own_guidance: float | None
 ) -> None:
-    """Raises UsageError for `max_sequence_length` and `embedded_guidance` that a model does not take: the
+    """Raise UsageError for `max_sequence_length` and `embedded_guidance` that a model does not take: the
     former has at most `most_tokens`, None for none, and only one with `own_guidance` takes the latter.
     """
     if tokens is not None:
@@ -273,7 +273,7 @@ def check_text_inputs(
 
 
 def check_same_length(given: Conditions, encoded: Conditions) -> None:
-    """Raises UsageError where embeddings that were given have another number of tokens than captions that
+    """Raise UsageError where embeddings that were given have another number of tokens than captions that
     were encoded beside them."""
     if encoded and given["text"].shape[1] != encoded["text"].shape[1]:
         raise UsageError(
@@ -302,7 +302,7 @@ def one_generator_each(
 
 
 def family_of(generator: torch.Generator, count: int) -> list[torch.Generator]:
-    """The generator itself, then children of the state that it has now, which stays as it is.
+    """Return the generator itself, then children of the state that it has now, which stays as it is.
 
     As everywhere in diffusers, the first picture draws from the generator that was given, so that it is the
     one that a list of it alone gives, and the next call goes on where this one ended. Unlike there, picture
@@ -315,7 +315,7 @@ def family_of(generator: torch.Generator, count: int) -> list[torch.Generator]:
 
 
 def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises UsageError for first latents of another shape, or that hold NaN or infinity."""
+    """Raise UsageError for first latents of another shape, or that hold NaN or infinity."""
     if tuple(latents.shape) != shape:
         raise UsageError(f"latents have the shape {tuple(latents.shape)}, but must have {shape}.")
     if not bool(torch.isfinite(latents).all()):
@@ -323,7 +323,7 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_tensor_inputs(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raises UsageError for a tensor that callbacks cannot have."""
+    """Raise UsageError for a tensor that callbacks cannot have."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(
@@ -334,7 +334,10 @@ def check_tensor_inputs(names: Sequence[str], known: Sequence[str]) -> None:
 def fresh_scheduler(
     scheduler: Scheduler, steps: int, set_timesteps: Callable[[Scheduler], None]
 ) -> Scheduler:
-    """A copy of the scheduler, set to `steps` steps: a call leaves no state behind. Raises UsageError."""
+    """Return a copy of the scheduler, set to `steps` steps: a call leaves no state behind.
+
+    Raises UsageError.
+    """
     trained = setting(scheduler.config, "num_train_timesteps", int)
     checked_count("num_inference_steps", steps, trained)
     scheduler = copy.deepcopy(scheduler)
@@ -375,7 +378,7 @@ def picture_size(
 
 
 def check_prompt(prompt: str) -> None:
-    """Raises UsageError for a prompt that is not text: another type, NUL characters, broken Unicode."""
+    """Raise UsageError for a prompt that is not text: another type, NUL characters, broken Unicode."""
     if not isinstance(prompt, str):
         raise UsageError(f"A prompt must be a string, not {type(prompt).__name__}.")
     if "\0" in prompt:
@@ -401,7 +404,7 @@ class PromptReading:
 
 
 def read_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PromptReading:
-    """A prompt as a model with this tokenizer reads it.
+    """Return a prompt as a model with this tokenizer reads it.
 
     Only tokenizers that list their `whole_words` have a closed vocabulary. Words outside it are left out
     first, and what is left counts: pieces of unknown words have embeddings that were never trained, and noise
@@ -442,11 +445,11 @@ class PromptReader:
 
     @classmethod
     def of(cls, *tokenizers: PreTrainedTokenizerBase | None) -> PromptReader:
-        """A reader of copies; None among the tokenizers are left out."""
+        """Return a reader of copies; None among the tokenizers are left out."""
         return cls(tuple(copy.deepcopy(each) for each in tokenizers if each is not None))
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """The words that the model leaves out, each once, in lower case."""
+        """Return the words that the model leaves out, each once, in lower case."""
         words = [word for prompt in prompts for word in read_prompt(self.tokenizers[0], prompt).unknown]
         return list(dict.fromkeys(words))
 
@@ -459,7 +462,7 @@ class PromptReader:
         return sum(min(len(ids) + own, most) for ids in read)
 
     def cut_off(self, prompts: Sequence[str]) -> list[str]:
-        """A sentence for each prompt that is too long; it quotes all that is dropped."""
+        """Return a sentence for each prompt that is too long; it quotes all that is dropped."""
         read = ((each, read_prompt(each, prompt)) for prompt in prompts for each in self.tokenizers)
         return list(dict.fromkeys(cut_off_said(each, reading) for each, reading in read if reading.dropped))
 
@@ -474,7 +477,7 @@ def cut_off_said(tokenizer: PreTrainedTokenizerBase, reading: PromptReading) -> 
 
 
 def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:
-    """References as (R, 3, H, W) float32 in [-1, 1]: the centre of each, cut to the shape and resized.
+    """Return references as (R, 3, H, W) float32 in [-1, 1]: the centre of each, cut to the shape and resized.
 
     Accepts Pillow pictures of any mode, 8-bit arrays (H, W, 3), and tensors (3, H, W) in 0..1.
     Raises UsageError that names the reference's number for anything else.
@@ -492,7 +495,7 @@ def _to_unit(picture: Picture, number: int, height: int, width: int) -> Tensor:
 
 
 def to_image(picture: Picture, number: int) -> Image.Image:
-    """Reference `number` upright in RGB, in its own size; a tensor in 8 bits.
+    """Return reference `number` upright in RGB, in its own size; a tensor in 8 bits.
 
     Raises UsageError as `to_pixels` does.
     """

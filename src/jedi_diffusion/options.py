@@ -133,7 +133,7 @@ class Denoising(Settings):
     """Scale of eq. 3, and of the text in the staged modes (eq. 4)."""
 
     def arguments(self) -> dict[str, Any]:
-        """The settings as arguments of a pipeline's call, by diffusers' names."""
+        """Return the settings as arguments of a pipeline's call, by diffusers' names."""
         names = [name for name in SizedSampling.model_fields if name in type(self).model_fields]
         return {ARGUMENTS.get(name, name): getattr(self, name) for name in names}
 
@@ -176,12 +176,12 @@ class Sampling(Denoising):
         return self
 
     def at(self, height: int, width: int) -> SizedSampling:
-        """These settings for pictures of this size in pixels; what is left open has its default."""
+        """Return these settings for pictures of this size in pixels; what is left open has its default."""
         chosen = {name: value for name, value in self.sampling().items() if value is not None}
         return SizedSampling(height=height, width=width, **chosen)
 
     def sampling(self) -> dict[str, Any]:
-        """These settings alone, by name, without what a subclass adds."""
+        """Return these settings alone, by name, without what a subclass adds."""
         return {name: getattr(self, name) for name in Sampling.model_fields}
 
 
@@ -215,7 +215,10 @@ def without_defaults(record: Mapping[str, object]) -> dict[str, object]:
 
 
 def read(kind: type[Model], values: object, called: Callable[[str], str] = str) -> Model:
-    """The model of these values. Raise UsageError that says the first fault; `called` names its field."""
+    """Return the model of these values.
+
+    Raise UsageError that says the first fault; `called` names its field.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -223,7 +226,7 @@ def read(kind: type[Model], values: object, called: Callable[[str], str] = str) 
 
 
 def fault(error: ValidationError, called: Callable[[str], str] = str) -> str:
-    """The first fault in words, without a full stop: "steps is 0, but must lie between 1 and 1000"."""
+    """Return the first fault in words, without a full stop: "steps is 0, but must lie between 1 and 1000"."""
     return faults(error, called)[0]
 
 
@@ -247,7 +250,7 @@ def _said(details: ErrorDetails, called: Callable[[str], str]) -> str:
 
 
 def as_option(name: str) -> str:
-    """A field, or an item of one, as it is typed on a command line: "--image-guidance"."""
+    """Return a field, or an item of one, as it is typed on a command line: "--image-guidance"."""
     return "--" + name.partition(".")[0].removesuffix("_").replace("_", "-")
 
 

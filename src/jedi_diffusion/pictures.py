@@ -77,7 +77,7 @@ def pictures_in(folder: Path) -> list[Path]:
 def open_picture(
     source: str | Path | bytes, name: str | None = None, decode_size: int = DECODE_SIZE
 ) -> Image.Image:
-    """The picture in a file, or in the bytes of one, as upright RGB without metadata.
+    """Return the picture in a file, or in the bytes of one, as upright RGB without metadata.
 
     Rotated as its EXIF says; colours in sRGB by its ICC profile; transparent parts on white; 16 bits scaled
     to 8; an animation's first frame.
@@ -137,7 +137,10 @@ def upright_size(source: bytes, name: str) -> tuple[int, int]:
 
 
 def _opened(source: str | Path | bytes, name: str) -> Image.Image:
-    """The picture of an accepted format, not decoded yet. Raises PictureError for HEIC that nothing reads."""
+    """Return the picture of an accepted format, not decoded yet.
+
+    Raises PictureError for HEIC that nothing reads.
+    """
     formats = FORMATS if _reads_heif() else tuple(each for each in FORMATS if each != "HEIF")
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
@@ -151,7 +154,7 @@ def _opened(source: str | Path | bytes, name: str) -> Image.Image:
 
 
 def _start(source: str | Path | bytes) -> bytes:
-    """A file's first 12 bytes."""
+    """Return a file's first 12 bytes."""
     if isinstance(source, bytes):
         return source[:12]
     with open(source, "rb") as file:
@@ -170,7 +173,7 @@ def _reads_heif() -> bool:
 
 
 def check_pixels(size: tuple[int, int], name: str) -> None:
-    """Raises PictureError if a picture of this (width, height) is too large to be decoded."""
+    """Raise PictureError if a picture of this (width, height) is too large to be decoded."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise PictureError(
@@ -181,7 +184,7 @@ def check_pixels(size: tuple[int, int], name: str) -> None:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turns whatever a decoder throws into a PictureError that names the file."""
+    """Turn whatever a decoder throws into a PictureError that names the file."""
     allowed = ", ".join(FORMATS)
     try:
         with warnings.catch_warnings():
@@ -219,8 +222,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image) -> Image.Image:
-    """The picture in 8 bits with its colours converted by its ICC profile: phones save Display P3, cameras
-    Adobe RGB, and editors linear light.
+    """Return the picture in 8 bits with its colours converted by its ICC profile: phones save Display P3,
+    cameras Adobe RGB, and editors linear light.
 
     Without a profile, or with one that cannot be read or is for other colours, it is taken as it is. Raises
     PictureError for pixels without a set range.
@@ -257,7 +260,7 @@ def _alpha_of(picture: Image.Image) -> Image.Image | None:
 
 
 def _checked_16_bit(picture: Image.Image) -> Image.Image:
-    """The picture as I;16. Raises PictureError for values beyond."""
+    """Return the picture as I;16. Raises PictureError for values beyond."""
     values = np.asarray(picture)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise PictureError("32-bit pixels have no set range, save them with 8 or 16 bits")
@@ -265,8 +268,8 @@ def _checked_16_bit(picture: Image.Image) -> Image.Image:
 
 
 def _converted(picture: Image.Image, profile: bytes) -> Image.Image:
-    """The picture (L, I;16, RGB, CMYK) as RGB in sRGB; the picture itself where its profile is sRGB already
-    or cannot be used.
+    """Return the picture (L, I;16, RGB, CMYK) as RGB in sRGB; the picture itself where its profile is sRGB
+    already or cannot be used.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -322,7 +325,9 @@ def _spread(values: NDArray[Any], gray: NDArray[np.uint8]) -> Image.Image:
 
 
 def fit_square(picture: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
-    """The picture as `size` x `size` RGB, undistorted: its centre (crop), or all of it on white (pad)."""
+    """Return the picture as `size` x `size` RGB, undistorted: its centre (crop), or all of it on
+    white (pad).
+    """
     if fit not in ("crop", "pad"):
         raise UsageError(f"A picture is fitted by crop or pad, not by {fit!r}.")
     picture = to_rgb(picture)
@@ -409,7 +414,7 @@ def save_png(path: str | Path, picture: Image.Image, parameters: dict[str, Any] 
 def png_bytes(
     picture: Image.Image, parameters: dict[str, Any] | None = None, software: str | None = None
 ) -> bytes:
-    """The picture as PNG, with `parameters` as JSON and the name of the `software` in text chunks."""
+    """Return the picture as PNG, with `parameters` as JSON and the name of the `software` in text chunks."""
     text = PngImagePlugin.PngInfo()
     if software is not None:
         text.add_itxt(SOFTWARE_KEY, software)
@@ -421,7 +426,9 @@ def png_bytes(
 
 
 def lossy_bytes(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: int, software: str) -> bytes:
-    """The picture as JPEG or WebP of a quality from 0 to 100, with the name of the `software` in its EXIF."""
+    """Return the picture as JPEG or WebP of a quality from 0 to 100, with the name of the `software` in its
+    EXIF.
+    """
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = software
     data = io.BytesIO()
@@ -432,7 +439,7 @@ def lossy_bytes(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: in
 
 
 def read_parameters(path: str | Path, name: str | None = None) -> dict[str, Any] | None:
-    """The parameters that `save_png` put into a PNG, None where there are none.
+    """Return the parameters that `save_png` put into a PNG, None where there are none.
 
     Raises PictureError, which names the file (or `name`).
     """

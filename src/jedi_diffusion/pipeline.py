@@ -174,7 +174,7 @@ class JeDiPipeline(RecordedAdapters):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: PathOrId, **kwargs: object) -> "JeDiPipeline":
-        """A trained joint model from a diffusers folder or the Hub; safetensors only.
+        """Return a trained joint model from a diffusers folder or the Hub; safetensors only.
 
         Among them are published models that read references as they are (`backbones.PUBLISHED`). kwargs:
         diffusers' (dtype, variant, revision, ...). The weights are checked before anything is built from
@@ -189,7 +189,8 @@ class JeDiPipeline(RecordedAdapters):
     def from_single_image_model(
         cls, pretrained_model_name_or_path: PathOrId, **kwargs: object
     ) -> "JeDiPipeline":
-        """An untrained joint model from a single-image one (SD 1.x, 2.x, SDXL, SD3, FLUX.1; also inpainting).
+        """Return an untrained joint model from a single-image one (SD 1.x, 2.x, SDXL, SD3, FLUX.1; also
+        inpainting).
 
         Training starts here. Sampled as it is, with coupling "joint", it is the training-free variant:
         coupled attention and replacement. Safety checker and feature extractor are left out. Targets show
@@ -275,7 +276,8 @@ class JeDiPipeline(RecordedAdapters):
         output_type: Literal["pil", "np", "pt", "latent"] = "pil",
         return_dict: bool = True,
     ) -> JeDiPipelineOutput | tuple[Images]:
-        """New pictures of the references' subject, `num_images_per_prompt` for each prompt, prompt-major.
+        """Return new pictures of the references' subject, `num_images_per_prompt` for each prompt,
+        prompt-major.
 
         Steps, guidance and null_set are the model's own where they are None (`own_sampling`).
         references: any number of pictures, as the family reads them (`Backbone.fit_references`), of
@@ -551,7 +553,7 @@ class JeDiPipeline(RecordedAdapters):
         callback: Callback | None,
         tensor_names: Sequence[str],
     ) -> Tensor:
-        """The targets' latents (T, C, H, W). callback: gets the tensors of these names."""
+        """Return the targets' latents (T, C, H, W). callback: gets the tensors of these names."""
         backbone = self.backbone
         backbone.coupled_layers = request.coupled_layers
         sets = self._encode_sets(request)
@@ -594,7 +596,9 @@ class JeDiPipeline(RecordedAdapters):
             return made[..., :height, :width]
 
     def _encode_sets(self, request: Request) -> SetBatch:
-        """The sets: the references and one target each, or all targets in one set (settled question 7)."""
+        """Return the sets: the references and one target each, or all targets in one set (settled question
+        7).
+        """
         device = self._execution_device
         given, extents = self._encode_pixels(request.pixels, request.size, request.texts.count)
         text = self._encode_texts(request, request.captions, request.texts)
@@ -686,7 +690,7 @@ class JeDiPipeline(RecordedAdapters):
         size: tuple[int, int],
         visibility: Sequence[Visibility | None],
     ) -> SetBatch:
-        """References alone, as one set. size: that of targets in pixels."""
+        """Return references alone, as one set. size: that of targets in pixels."""
         count, device, backbone = len(latents), self._execution_device, self.backbone
         if any(captions) or backbone.reads_empty_captions("cached"):
             text = self.encode_captions(captions)
@@ -705,7 +709,7 @@ class JeDiPipeline(RecordedAdapters):
     def _run_references_once(
         self, plan: SamplingPlan, backbone: Backbone, encoded: EncodedReferences | None
     ) -> SamplingPlan:
-        """Fills a cache with one pass over the references; the sets that remain are the targets alone.
+        """Fill a cache with one pass over the references; the sets that remain are the targets alone.
 
         The references run with their captions, with empty ones, or with both, as guidance's branches ask;
         once where they read no text. encoded: references that may have run already.
@@ -786,8 +790,8 @@ class JeDiPipeline(RecordedAdapters):
         return self.backbone.encode_images(self.vae, pixels.to(device))
 
     def blank_latents(self, height: int, width: int) -> Tensor | None:
-        """What targets of this size in pixels show in place of reference latents, (1, C, H, W) float32 on the
-        pipeline's device; None for zeros (`SetBatch.blank`)."""
+        """Return what targets of this size in pixels show in place of reference latents, (1, C, H, W)
+        float32 on the pipeline's device; None for zeros (`SetBatch.blank`)."""
         if self.config["targets_show"] == "zeros":
             return None
         return self.encode_pictures(torch.zeros(1, 3, height, width))

@@ -128,7 +128,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 def _as_image(mask: Picture) -> Image.Image:
-    """The mask as a picture. Raises TypeError for values or shapes that are no mask's."""
+    """Return the mask as a picture. Raises TypeError for values or shapes that are no mask's."""
     if isinstance(mask, Image.Image):
         if mask.mode == "F":
             raise TypeError("floating-point pixels")

@@ -92,8 +92,10 @@ class PageGate:
         return await run_in_threadpool(self.received.add, file.file, file.size or 0, file.filename, client)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page, with a policy that names its own scripts. What the address asks for beside it is dropped:
-        gradio would read a file for `deep_link`."""
+        """Send the page, with a policy that names its own scripts.
+
+        What the address asks for beside it is dropped: gradio would read a file for `deep_link`.
+        """
         headers = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
         start: Message = {}
         parts: list[bytes] = []

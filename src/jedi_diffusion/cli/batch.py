@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> None:
 
 
 def read_lines(given: BatchOptions) -> list[Line]:
-    """The lines of the file that are not empty. Raises UsageError for a file that cannot be read."""
+    """Return the lines of the file that are not empty. Raises UsageError for a file that cannot be read."""
     lines, names = [], set()
     for number, text in enumerate(lines_of(read_text(given.jobs, UsageError)), start=1):
         if not text.strip():
@@ -114,7 +114,7 @@ def read_lines(given: BatchOptions) -> list[Line]:
 
 
 def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
-    """The checked options of a line. Raises UsageError."""
+    """Return the checked options of a line. Raises UsageError."""
     try:
         job = JobLine.model_validate_json(text)
     except ValidationError as error:
@@ -227,8 +227,8 @@ def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) ->
 
 
 def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A picture's parameters without what may change between two days of the same work, and without the names
-    of references, which pictures need not hold."""
+    """Return a picture's parameters without what may change between two days of the same work, and without
+    the names of references, which pictures need not hold."""
     dropped = ("program", "versions", "references")
     kept = {name: value for name, value in parameters.items() if name not in dropped}
     given = without_defaults(kept.get("options", {}))
