@@ -17,6 +17,7 @@ from jedi_diffusion.trainer import loop
 from jedi_diffusion.trainer.loop import Part, Task, Trainer
 from jedi_diffusion.trainer.processes import Processes
 from jedi_diffusion.trainer.settings import Every, Schedule, Settings
+from jedi_diffusion.trainer.skipping import Skipping
 from jedi_diffusion.trainer.state import checkpoints, step_of
 
 SETTINGS = Settings("line", Schedule(0.1), steps=6, progress_bar=False)
@@ -119,6 +120,7 @@ class Noted(Processes):
     def unshared(self, network: nn.Module) -> AbstractContextManager[None]:
         @contextmanager
         def inside():
+            assert isinstance(network, nn.Linear)
             self.events.append("apart")
             yield
             self.events.append("together")
@@ -413,3 +415,30 @@ def test_a_row_in_a_few_words() -> None:
     assert loop.in_words(row) == "step=7, loss=0.1235, 12.3 TFLOP/s"
     assert loop.in_words({**row, "mfu": 0.456}) == "step=7, loss=0.1235, MFU 46%"
     assert loop.in_words({"step": 7, "loss": None}) == "step=7, loss=none"
+
+
+def test_only_steps_in_a_row_that_are_skipped_end_a_run(caplog) -> None:
+    skipping, finite, broken = Skipping(3), torch.tensor(1.0), torch.tensor(torch.inf)
+    norms = [broken, broken, finite, finite, finite, finite, broken, broken, broken]
+    assert [skipping.sound(norm, step) for step, norm in enumerate(norms, 1)] == [
+        norm is finite for norm in norms
+    ]
+    assert skipping.too_many
+    told = "Step %d is skipped: the norm of its gradient is inf."
+    assert caplog.messages == [told % step for step in (1, 2, 7, 8, 9)]
+    caplog.clear()
+    at_once = Skipping(1)
+    assert not at_once.too_many
+    assert not at_once.sound(broken, 4)
+    assert (at_once.too_many, caplog.messages) == (True, [])
+    assert not Skipping(2).sound(torch.tensor(torch.nan), 4)
+    assert caplog.messages == ["Step 4 is skipped: the norm of its gradient is nan."]
+
+
+def test_what_is_said_of_steps_in_a_row(tmp_path: Path) -> None:
+    several, one = Skipping(3).error(9, "rate", None), Skipping(1).error(9, "rate", tmp_path)
+    assert str(several) == "The gradients of the last 3 steps, up to step 9, are not finite: lower rate."
+    assert str(one) == (
+        "The gradient of step 9 is not finite: lower rate and start again in another folder. No such step "
+        f"has changed the weights: the newest checkpoint in {tmp_path} is sound."
+    )

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
@@ -66,6 +67,36 @@ def test_a_plan_depends_on_seed_and_step_alone() -> None:
     assert len({each.noise_seed for step in range(4) for each in plan_step(recipe, Sizes(), step).sets}) == 32
     couplings = [plan_step(recipe, Sizes(), step).cached for step in range(400)]
     assert sum(couplings) / 400 == pytest.approx(0.5, abs=0.1)
+
+
+def test_plans_are_those_that_earlier_versions_trained_on() -> None:
+    """Or a run that is resumed would go on with other conditions and noise. Whatever torch's own state is."""
+    conditions = Conditions(reference=0.5, no_caption=0.5, no_text=0.3)
+    torch.manual_seed(1)
+    sets = [plan_set(conditions, 7, place, 1, 4) for place in range(4)]
+    assert sets == [
+        SetPlan(0, 1, (True, True, False, True), (False, True, False, False), 6104156626916515110),
+        SetPlan(1, 1, (False, True, False, False), (False, True, False, False), 1860456105300417437),
+        SetPlan(2, 1, (True, False, False, True), (False, False, False, False), 2103031966289855577),
+        SetPlan(3, 1, (False, True, True, False), (True, True, True, True), 814115353496402874),
+    ]
+    recipe = recipe_of(cached=0.5)
+    joint = [step for step in range(16) if not plan_step(recipe, Sizes(), step).cached]
+    assert joint == [3, 5, 10]
+
+
+def test_another_seed_draws_all_of_a_plan_anew() -> None:
+    recipe = recipe_of(batch=4, cached=0.5)
+    first, other = (
+        [plan_step(each, Sizes(), step) for step in range(100)]
+        for each in (recipe, recipe.model_copy(update={"seed": 1}))
+    )
+    noise, others = ({each.noise_seed for plan in plans for each in plan.sets} for plans in (first, other))
+    assert not noise & others
+    references = [[each.is_reference for plan in plans for each in plan.sets] for plans in (first, other)]
+    assert references[0] != references[1]
+    assert [plan.cached for plan in first] != [plan.cached for plan in other]
+    assert [each.source for each in first[0].sets] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])

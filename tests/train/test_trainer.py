@@ -179,6 +179,7 @@ def test_the_learning_rate_rises_and_stays_or_falls() -> None:
     )
     assert rates("linear", 25) == pytest.approx([0.08, 0.4, 2 * 2 / 3, 2 / 3, 0])
     assert Schedule(2.0, 5, "cosine").rate(0, float("inf")) == pytest.approx(0.4)
+    assert Schedule(2.0, 0, "cosine", 0.02).rate(150, 100) == pytest.approx(0.04)
 
 
 def test_the_average_forgets_its_start() -> None:
