@@ -11,6 +11,7 @@ from jedi_diffusion.data.quarantine import Quarantine
 from jedi_diffusion.errors import DataError
 from jedi_diffusion.files import RunFolder, make_folder, write_file
 from jedi_showroom import cutouts, emoji, furniture, packages, panoramas
+from jedi_showroom.credits import credits_text
 from jedi_showroom.cutouts import SAMPLES, SIDE, Cutout
 from jedi_showroom.rendering import Mesh, random_view
 from jedi_showroom.subjects import Subject, shown
@@ -75,3 +76,4 @@ class Build:
         """Everyone whose model or picture was used, with the licence, for whoever passes on what is made."""
         rows = [asdict(subject) for subject in self.subjects]
         write_file(self.folder / "credits.json", (json.dumps(rows, indent=1) + "\n").encode())
+        write_file(self.folder / "CREDITS.txt", credits_text(self.subjects).encode())

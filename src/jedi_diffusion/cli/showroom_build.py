@@ -23,7 +23,7 @@ class BuildOptions:
     """Render the showroom's subjects from the public packages that they come in; goes on where it stopped.
 
     Nothing is downloaded: what is missing is named with the command that fetches it. The result is a pure
-    function of the packages, the seed and the number of views. OUT/credits.json names every author.
+    function of the packages, the seed and the number of views. OUT/CREDITS.txt names every author.
     """
 
     packages: str
@@ -51,6 +51,6 @@ def run(arguments: list[str]) -> None:
 
     made = build.run(progress)
     print(f"{made} of {len(build.subjects)} subjects have cut-outs in {folder / 'cutouts'}")
-    print(f"Authors to credit: {folder / 'credits.json'}")
+    print(f"Authors to credit: {folder / 'CREDITS.txt'}")
     if made < len(build.subjects):
         print(f"What could not be rendered: {folder / 'quarantine.jsonl'}")
