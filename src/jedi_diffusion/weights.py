@@ -151,6 +151,12 @@ def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tenso
     module.load_state_dict(dict(state), strict=True)
 
 
+def half_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a module's state dict on the CPU, floating-point tensors in float16, ready for a file."""
+    state = {name: each.detach().cpu().contiguous() for name, each in module.state_dict().items()}
+    return {name: each.half() if each.is_floating_point() else each for name, each in state.items()}
+
+
 def check_weights_file(path: str | Path) -> Shapes:
     """Shapes of all tensors in a safetensors file, after checking that its header agrees with its size.
 

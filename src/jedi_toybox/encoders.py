@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.files import make_folder, write_file
-from jedi_diffusion.weights import check_weights_file, load_strict
+from jedi_diffusion.weights import check_weights_file, half_state, load_strict
 from jedi_toybox import world
 
 SIDE = 64
@@ -154,8 +154,8 @@ def prompt_agreement(fields: dict[str, Tensor], wanted: Sequence[world.PictureSp
 def save_encoders(network: ScorerNetwork, folder: str | Path, record: dict[str, Any]) -> Path:
     """Writes the weights in half precision, with how they were made (`record`) and the words of the world."""
     path = make_folder(folder) / FILE
-    state = {name: _halved(value) for name, value in network.state_dict().items()}
-    write_file(path, save(state, metadata={"vocabulary": _vocabulary(), "record": json.dumps(record)}))
+    metadata = {"vocabulary": _vocabulary(), "record": json.dumps(record)}
+    write_file(path, save(half_state(network), metadata=metadata))
     return path
 
 
@@ -178,8 +178,3 @@ def load_encoders(folder: str | Path = BUNDLED, device: torch.device | str = "cp
 @cache
 def _vocabulary() -> str:
     return json.dumps({**FIELDS, "noun": NOUNS})
-
-
-def _halved(value: Tensor) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return value.half() if value.is_floating_point() else value

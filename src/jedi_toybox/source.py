@@ -14,13 +14,20 @@ class ToyboxSource:
     `supersample` squared rays are averaged for a pixel. `alike` is the share of subjects that all pictures
     show by one camera, all but the last also in no style and with no attribute: a reference tells there all
     of the subject that its target shows, whose view no caption tells, and lies at the same place.
-    `compiled`: many times as fast, after a minute or two at the first call of a size.
+    `compiled`: many times as fast, after a minute or two at the first call of a size. `split`: whose
+    subjects.
     """
 
     def __init__(
-        self, seed: int = 0, supersample: int = 1, alike: float = 0.0, compiled: bool = True
+        self,
+        seed: int = 0,
+        supersample: int = 1,
+        alike: float = 0.0,
+        compiled: bool = True,
+        split: world.Split = "train",
     ) -> None:
         self.seed, self.supersample, self.alike, self.compiled = seed, supersample, alike, compiled
+        self.split: world.Split = split
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -33,7 +40,7 @@ class ToyboxSource:
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
         """Sets number `first` and up."""
         numbers = range(first, first + count)
-        subjects = [world.sample_subject((self.seed << 40) + number) for number in numbers]
+        subjects = [world.sample_subject((self.seed << 40) + number, self.split) for number in numbers]
         specs = [spec for subject in subjects for spec in self._pictures(subject, pictures)]
         out = world.render(specs, size, self.supersample, device, compiled=self.compiled)
         captions = [self._caption(spec) for spec in specs]

@@ -42,6 +42,7 @@ COMMANDS = {
         "showroom_build", "Cut-outs of real-looking subjects, from downloaded packages."
     ),
     "showroom sets": Command("showroom_sets", "Sets of the showroom as folders of photos, and a sheet."),
+    "showroom masks": Command("showroom_masks", "Train the network that finds a photo's subject."),
     "photos score": Command("photos_score", "Score a model on photographed subjects: identity, place."),
     "toybox": Command("toybox", "Write sets of the procedural world: pictures, captions, masks."),
     "toybox score": Command("toybox_score", "Score a model on unseen subjects: identity, prompt, copies."),
