@@ -6,13 +6,16 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from jedi_diffusion import devices
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.options import check_options
+
+if TYPE_CHECKING:
+    from jedi_diffusion.data.source import SetSource
 
 FILE = "subject_mask.safetensors"
 
@@ -52,6 +55,7 @@ def run(arguments: list[str]) -> None:
     given = tyro.cli(MasksOptions, args=arguments, prog="jedi showroom masks")
     check(given)
     make_folder(given.out)
+    from jedi_diffusion.vision.subject_mask import SubjectMaskNetwork
     from jedi_showroom.mask_training import (
         MaskRecipe,
         intersection_over_union,
@@ -71,7 +75,8 @@ def run(arguments: list[str]) -> None:
     trainer = mask_trainer(recipe, render_pool(source, 0, given.pictures), device, progress)
     trainer.train()
     network = trainer.task.network.cpu()
-    held_out = {
+    assert isinstance(network, SubjectMaskNetwork)
+    held_out: dict[str, SetSource] = {
         "showroom": ShowroomSource(*places, given.seed, split="held_out"),
         "toybox": ToyboxSource(given.seed, split="held_out"),
     }

@@ -61,7 +61,7 @@ class SubjectMaskNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         lite = EfficientNetLite()
-        self.stem, self.blocks = lite.stem, lite.blocks[: TAPS[-1] + 1]
+        self.stem, self.blocks = lite.stem, _first_blocks(lite)
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.whole = nn.Linear(CHANNELS[-1], WIDTH)
@@ -71,7 +71,7 @@ class SubjectMaskNetwork(nn.Module):
     def take_encoder(self, lite: EfficientNetLite) -> None:
         """Copy the first stages of a network that ImageNet has taught."""
         self.stem.load_state_dict(lite.stem.state_dict())
-        self.blocks.load_state_dict(lite.blocks[: TAPS[-1] + 1].state_dict())
+        self.blocks.load_state_dict(_first_blocks(lite).state_dict())
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Return the encoder's features after each of TAPS, without gradients."""
@@ -91,6 +91,10 @@ class SubjectMaskNetwork(nn.Module):
             x = level(features, x)
         assert x is not None
         return F.interpolate(self.logits(x), pictures.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def _first_blocks(lite: EfficientNetLite) -> nn.ModuleList:
+    return nn.ModuleList(list(lite.blocks)[: TAPS[-1] + 1])
 
 
 def normalized(pictures: Tensor) -> Tensor:
