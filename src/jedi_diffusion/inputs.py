@@ -449,7 +449,7 @@ class PromptReader:
         return cls(tuple(copy.deepcopy(each) for each in tokenizers if each is not None))
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """Return the words that the model leaves out, each once, in lower case."""
+        """Return the words that the model does not know and ignores, each once, in lower case."""
         words = [word for prompt in prompts for word in read_prompt(self.tokenizers[0], prompt).unknown]
         return list(dict.fromkeys(words))
 

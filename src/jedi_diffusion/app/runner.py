@@ -49,7 +49,7 @@ class ModelCard:
     memory: int | None = None
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """Words that a model with a closed vocabulary leaves out, each once."""
+        """Words that a model with a closed vocabulary does not know and ignores, each once."""
         return [] if self.reader is None else self.reader.unknown_words(prompts)
 
     def cut_off(self, prompts: Sequence[str]) -> list[str]:

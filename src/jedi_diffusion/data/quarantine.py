@@ -1,4 +1,4 @@
-"""Where what cannot be used is written down, instead of stopping a run or passing silently."""
+"""A log of unusable items: bad data neither stops a run nor goes unnoticed."""
 
 from __future__ import annotations
 

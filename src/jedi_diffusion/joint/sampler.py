@@ -141,11 +141,11 @@ def sample(
 def draw_noise(
     batch: SetBatch, generators: Sequence[torch.Generator], latents: Tensor | None = None
 ) -> Tensor:
-    """Noise for every picture, (I, C, H, W) float32 on the batch's device.
+    """Return noise for every picture, (I, C, H, W) float32 on the batch's device.
 
     A target's noise comes from its own generator, or is its row of `latents` (T, C, H, W) where these are
-    given; then a set's references draw from its first's. A picture is so the same alone or in a larger call.
-    Padding beyond an image's own size stays zero.
+    given. A set's references then draw from its first target's generator, so an image is identical whether
+    sampled alone or in a batch. Padding beyond an image's own size stays zero.
     """
     noise = torch.zeros_like(batch.latents, dtype=torch.float32)
     extents = batch.extents

@@ -1,5 +1,5 @@
 """The training loop. A task gives the loss of a step; the trainer does all else: optimizer, learning rate,
-moving average, clipping, checkpoints, log, progress, time budget.
+EMA of the weights, clipping, checkpoints, log, progress, time budget.
 """
 
 import json

@@ -46,7 +46,7 @@ class Every:
 class Settings:
     """How to train with AdamW, for `steps` steps, or for `minutes` where they are given.
 
-    clip: largest norm of the gradient. ema: decay of the weights' moving average; None keeps no average.
+    clip: largest norm of the gradient. ema: decay of the weights' EMA; None keeps none.
     patience: so many steps in a row whose gradient is not finite end the run; float16's loss scale may have
     to be halved 16 times at the start. rate_key: what the user knows the learning rate as. data: a
     fingerprint; a checkpoint of other data is refused. save, log: at the end too; show: at the end if
