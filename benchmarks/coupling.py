@@ -125,7 +125,7 @@ def counted_ratio(model: str, number: int, latents: int) -> float:
 def timed(
     stock: UNet2DConditionModel, joint: UNet2DConditionModel, number: int, options: argparse.Namespace
 ) -> tuple[list[float], list[float]]:
-    """Seconds of every repetition: N singles, joint."""
+    """Return seconds of every repetition: N singles, joint."""
     both = runs(stock, joint, number, options.latents)
     for run in both:
         run()

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def pack_seconds(folder: Path, count: int, largest: int) -> float:
-    """Seconds to pack one subject of `count` pictures, each with its caption."""
+    """Return seconds to pack one subject of `count` pictures, each with its caption."""
     home = folder / f"{count}" / "dog"
     home.mkdir(parents=True)
     data = io.BytesIO()

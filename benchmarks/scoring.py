@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 
 def make(folder: Path, pictures: int, size: int) -> int:
-    """Subjects with photos and toybox prompts, and a picture for every case; returns their number."""
+    """Write subjects with photos and toybox prompts, and a picture for every case; return their number."""
     generator = np.random.default_rng(0)
     for number in range(-(-pictures // (PROMPTS * SAMPLES))):
         home = folder / "data" / f"{number:03d}"
@@ -100,7 +100,7 @@ def forget(folder: Path) -> None:
 
 
 def timed(folder: Path, encoders: Sequence[Encoder]) -> tuple[float, Results]:
-    """Seconds from the folder to the scores."""
+    """Return seconds from the folder to the scores."""
     start = time.perf_counter()
     wanted = open_own_subjects(folder / "data", samples=SAMPLES)
     scorer = Scorer(wanted, encoders, folder / "features")

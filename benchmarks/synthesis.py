@@ -162,7 +162,7 @@ def peak() -> float:
 
 
 def speedup(folder: Path, objects: int, engine: str) -> float:
-    """Time of one worker over that of two."""
+    """Return time of one worker over that of two."""
     path = CONFIGS / "synthesize" / "toybox.yaml"
     recipe = load_recipe(path, ("run.objects_per_shard=1",))
     items = objects_of(recipe, path)[:objects]

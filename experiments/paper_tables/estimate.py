@@ -50,7 +50,7 @@ def _fitted(plan: Plan, cell: Cell) -> int:
 
 
 def _sampled(plan: Plan, cell: Cell) -> int:
-    """Pictures in all branches of guidance, at every step."""
+    """Return pictures in all branches of guidance, at every step."""
     wanted = plan.recipe.set
     pictures = wanted.subjects * wanted.prompts * wanted.samples
     together = cell.references + 1 if cell.method.startswith("joint") else 1

@@ -86,7 +86,7 @@ def mean(table: Record, name: str, column: str) -> float:
 
 
 def difference(table: Record, column: str, name: str, other: str) -> str:
-    """How much a row has more than another, with its 95% interval where the record has one."""
+    """Return how much a row has more than another, with its 95% interval where the record has one."""
     for each in table.get("differences", {}).get(column, ()):
         if {each["of"], each["minus"]} == {name, other}:
             sign = 1 if each["of"] == name else -1
@@ -100,7 +100,7 @@ def _signed(value: float) -> str:
 
 
 def _totals(tables: Mapping[str, Record]) -> Iterator[str]:
-    """Pairs of rows of all tables together, score by score."""
+    """Yield pairs of rows of all tables together, score by score."""
     for name in HERE.values():
         agreements = [
             each
@@ -138,7 +138,7 @@ def _levels(key: str, table: Record) -> str:
 
 
 def _kept(order: Mapping[str, float], here: Mapping[str, float]) -> tuple[int, int]:
-    """Pairs that are in the same order on both sides, of those that differ on the first."""
+    """Return pairs that are in the same order on both sides, of those that differ on the first."""
     pairs = [(one, two) for one, two in combinations(here, 2) if order[one] != order[two]]
     same = [(order[one] - order[two]) * (here[one] - here[two]) > 0 for one, two in pairs]
     return sum(same), len(same)
@@ -160,7 +160,7 @@ def _amounts(table: Record | None) -> list[str]:
 
 
 def _strategies(figure: Mapping[str, Sequence[Record]]) -> list[str]:
-    """Whether Table 6's order comes from the strategy or from the scale of the references."""
+    """Return whether Table 6's order comes from the strategy or from the scale of the references."""
     text_first, image_first = figure.get(numbers.TEXT_FIRST), figure.get(numbers.IMAGE_FIRST)
     if not text_first or not image_first:
         return []

@@ -25,7 +25,7 @@ class PaperTable:
             raise ValueError(f"{self.title} has rows that are not {len(self.scores)} numbers long.")
 
     def column(self, score: str) -> dict[str, float]:
-        """One score of every row."""
+        """Return one score of every row."""
         place = self.scores.index(score)
         return {name: row[place] for name, row in self.rows.items()}
 

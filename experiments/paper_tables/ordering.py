@@ -156,7 +156,8 @@ def _estimate(theirs: Array, means: Array, draws: Array) -> Estimate | None:
 
 
 def rank_correlation(one: Array, others: Array) -> Array:
-    """(B,) Spearman's rank correlation of (M,) with each column of (M, B); NaN where all ranks are equal.
+    """Return (B,) Spearman's rank correlation of (M,) with each column of (M, B); NaN where all ranks are
+    equal.
 
     Ties share their mean rank. Raises UsageError without scipy.
     """
@@ -189,7 +190,7 @@ def answer(agreements: Sequence[Agreement]) -> str:
 
 
 def verdict(agreements: Sequence[Agreement]) -> str:
-    """One line: whether the paper's ordering holds here, and how well in each score."""
+    """Return one line: whether the paper's ordering holds here, and how well in each score."""
     starts = {
         "nothing to compare": "No two rows are shared with the paper: nothing to order.",
         "holds": "The paper's ordering holds here.",

@@ -81,7 +81,7 @@ def summary(report: Report) -> str:
 
 
 def parts_of(report: Report) -> list[Part]:
-    """Everything on the page, in order."""
+    """Return everything on the page, in order."""
     parts: list[Part] = [_explained(report)]
     agreements = {each.title: each.agreements for each in report.tables if each.key in numbers.TABLES}
     for part in report.tables:
@@ -128,7 +128,7 @@ def _explained(report: Report) -> Text:
 
 
 def _answers(agreements: Mapping[str, Sequence[Agreement]]) -> Table:
-    """All tables at a glance."""
+    """Return all tables at a glance."""
     lines = []
     for title, found in agreements.items():
         briefs = {each.score.split()[0]: each.brief for each in found}
@@ -271,7 +271,7 @@ def strips_of(wanted: EvaluationSet, folders: Mapping[str, Path]) -> list[Strip]
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything as plain JSON values."""
+    """Return everything as plain JSON values."""
     return {
         "format": "jedi paper tables 2",
         "program": f"jedi-diffusion {__version__}",

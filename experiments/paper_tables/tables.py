@@ -125,7 +125,7 @@ class TableResult:
         return Table(self.title, ["", *HERE.values(), "copies"], lines, note)
 
     def record(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
+        """Return everything as plain JSON values."""
         paper = TABLES.get(self.key)
         return {
             "title": self.title,
@@ -152,7 +152,7 @@ class TableResult:
 
 
 def labelled(key: str, names: Sequence[str], amounts: Sequence[int]) -> dict[str, str]:
-    """How the rows of a table are called; amounts: of Table 3."""
+    """Return how the rows of a table are called; amounts: of Table 3."""
     if key == "3":
         return {
             name: f"{name} (here {amount:,} subjects)" for name, amount in zip(names, amounts, strict=True)

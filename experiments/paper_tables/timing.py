@@ -89,7 +89,7 @@ def _token_forms(unet: Any, text_tokens: int) -> Iterator[Form]:
 
 
 def _one_step(form: Form, unet: Any, text_tokens: int) -> float:
-    """Both branches of eq. 3, in one forward. The null one of token methods is a picture alone."""
+    """Return both branches of eq. 3, in one forward. The null one of token methods is a picture alone."""
     tokens = isinstance(form.denoiser, TokenBaseline)
     batch = _batch(unet, text_tokens, form.references, single_null=tokens or form.cached)
     settings: dict[str, Any] = {}

@@ -103,7 +103,7 @@ def heat_overlay(picture: Image.Image, weights: np.ndarray, most: float) -> Imag
 
 
 def colours(share: np.ndarray) -> np.ndarray:
-    """Colours (..., 3) in 0..1 of shares 0..1."""
+    """Return colours (..., 3) in 0..1 of shares 0..1."""
     places = np.linspace(0, 1, len(COLOURS))
     return np.stack([np.interp(share, places, COLOURS[:, channel]) for channel in range(3)], axis=-1)
 
@@ -127,7 +127,7 @@ def _first_row(pictures: Sequence[Image.Image], point: tuple[float, float]) -> I
 
 
 def _row(pictures: Sequence[Image.Image], each: AttentionMap) -> Image.Image:
-    """One resolution: the point's token and its weights; the strongest correspondences."""
+    """Return one resolution: the point's token and its weights; the strongest correspondences."""
     target, *references = pictures
     count, (height, width) = len(references), each.size
     weights = each.weights[0].cpu().numpy()
@@ -167,7 +167,9 @@ def _lines(pairs: Sequence[Correspondence], size: Size, shown: Size) -> list[Mar
 
 
 def _corners(token: int, size: Size, shown: Size) -> tuple[Place, Place]:
-    """Top left and bottom right of a token of a grid (h, w), on a picture of (width, height) pixels."""
+    """Return top left and bottom right of a token of a grid (h, w), on a picture of (width, height)
+    pixels.
+    """
     row, column = divmod(token, size[1])
     across, down = shown[0] / size[1], shown[1] / size[0]
     return (column * across, row * down), ((column + 1) * across, (row + 1) * down)
@@ -202,7 +204,7 @@ def _draw_mark(draw: ImageDraw.ImageDraw, mark: Mark, colour: Colour, width: flo
 
 
 def _strip(pictures: Sequence[Image.Image], labels: Sequence[str], head: str) -> Image.Image:
-    """Pictures of one size side by side, a label below each, a head above all."""
+    """Return pictures of one size side by side, a label below each, a head above all."""
     width, height = pictures[0].size
     strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, HEAD + height + LINE + 2), WHITE)
     _write(strip, (0, 0), wrap(head, _font(), strip.width, lines=1)[0] if head else "")

@@ -21,7 +21,7 @@ Array = NDArray[np.floating]
 
 
 def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
-    """(3, T, T): the centre square of a picture, small."""
+    """Return (3, T, T): the centre square of a picture, small."""
     left, top = ((side - min(picture.size)) / 2 for side in picture.size)
     small = to_rgb(picture).resize(
         (COPY_SIDE, COPY_SIDE),
@@ -33,7 +33,9 @@ def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def shifted_distance(first: Array, second: Array) -> Array:
-    """(I,) root mean square difference of (I, 3, T, T) each, the least over shifts of COPY_SHIFT pixels."""
+    """Return (I,) root mean square difference of (I, 3, T, T) each, the least over shifts of COPY_SHIFT
+    pixels.
+    """
     inner = COPY_SIDE - 2 * COPY_SHIFT
     middle = first[:, :, COPY_SHIFT:-COPY_SHIFT, COPY_SHIFT:-COPY_SHIFT]
     moves = range(2 * COPY_SHIFT + 1)

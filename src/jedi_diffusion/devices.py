@@ -96,7 +96,9 @@ def memory_errors(model: str, device: torch.device, batch_size: int) -> Iterator
 def in_batches(
     keys: Sequence[Hashable], size: int, work: Callable[[list[int]], Sequence[Result]]
 ) -> list[Result]:
-    """One result for each key, from `work` on lists of at most `size` positions whose keys are equal."""
+    """Return one result for each key, from `work` on lists of at most `size` positions whose keys
+    are equal.
+    """
     alike: dict[Hashable, list[int]] = {}
     for position, key in enumerate(keys):
         alike.setdefault(key, []).append(position)

@@ -32,8 +32,8 @@ class Estimate(NamedTuple):
 
 
 def normalised(values: Array, floor: Array, ceiling: Array, seed: int = 0) -> Estimate:
-    """Where the mean of `values` (P,) lies between those of `floor` (0) and `ceiling` (1), all of the same
-    pairs.
+    """Return where the mean of `values` (P,) lies between those of `floor` (0) and `ceiling` (1), all of the
+    same pairs.
 
     A ratio of means: single pairs whose floor and ceiling nearly meet do no harm. The interval is the
     percentile bootstrap over pairs, all three drawn together.
@@ -55,14 +55,17 @@ def weighted_mean(values: Array, weights: Array, seed: int = 0) -> Estimate:
 
 
 def bootstrap_means(values: Array, seed: int = 0, samples: int = SAMPLES) -> Array:
-    """Means of (K, P) values over `samples` draws of P pairs with replacement, (K, B)."""
+    """Return means of (K, P) values over `samples` draws of P pairs with replacement, (K, B)."""
     pairs = values.shape[1]
     return values @ _draws(pairs, seed, samples).T / pairs
 
 
 @lru_cache(maxsize=4)
 def _draws(pairs: int, seed: int, samples: int) -> NDArray[np.int64]:
-    """How often each pair is in each draw, (B, P). Kept: the same subjects are asked about many times."""
+    """Return how often each pair is in each draw, (B, P).
+
+    Kept: the same subjects are asked about many times.
+    """
     rng = np.random.default_rng(seed)
     chunks = (min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK))
     return np.concatenate([rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=each) for each in chunks])

@@ -248,7 +248,7 @@ def check_encoded(coupling: Coupling) -> None:
 
 
 def one_negative_each(negatives: Texts, prompts: int) -> Texts:
-    """One negative text a prompt: those given, or one for all. Raises UsageError on a mismatch."""
+    """Return one negative text a prompt: those given, or one for all. Raises UsageError on a mismatch."""
     if negatives.count not in (1, prompts):
         raise UsageError(
             f"There are {negatives.count} negative prompts for {prompts} prompts; give one each, or one."
@@ -285,8 +285,8 @@ def check_same_length(given: Conditions, encoded: Conditions) -> None:
 def one_generator_each(
     generator: torch.Generator | Sequence[torch.Generator] | None, pictures: int
 ) -> list[torch.Generator]:
-    """One generator a picture: the given ones, or a single one and its children (`family_of`), or children
-    of a seed from torch's global state (None).
+    """Return one generator a picture: the given ones, or a single one and its children (`family_of`), or
+    children of a seed from torch's global state (None).
 
     Raises UsageError for another count.
     """
@@ -358,7 +358,7 @@ def picture_size(
     factor: int,
     multiple: int = 1,
 ) -> tuple[int, int]:
-    """Height and width in pixels, by default the network's own.
+    """Return height and width in pixels, by default the network's own.
 
     own: that in latents; None where the network does not say; factor: pixels a latent; multiple: what sides
     in latents are multiples of. Raises UsageError for other sides.
@@ -423,7 +423,10 @@ def read_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PromptReadin
 
 
 def _characters_read(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    """How much of a text fits the tokenizer's length. Changes no setting of it: others may be using it."""
+    """Return how much of a text fits the tokenizer's length.
+
+    Changes no setting of it: others may be using it.
+    """
     most = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     with TOKENIZING:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -454,7 +457,9 @@ class PromptReader:
         return list(dict.fromkeys(words))
 
     def tokens(self, prompts: Sequence[str]) -> int:
-        """Tokens that the first text encoder reads of all prompts together, those of its own included."""
+        """Return tokens that the first text encoder reads of all prompts together, those of its own
+        included.
+        """
         tokenizer = self.tokenizers[0]
         own, most = tokenizer.num_special_tokens_to_add(), tokenizer.model_max_length
         texts = [read_prompt(tokenizer, prompt).text for prompt in prompts]
@@ -487,7 +492,7 @@ def to_pixels(pictures: Sequence[Picture], height: int, width: int) -> Tensor:
 
 
 def _to_unit(picture: Picture, number: int, height: int, width: int) -> Tensor:
-    """One reference as (3, H, W) in 0..1."""
+    """Return one reference as (3, H, W) in 0..1."""
     if isinstance(picture, Tensor):
         return _fit_tensor(picture, number, height, width)
     fitted = ImageOps.fit(to_image(picture, number), (width, height), Image.Resampling.LANCZOS)

@@ -231,7 +231,7 @@ def fault(error: ValidationError, called: Callable[[str], str] = str) -> str:
 
 
 def faults(error: ValidationError, called: Callable[[str], str] = str) -> list[str]:
-    """Every fault in words: the field as `called` names it, its value, and what it must be."""
+    """Return every fault in words: the field as `called` names it, its value, and what it must be."""
     return [_said(each, called) for each in error.errors(include_url=False)]
 
 

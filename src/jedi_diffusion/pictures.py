@@ -122,14 +122,17 @@ def _decode(
 
 
 def picture_size(source: bytes, name: str) -> tuple[int, int]:
-    """(width, height) of an encoded picture from its header alone. Raises PictureError that gives `name`."""
+    """Return (width, height) of an encoded picture from its header alone.
+
+    Raises PictureError that gives `name`.
+    """
     with _explained(name), _opened(source, name) as picture:
         return picture.size
 
 
 def upright_size(source: bytes, name: str) -> tuple[int, int]:
-    """(width, height) of an encoded picture as its EXIF turns it, from its headers alone. Raises PictureError
-    that gives `name`."""
+    """Return (width, height) of an encoded picture as its EXIF turns it, from its headers alone. Raises
+    PictureError that gives `name`."""
     with _explained(name), _opened(source, name) as picture:
         width, height = picture.size
         is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -163,7 +166,7 @@ def _start(source: str | Path | bytes) -> bytes:
 
 @lru_cache
 def _reads_heif() -> bool:
-    """Whether Pillow reads HEIC, by a package that is optional."""
+    """Return whether Pillow reads HEIC, by a package that is optional."""
     try:
         from pi_heif import register_heif_opener
     except ImportError:
@@ -206,7 +209,8 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow picture as sRGB without metadata: alpha on white, the high 8 of 16 bits, as PNG decoders do.
+    """Return any Pillow picture as sRGB without metadata: alpha on white, the high 8 of 16 bits, as PNG
+    decoders do.
 
     Raises PictureError for floating-point and 32-bit pixels, which have no set range.
     """
@@ -249,7 +253,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
 
 
 def _alpha_of(picture: Image.Image) -> Image.Image | None:
-    """How opaque each pixel is (L), None where all are."""
+    """Return how opaque each pixel is (L), None where all are."""
     if not picture.has_transparency_data:
         return None
     if picture.mode.startswith("I"):
@@ -287,7 +291,10 @@ def _converted(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether colours stay as they are, up to rounding. A name says nothing: "sRGB-elle-V2-g10" is linear."""
+    """Return whether colours stay as they are, up to rounding.
+
+    A name says nothing: "sRGB-elle-V2-g10" is linear.
+    """
     if mode == "RGB":
         levels = np.linspace(0, 255, 9).astype(np.uint8)
         tried = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3))
@@ -344,7 +351,7 @@ def fit_square(picture: Image.Image, size: int, fit: Fit = "crop") -> Image.Imag
 def contact_sheet(
     rows: Sequence[Sequence[tuple[Image.Image, str] | None]], cell: int = 256, title: str = ""
 ) -> Image.Image:
-    """One RGB picture of labelled pictures in rows; None leaves a cell empty.
+    """Return one RGB picture of labelled pictures in rows; None leaves a cell empty.
 
     Pictures are scaled to fit `cell` pixels, small ones by whole steps so that their pixels stay crisp.
     Labels wrap below, three lines at most. Raises UsageError when there is nothing to show.
@@ -384,7 +391,9 @@ def _scaled(picture: Image.Image, cell: int) -> Image.Image:
 
 
 def wrap(text: str, font: Any, width: float, lines: int = 3) -> list[str]:
-    """`text` in lines of at most `width` pixels, broken between words if possible, cut with an ellipsis."""
+    """Return `text` in lines of at most `width` pixels, broken between words if possible, cut with an
+    ellipsis.
+    """
     done: list[str] = []
     rest = " ".join(text.split())[:1000]
     while rest and len(done) < lines:

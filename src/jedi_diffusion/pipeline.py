@@ -404,7 +404,7 @@ class JeDiPipeline(RecordedAdapters):
         latents: Tensor | None,
         attention_record: AttentionRecord | None,
     ) -> Request:
-        """All of a call's checks; nothing has run on a network yet."""
+        """Check all of a call; nothing has run on a network yet."""
         if texts is None or not texts.count:
             raise UsageError("There is no prompt; give at least one.")
         negatives = negatives and one_negative_each(negatives, texts.count)
@@ -783,7 +783,9 @@ class JeDiPipeline(RecordedAdapters):
             )
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] as scaled latents (B, C, H, W) float32, the encoder's mode."""
+        """Return pictures (B, 3, H, W) in [-1, 1] as scaled latents (B, C, H, W) float32, the
+        encoder's mode.
+        """
         device = self._execution_device
         if not len(pixels):
             return torch.zeros(0, *self._latent_shape(*pixels.shape[2:]), device=device)
@@ -797,7 +799,7 @@ class JeDiPipeline(RecordedAdapters):
         return self.encode_pictures(torch.zeros(1, 3, height, width))
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
+        """Return scaled latents (B, C, H, W) as pictures (B, 3, H, W) float32, about [-1, 1], not clipped."""
         return self.backbone.decode_latents(self.vae, latents)
 
     def _to_output(self, latents: Tensor, output_type: str) -> Images:

@@ -40,7 +40,7 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 
 def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """One generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
+    """Return one generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
     seeds = (np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0] for k in range(count))
     return [torch.Generator(device).manual_seed(int(each) >> 1) for each in seeds]
 
@@ -67,7 +67,7 @@ def derive_seed(seed: int, name: str, purpose: str, *numbers: int) -> int:
 
 
 def derive_generator(seed: int, name: str, purpose: str, *numbers: int) -> np.random.Generator:
-    """numpy's generator with the seed of `derive_seed`."""
+    """Return numpy's generator with the seed of `derive_seed`."""
     return np.random.default_rng(derive_seed(seed, name, purpose, *numbers))
 
 

@@ -16,7 +16,7 @@ tr { border-bottom: 1px solid #8884; }
 
 
 def api_page(schema: dict[str, Any]) -> str:
-    """HTML for an OpenAPI schema: every operation, its fields and its answers."""
+    """Return HTML for an OpenAPI schema: every operation, its fields and its answers."""
     parts = [
         f"<h2><code>{method.upper()} {escape(path)}</code></h2>{_operation(operation)}"
         for path, operations in schema["paths"].items()

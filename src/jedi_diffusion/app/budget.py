@@ -67,7 +67,7 @@ class Budget:
             )
 
     def at_once(self, sampling: SizedSampling, references: int, most: int) -> int:
-        """How many pictures, 1 to `most`, one call makes within the memory."""
+        """Return how many pictures, 1 to `most`, one call makes within the memory."""
         if self.costs is None or self.memory is None:
             return most
         costs, memory = self.costs, self.memory

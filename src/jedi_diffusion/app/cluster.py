@@ -94,7 +94,7 @@ class Cluster:
         return self._live if time.monotonic() - self._seen < STALE else 0
 
     def runners(self) -> list[ReplicaRunner]:
-        """One a replica, so that each of them can be at work; any runner uses any replica."""
+        """Return a runner for each replica, so that all can be at work; any runner uses any replica."""
 
         def start(call: Call) -> Any:
             return self._handle.run.remote(call, self.card.fingerprint)
@@ -165,7 +165,9 @@ class Cluster:
                 logger.warning("The replicas cannot be counted (%s).", type(error).__name__)
 
     def _look(self) -> tuple[str, str]:
-        """State of the application in Serve's words, and what Serve has to say; notes how many live."""
+        """Return state of the application in Serve's words, and what Serve has to say; notes how
+        many live.
+        """
         from ray import serve
 
         with SERVE:
@@ -177,7 +179,7 @@ class Cluster:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error of a call means that its replica is gone, not that its code has failed."""
+    """Return whether an error of a call means that its replica is gone, not that its code has failed."""
     from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import RayServeException
 
@@ -206,12 +208,12 @@ def _connect(address: str | None, replicas: int) -> bool:
 
 
 def _gpus(device: str) -> int:
-    """Graphics cards a replica."""
+    """Return graphics cards a replica."""
     return int(device == "cuda" or (device == "auto" and _resource("GPU") >= 1))
 
 
 def _room(gpus: int) -> int:
-    """How many replicas the cluster has room for. Raises UsageError for none."""
+    """Return how many replicas the cluster has room for. Raises UsageError for none."""
     room = int(_resource("GPU" if gpus else "CPU"))
     if room < 1:
         kind = "graphics card" if gpus else "core"

@@ -33,7 +33,9 @@ class Limits:
 
 
 def most_connections() -> int | None:
-    """How many connections this process has open files for, None where the system has no such limit."""
+    """Return how many connections this process has open files for, None where the system has no such
+    limit.
+    """
     try:
         import resource
     except ImportError:  # Windows

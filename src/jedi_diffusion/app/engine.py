@@ -337,5 +337,5 @@ class Engine:
         return min(600, max(1, math.ceil(seconds)))
 
     def _work_left(self, job: Job) -> float:
-        """Seconds that a worker needs for what is left of a job."""
+        """Return seconds that a worker needs for what is left of a job."""
         return self.budget.seconds(job.ask.sampling, len(job.ask.digests), job.steps_left)

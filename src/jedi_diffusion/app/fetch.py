@@ -34,8 +34,8 @@ NOT_PUBLIC = [
 
 
 def is_public(address: str) -> bool:
-    """Whether a numeric address is on the open internet: not private, link-local, loopback or reserved, not a
-    cloud's metadata, and no such address wrapped into another."""
+    """Return whether a numeric address is on the open internet: not private, link-local, loopback or
+    reserved, not a cloud's metadata, and no such address wrapped into another."""
     parsed = ipaddress.ip_address(address.split("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:

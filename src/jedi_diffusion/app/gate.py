@@ -85,7 +85,7 @@ class Gate:
             body.let_go()
 
     def _refuse(self, scope: Scope, headers: Headers, limit: int) -> tuple[int, str] | None:
-        """Status and reason, or None for a request that may pass. Notes whose request it is."""
+        """Return status and reason, or None for a request that may pass. Notes whose request it is."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             return 403, "This server does not answer to that host name."
@@ -112,12 +112,14 @@ class Gate:
 
 
 def is_keyed(path: str, query: bytes) -> bool:
-    """Whether a request is for a finished picture and gives a key, which the picture's route checks."""
+    """Return whether a request is for a finished picture and gives a key, which the picture's route
+    checks.
+    """
     return query.startswith(b"key=") and PICTURE.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to this host."""
+    """Return whether only this machine can reach a server bound to this host."""
     if host == "localhost":
         return True
     try:

@@ -37,7 +37,7 @@ async def answered(request: Request, service: Service, job: Job, fields: Fields,
 
 
 async def whole(request: Request, service: Service, job: Job, fields: Fields) -> Response:
-    """All pictures, with seeds and warnings beside OpenAI's own fields.
+    """Return all pictures, with seeds and warnings beside OpenAI's own fields.
 
     Where the job has failed, the error says also where those of its pictures are that were finished.
     """
@@ -71,7 +71,7 @@ async def whole(request: Request, service: Service, job: Job, fields: Fields) ->
 
 
 def address_of(request: Request, job: Job, number: int) -> str:
-    """Where picture `number` (from 0) of a job is, with the key that opens it."""
+    """Return where picture `number` (from 0) of a job is, with the key that opens it."""
     url = request.url_for("picture", identifier=job.id, number=str(number), ending=job.ask.output.format)
     return str(url.include_query_params(key=job.key))
 
@@ -162,7 +162,7 @@ class StreamedPicture:
         self._due = due_steps(job.ask.sampling.steps, most)
 
     def is_finished(self) -> bool:
-        """Whether it is finished, which is said once."""
+        """Return whether it is finished, which is said once."""
         is_new = self._job.pictures[self.number] is not None and not self._was_finished
         self._was_finished = self._was_finished or is_new
         return is_new

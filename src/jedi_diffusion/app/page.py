@@ -332,8 +332,8 @@ class Page:
         return self._crops(session)
 
     def take_settings(self, handle: str | None) -> list[Any]:
-        """Values for the field of the file, which is empty again, what is said of it, "More", which opens
-        because what it holds now counts, and the controls with their lock."""
+        """Return values for the field of the file, which is empty again, what is said of it, "More", which
+        opens because what it holds now counts, and the controls with their lock."""
         if handle is None:
             return [gr.skip()] * (4 + len(Controls.model_fields))
         try:
@@ -353,7 +353,7 @@ class Page:
     async def generate(
         self, request: gr.Request, session: Session, locked: bool, *values: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        """Values for the components of `_results`, again and again until the pictures are done."""
+        """Yield values for the components of `_results`, again and again until the pictures are done."""
         engine, card = self.service.engine, self.service.card
         with told():
             controls = controls_of(values)
@@ -389,7 +389,7 @@ class Page:
             keep(session, session.job, session.asked, service.card, self.folder, service.seal)
 
     def _made_shown(self, session: Session) -> tuple[Any, Any, Any]:
-        """Values for the gallery of pictures, the column of the chosen one, and the archive."""
+        """Return values for the gallery of pictures, the column of the chosen one, and the archive."""
         if not session.made:
             return (gr.skip(),) * 3
         shown = [(str(each.path), f"{each.prompt} ({each.seed})") for each in session.made]
@@ -460,7 +460,7 @@ class Page:
         forget(session)
 
     def _photos_shown(self, session: Session, request: gr.Request) -> tuple[Any, ...]:
-        """Values for the components of `_shown`."""
+        """Return values for the components of `_shown`."""
         self.visitors.note(session, request.state.client)
         chosen = gr.Column(visible=bool(session.photos))
         return chosen, self._crops(session), *self._sliders(session), session
@@ -511,7 +511,7 @@ def values_of(controls: Controls) -> list[Any]:
 
 
 def controls_of(values: tuple[Any, ...]) -> Controls:
-    """Components' values in the order of `Controls`; those that are empty have the defaults. Raises
+    """Return components' values in the order of `Controls`; those that are empty have the defaults. Raises
     UsageError."""
     given = zip(Controls.model_fields, values, strict=True)
     return read_controls({name: value for name, value in given if value not in (None, "")})

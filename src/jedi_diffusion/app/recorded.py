@@ -148,7 +148,7 @@ def _not_of_the_page(options: Options, recorded: Recorded, card: ModelCard) -> I
 
 
 def _unknown(values: dict[str, Any]) -> list[str]:
-    """Names of options that nobody here knows, a few of them."""
+    """Return names of options that nobody here knows, a few of them."""
     known = {*Options.model_fields, *NOT_ASKED}
     return [_shown(name) for name in sorted(values.keys() - known)[:8]]
 

@@ -35,8 +35,8 @@ def parameters_of(job: Job, number: int, card: ModelCard) -> dict[str, Any]:
 
 
 def file_of(job: Job, number: int, card: ModelCard, seal: Seal = unsigned) -> bytes:
-    """Picture `number` (from 0) in the job's format. Raises UsageError while it is not there, what `seal`
-    raises."""
+    """Return picture `number` (from 0) in the job's format. Raises UsageError while it is not there, what
+    `seal` raises."""
     picture = job.pictures[number] if 0 <= number < len(job.pictures) else None
     if picture is None:
         raise UsageError(f"Picture {number} of this job is not there (yet); its state is {job.state}.")

@@ -22,7 +22,7 @@ class Room:
         return self._held.total()
 
     def take(self, client: str, size: int) -> bool:
-        """Whether there is room for that many more bytes; they are then taken."""
+        """Return whether there is room for that many more bytes; they are then taken."""
         with self._lock:
             own = self._held[client] + size
             if self.held + size > self.most or own > self.most // SHARE:

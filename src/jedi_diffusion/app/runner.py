@@ -49,7 +49,7 @@ class ModelCard:
     memory: int | None = None
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """Words that a model with a closed vocabulary does not know and ignores, each once."""
+        """Return words that a model with a closed vocabulary does not know and ignores, each once."""
         return [] if self.reader is None else self.reader.unknown_words(prompts)
 
     def cut_off(self, prompts: Sequence[str]) -> list[str]:
@@ -57,11 +57,11 @@ class ModelCard:
         return [] if self.reader is None else self.reader.cut_off(prompts)
 
     def text_tokens(self, prompts: Sequence[str]) -> int:
-        """Tokens that the model reads of all these together; 0 where it has no reader."""
+        """Return tokens that the model reads of all these together; 0 where it has no reader."""
         return 0 if self.reader is None else self.reader.tokens(prompts)
 
     def image_tokens(self, width: int, height: int) -> int:
-        """Places of a picture that the model computes with: one for each square of `factor` pixels."""
+        """Return places of a picture that the model computes with: one for each square of `factor` pixels."""
         return (width // self.factor) * (height // self.factor)
 
 
@@ -107,7 +107,7 @@ class PipelineRunner:
 def measured_batch(
     runner: Runner, size: int, most: int = max(BATCHES), clock: Callable[[], float] = time.perf_counter
 ) -> int:
-    """How many pictures to compute in one call: more than one only where it is faster, 1 to `most`.
+    """Return how many pictures to compute in one call: more than one only where it is faster, 1 to `most`.
 
     Runs the model for a few steps, which also warms it up.
     """

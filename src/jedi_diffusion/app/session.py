@@ -152,7 +152,7 @@ def label(name: str) -> str:
 
 
 def sampling_of(controls: Controls, own: Sampling) -> Sampling:
-    """How the pictures are sampled; own: the model's own settings.
+    """Return how the pictures are sampled; own: the model's own settings.
 
     The paper finds more identity with the text first, and more prompt with the references first (Table 6).
     Beside that the favoured side's scale grows by up to half, and the other's shrinks as much.
@@ -240,7 +240,7 @@ def forget(session: Session, most: int = 0) -> None:
 
 
 def write_zip(session: Session, folder: Path) -> Path:
-    """All pictures of the session, with their settings, in a file of their own."""
+    """Return all pictures of the session, with their settings, in a file of their own."""
     path = folder / f"pictures-{secrets.token_hex(8)}.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for number, each in enumerate(session.made, start=1):

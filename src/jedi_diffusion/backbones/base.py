@@ -265,7 +265,7 @@ class Backbone(nn.Module, ABC):
         return self._run_both(noisy, timestep, batch)
 
     def fill_cache(self, references: SetBatch) -> ReferenceCache:
-        """One pass over sets that hold references only; the cache's set s is the batch's set s.
+        """Fill a cache by one pass over sets of references alone; the cache's set s is the batch's set s.
 
         The caller owns the cache: `cache.for_sets(...)` gives what `forward` reads.
         """
@@ -324,7 +324,7 @@ def _shift(vae: Autoencoder) -> float:
 
 
 def _split_sets(flags: Sequence[bool], set_sizes: Sequence[int]) -> tuple[tuple[int, ...], list[int | None]]:
-    """Sizes of the reference sets, and for each target which of those sets it reads, or None."""
+    """Return sizes of the reference sets, and for each target which of those sets it reads, or None."""
     sizes: list[int] = []
     index: list[int | None] = []
     start = 0

@@ -257,7 +257,7 @@ class Flux2Backbone(SequenceBackbone):
 
 
 def _fitted(picture: Picture, number: int) -> torch.Tensor:
-    """One reference as (3, H, W) in [-1, 1], as `Flux2KleinPipeline` prepares it."""
+    """Return one reference as (3, H, W) in [-1, 1], as `Flux2KleinPipeline` prepares it."""
     image = to_image(picture, number)
     width, height = image.size
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):

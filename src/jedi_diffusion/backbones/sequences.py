@@ -98,7 +98,7 @@ class SequenceLayout:
         return self._grouped(None)
 
     def _grouped(self, every: tuple[int, ...] | None) -> list[_Reader]:
-        """Parts that read the same; every: the images that all read, None for each its own."""
+        """Return parts that read the same; every: the images that all read, None for each its own."""
         captioned = self.captioned
         number = {place: caption for caption, place in enumerate(captioned)}
         of_targets = [number[place] for place in captioned if not self.images[place].is_reference]

@@ -65,7 +65,7 @@ def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
-    """Token ids (1, K), padded and cut to the tokenizer's length."""
+    """Return token ids (1, K), padded and cut to the tokenizer's length."""
     reading = read_prompt(tokenizer, prompt)
     if reading.dropped:
         logger.warning("%s", cut_off_said(tokenizer, reading))

@@ -59,7 +59,7 @@ def guarded(words: list[str], run: Callable[[list[str]], None]) -> int:
 
 
 def dash_hint(words: Sequence[str]) -> str | None:
-    """How to write a value that begins with a dash, if one of the words may be meant as such."""
+    """Return how to write a value that begins with a dash, if one of the words may be meant as such."""
     for option, value in pairwise(words):
         is_value = value.startswith("-") and (not value.startswith("--") or " " in value)
         if is_value and option.startswith("--") and "=" not in option:

@@ -188,7 +188,7 @@ def drop_outdated(job: generate.Run) -> None:
 
 
 def has_same_references(job: generate.Run) -> bool:
-    """Whether the settings beside the pictures were written with the references of the job."""
+    """Return whether the settings beside the pictures were written with the references of the job."""
     if not job.references:
         return True
     try:
@@ -200,7 +200,7 @@ def has_same_references(job: generate.Run) -> bool:
 
 
 def is_same(recorded: RecordedReference, photo: generate.Photo) -> bool:
-    """Whether a photo and its mask are those that were recorded."""
+    """Return whether a photo and its mask are those that were recorded."""
     if (recorded.mask is None) != (photo.mask is None):
         return False
     has_mask = recorded.mask is None or photo.mask is None or recorded.mask.fits(photo.mask.sha256)
@@ -208,7 +208,7 @@ def is_same(recorded: RecordedReference, photo: generate.Photo) -> bool:
 
 
 def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) -> bool:
-    """Whether the picture is there already. Raises UsageError where another picture has its place."""
+    """Return whether the picture is there already. Raises UsageError where another picture has its place."""
     path = job.path(item.file)
     if not path.exists():
         return False

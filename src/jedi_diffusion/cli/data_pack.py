@@ -198,7 +198,7 @@ def _sets(given: PackOptions, quarantine: Quarantine) -> tuple[Iterator[StoredSe
 
 
 def _largest(given: PackOptions) -> int:
-    """How many pictures a set may have, which the size of a file limits too."""
+    """Return how many pictures a set may have, which the size of a file limits too."""
     from jedi_diffusion.data.record import largest_set
 
     fitting = largest_set(given.size, given.kind)
@@ -268,7 +268,7 @@ def _encoded(folders: SubjectFolders, given: PackOptions, quarantine: Quarantine
 def _square(
     folders: SubjectFolders, item: int, number: int, size: int, quarantine: Quarantine
 ) -> Captioned | None:
-    """One picture of a subject as a square; None if one of its files cannot be used."""
+    """Return one picture of a subject as a square; None if one of its files cannot be used."""
     from jedi_diffusion.data.folders import UnusableFileError
     from jedi_diffusion.data.mixture import square_mask
     from jedi_diffusion.pictures import fit_square

@@ -76,7 +76,7 @@ class Row:
         return [spec.caption for spec in self.targets]
 
     def files(self, number: int) -> list[str]:
-        """One name a picture: "1-reference-1.png", "1-a-robot-on-the-beach.png"."""
+        """Return one name a picture: "1-reference-1.png", "1-a-robot-on-the-beach.png"."""
         references = [f"{number}-reference-{k}.png" for k in range(1, len(self.references) + 1)]
         return references + [f"{number}-{name}.png" for name in slugs(self.prompts)]
 
@@ -124,7 +124,9 @@ def check(given: DemoOptions) -> None:
 
 
 def subject_row(given: DemoOptions, number: int) -> Row:
-    """Subject `number`: plain references, then pictures in other scenes, the last one in a style too."""
+    """Return subject `number`: plain references, then pictures in other scenes, the last one in a
+    style too.
+    """
     from jedi_toybox import world
 
     subject = world.sample_subject(given.seed * 1000 + number, split="held_out")

@@ -30,7 +30,7 @@ class PhotoRow(NamedTuple):
         return [self.name, *self.prompts]
 
     def files(self, number: int) -> list[str]:
-        """One name a picture: "1-reference-1.png", "1-a-toy-on-the-beach.png"."""
+        """Return one name a picture: "1-reference-1.png", "1-a-toy-on-the-beach.png"."""
         return [
             f"{number}-reference-1.png",
             *(f"{number}-{name}.png" for name in slugs(self.prompts)),

@@ -142,7 +142,8 @@ def check(given: ScoreOptions) -> None:
 
 
 def named(pictures: tuple[str, ...]) -> dict[str, str]:
-    """Folders by name: NAME=FOLDER, or the folder's own name. Raises UsageError for a name given twice.
+    """Return folders by name: NAME=FOLDER, or the folder's own name. Raises UsageError for a name given
+    twice.
 
     What is a folder as it stands, or has a slash before its equals sign, is no NAME=FOLDER.
     """

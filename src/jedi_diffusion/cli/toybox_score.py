@@ -129,7 +129,7 @@ def describe(
 
 
 def table(rows: dict[str, Scores]) -> str:
-    """Names on the left, a column for each score."""
+    """Return names on the left, a column for each score."""
     head = ("", "identity", "prompt", "copy", "diversity")
     return plain(head, [[name, *map(_shown, scores)] for name, scores in rows.items()])
 

@@ -30,11 +30,11 @@ class SetCollection(Protocol):
         ...
 
     def size(self, item: int) -> int:
-        """How many pictures set number `item` can give, at least 1."""
+        """Return how many pictures set number `item` can give, at least 1."""
         ...
 
     def read(self, item: int, size: int, generator: np.random.Generator) -> ImageSet:
-        """`size` pictures of set number `item`, chosen by the generator alone.
+        """Return `size` pictures of set number `item`, chosen by the generator alone.
 
         Raises DataError or PictureError if the set cannot be used.
         """
@@ -68,5 +68,5 @@ class EncodedCollection(SetCollection, Protocol):
 
 
 def chosen(available: int, size: int, generator: np.random.Generator) -> list[int]:
-    """`size` different numbers below `available`, in random order."""
+    """Return `size` different numbers below `available`, in random order."""
     return [int(number) for number in generator.permutation(available)[:size]]

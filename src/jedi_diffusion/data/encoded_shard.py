@@ -86,7 +86,7 @@ class EncodedSet:
 
 
 def encoded_name(tar: str, name: str) -> str:
-    """Where the encoded shard called `name` of a tar is."""
+    """Return where the encoded shard called `name` of a tar is."""
     return f"{tar}.{name}.safetensors"
 
 
@@ -117,7 +117,7 @@ class EncodedShard:
         return self._arrays["first"].shape[0] - 1
 
     def pictures(self, row: int) -> int:
-        """How many pictures the set in a row of the tar has; 0 if it could not be used."""
+        """Return how many pictures the set in a row of the tar has; 0 if it could not be used."""
         return int(self._first[row + 1] - self._first[row])
 
     def read(self, row: int, chosen: Sequence[int]) -> EncodedSet:
@@ -160,7 +160,7 @@ class EncodedShard:
         return _tensor(read_bytes(self.url, array.start, array.start + size), array, array.shape[0])
 
     def _rows(self, name: str, numbers: Sequence[int]) -> Tensor:
-        """Rows of a tensor with checked sums, by as few reads as are worth it."""
+        """Return rows of a tensor with checked sums, by as few reads as are worth it."""
         array, sums = self._arrays[name], self._sums[name]
         found: dict[int, bytes] = {}
         for run in _runs(sorted(set(numbers)), max(1, NEAR_BYTES // array.row_bytes)):
@@ -175,7 +175,7 @@ class EncodedShard:
 
 
 def _runs(numbers: Sequence[int], near: int) -> Iterator[list[int]]:
-    """Rising numbers in groups: within one, neighbours are at most `near` apart."""
+    """Yield rising numbers in groups: within one, neighbours are at most `near` apart."""
     run: list[int] = []
     for number in numbers:
         if run and number - run[-1] > near:

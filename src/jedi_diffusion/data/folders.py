@@ -341,7 +341,7 @@ def _without_separator(caption: str, file: Path) -> str:
 
 
 def _is_stacked(picture: Path) -> bool:
-    """Whether a picture's record or captions are those of a stacked set."""
+    """Return whether a picture's record or captions are those of a stacked set."""
     record, text = picture.with_suffix(".json"), picture.with_suffix(".txt")
     if record.is_file():
         try:

@@ -71,7 +71,7 @@ class Schedule:
         self._block = block
 
     def _until(self, block: int) -> list[int]:
-        """Places of sources 0 ... s - 1 in all blocks before this one, for every s."""
+        """Return places of sources 0 ... s - 1 in all blocks before this one, for every s."""
         return [block * BLOCK * end // self._ends[-1] for end in self._ends]
 
 
@@ -215,7 +215,7 @@ class Mixture:
         return replace(made, info={**made.info, **record})
 
     def _replacement(self, pick: Pick, attempt: int) -> Pick:
-        """Another set of the source with enough pictures. Raises DataError if none is found."""
+        """Return another set of the source with enough pictures. Raises DataError if none is found."""
         collection = self.sources[pick.source].collection
         for trial in range(ATTEMPTS):
             item = keyed_number(self.seed, "replacement", pick.place, attempt, trial) % len(collection)

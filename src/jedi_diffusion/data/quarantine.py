@@ -24,7 +24,7 @@ class Quarantine:
         self._read = 0  # bytes of the file that are in `_reasons`
 
     def __len__(self) -> int:
-        """Items recorded, by this process and by others."""
+        """Return items recorded, by this process and by others."""
         self._update()
         return len(self._reasons)
 

@@ -46,7 +46,7 @@ BLOCK = 512  # bytes; a tar is made of these and ends with two empty ones
 
 
 def checksum(data: bytes) -> str:
-    """BLAKE2b of 16 bytes as 32 hexadecimal digits: finds damage, as fast as it is read."""
+    """Return BLAKE2b of 16 bytes as 32 hexadecimal digits: finds damage, as fast as it is read."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -136,7 +136,7 @@ class ShardIndex:
 
 
 def index_name(tar: str) -> str:
-    """Where the index of a tar is."""
+    """Return where the index of a tar is."""
     return tar + SUFFIX
 
 
@@ -316,11 +316,11 @@ class Shards:
         return self._find(item)[1]
 
     def captions(self, item: int) -> int:
-        """How many captions sample number `item` has."""
+        """Return how many captions sample number `item` has."""
         return self.sample(item).captions
 
     def name(self, item: int) -> str:
-        """Sample number `item` in words."""
+        """Return sample number `item` in words."""
         tar, sample = self._find(item)
         return f"{sample.key} of {tar}"
 

@@ -34,7 +34,8 @@ COUNTED = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")
 
 
 def read_bytes(url: str, start: int = 0, end: int | None = None) -> bytes:
-    """Bytes `start` to `end` (exclusive; None: all) of a file. Remote faults are tried again, see WAITS.
+    """Return bytes `start` to `end` (exclusive; None: all) of a file. Remote faults are tried again, see
+    WAITS.
 
     Raises DataError that gives the file: it is missing, cannot be read, or gives another number of bytes.
     """
@@ -71,7 +72,8 @@ def stamp_of(url: str) -> str:
 
 
 def files_below(folder: str, endings: Sequence[str]) -> list[str]:
-    """Every file at any depth of a folder with one of these endings, in natural order, hidden ones apart.
+    """Return every file at any depth of a folder with one of these endings, in natural order, hidden ones
+    apart.
 
     Raises DataError if the folder is missing.
     """
@@ -90,7 +92,7 @@ def files_below(folder: str, endings: Sequence[str]) -> list[str]:
 
 
 def holds_tars(place: str) -> bool:
-    """Whether a place names tars (see `tars_of`), or is a folder with some."""
+    """Return whether a place names tars (see `tars_of`), or is a folder with some."""
     if place.endswith(".tar") or re.fullmatch(COUNTED, place) or place.startswith(("http://", "https://")):
         return True
     return bool(files_below(place, [".tar"]))
@@ -126,7 +128,10 @@ def local_path(place: str) -> Path | None:
 
 
 def names_in(folder: str) -> list[str]:
-    """Names of what a folder holds, in natural order; none where there is no folder. Raises DataError."""
+    """Return names of what a folder holds, in natural order; none where there is no folder.
+
+    Raises DataError.
+    """
     system, path = _system(folder)
     system.invalidate_cache()
     if not _tried(folder, lambda: system.isdir(path)):
@@ -136,7 +141,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file, now. Raises DataError where that cannot be told."""
+    """Return whether there is a file, now. Raises DataError where that cannot be told."""
     system, path = _system(url)
     system.invalidate_cache()  # other programs write too
     return bool(_tried(url, lambda: system.exists(path)))

@@ -88,7 +88,7 @@ class StoredSets:
         return self._sets
 
     def whole(self, item: int) -> ImageSet:
-        """All pictures of set number `item`, in their order. Raises DataError and PictureError."""
+        """Return all pictures of set number `item`, in their order. Raises DataError and PictureError."""
         return self.stored(item).decode(self.name(item))
 
     def stored(self, item: int) -> StoredSet:

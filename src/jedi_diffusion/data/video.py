@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 def seconds_of(video: bytes, name: str) -> float:
-    """How long a video lasts, by its header. Raises DataError that gives `name`."""
+    """Return how long a video lasts, by its header. Raises DataError that gives `name`."""
     with _opened(video, name) as (_, stream):
         if stream.duration is None:
             raise DataError(f"The video {name} does not say how long it is.")
@@ -98,15 +98,15 @@ class Clips(Protocol):
     def name(self, item: int) -> str: ...
 
     def seconds(self, item: int) -> float:
-        """How long the video lasts, 0 if it is damaged."""
+        """Return how long the video lasts, 0 if it is damaged."""
         ...
 
     def read(self, item: int) -> StoredSample:
-        """Its mp4 and txt. Raises DataError."""
+        """Return its mp4 and txt. Raises DataError."""
         ...
 
     def parts(self) -> Iterator[tuple[str, str | None]]:
-        """Every file or shard, as `SetCollection.parts`."""
+        """Return every file or shard, as `SetCollection.parts`."""
         ...
 
 
@@ -152,7 +152,9 @@ class VideoFrames:
 
 
 def spread(length: float, count: int, gap: float, generator: np.random.Generator) -> list[float]:
-    """`count` random times within `length` seconds, at least `gap` apart, rising, all such equally likely."""
+    """Return `count` random times within `length` seconds, at least `gap` apart, rising, all such equally
+    likely.
+    """
     slack = max(0.0, length - (count - 1) * gap)
     return [
         float(time) + number * gap for number, time in enumerate(np.sort(generator.random(count)) * slack)

@@ -96,7 +96,8 @@ def open_dreambench(
 
 
 def read_list(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Classes by subject, and the prompts for objects and for live subjects, with {} for the class word.
+    """Return classes by subject, and the prompts for objects and for live subjects, with {} for the class
+    word.
 
     Raises DataError if the file is missing or not as it was published.
     """

@@ -35,7 +35,7 @@ class Encoder(Protocol):
         ...
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, D) of RGB pictures of any sizes."""
+        """Return (B, D) of RGB pictures of any sizes."""
         ...
 
 
@@ -51,7 +51,7 @@ class TextEncoder(Encoder, Protocol):
         ...
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """(B, D); a row of zeros for a text that the encoder cannot judge pictures by."""
+        """Return (B, D); a row of zeros for a text that the encoder cannot judge pictures by."""
         ...
 
 

@@ -64,7 +64,7 @@ class FeatureReader:
     def read(
         self, items: Sequence[Item], encoders: Sequence[Encoder], what: str = "pictures"
     ) -> dict[str, Rows]:
-        """(I, D) by the encoder's name; rows of NaN for cut-outs on which no subject was found.
+        """Return (I, D) by the encoder's name; rows of NaN for cut-outs on which no subject was found.
 
         encoders: some of those of this reader. Raises PictureError that names the file.
         """
@@ -170,7 +170,7 @@ class FeatureReader:
 
 
 def _stacked(rows: Sequence[Rows]) -> Rows:
-    """(I, D); where nothing was encoded, the cache keeps a single NaN, which becomes a row of them."""
+    """Return (I, D); where nothing was encoded, the cache keeps a single NaN, which becomes a row of them."""
     width = max((len(row) for row in rows), default=0)
     if not width:
         return np.empty((0, 0), np.float32)

@@ -59,7 +59,9 @@ def _check_subjects(home: Path, wanted: EvaluationSet) -> None:
 
 
 def _pictures_below(home: Path) -> dict[str, list[Path]]:
-    """Pictures of all folders below, hidden ones apart, by their path without the ending (`plain_name`)."""
+    """Return pictures of all folders below, hidden ones apart, by their path without the ending
+    (`plain_name`).
+    """
     found: dict[str, list[Path]] = {}
     folders = [home]
     while folders:

@@ -19,12 +19,15 @@ from jedi_diffusion.vision.detection import Mask
 
 
 def mask_beside(picture: Path) -> Path:
-    """Where the mask of a picture is given."""
+    """Return where the mask of a picture is given."""
     return picture.with_suffix(MASK_ENDING)
 
 
 def read_mask(data: bytes, name: str, size: tuple[int, int]) -> Mask:
-    """(H, W) from the bytes of a mask picture, for a picture of `size` = (W, H). Raises PictureError."""
+    """Return (H, W) from the bytes of a mask picture, for a picture of `size` = (W, H).
+
+    Raises PictureError.
+    """
     mask = open_mask(data, name)
     if mask.size != size:
         raise PictureError(

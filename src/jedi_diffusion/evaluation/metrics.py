@@ -39,7 +39,7 @@ class Sums(NamedTuple):
 
 
 def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
-    """(I, P) cosines between the rows of (I, D) and (P, D).
+    """Return (I, P) cosines between the rows of (I, D) and (P, D).
 
     A row of NaN stands for a picture on which no subject was found: all its cosines are 0. Rows that are all
     such may be of any width.
@@ -54,7 +54,7 @@ def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
 def is_compared(
     comparison: Comparison, photos: int, inputs: Collection[int], left_out: int | None = None
 ) -> NDArray[np.bool_]:
-    """(P,) which of the subject's photos a picture made from `inputs` is compared with.
+    """Return (P,) which of the subject's photos a picture made from `inputs` is compared with.
 
     left_out: the number of a photo that is the scored picture itself (the real-photo oracle).
     """
@@ -73,7 +73,7 @@ def pair_sums(similar: Array, compared: NDArray[np.bool_]) -> Sums:
 
 
 def text_sums(pictures: NDArray[np.floating], texts: NDArray[np.floating]) -> Sums:
-    """Dot products of each picture's features with those of its own prompt, both (I, D).
+    """Return dot products of each picture's features with those of its own prompt, both (I, D).
 
     For CLIP's features of length 1 these are the cosines of CLIP-T: no factor, nothing cut off below 0. A row
     of zeros stands for a text of which the encoder knows nothing: its picture is not scored.
@@ -94,7 +94,9 @@ def average(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> Es
 
 
 def subject_means(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging) -> tuple[Array, Array]:
-    """(S,) the mean of each subject that is compared with anything, and (S,) its weight in the average."""
+    """Return (S,) the mean of each subject that is compared with anything, and (S,) its weight in the
+    average.
+    """
     values, weights = [], []
     for subject in np.unique(subjects):
         chosen = (subjects == subject) & (sums.pairs > 0)
@@ -107,13 +109,14 @@ def subject_means(sums: Sums, subjects: NDArray[np.int64], averaging: Averaging)
 
 
 def mean_pairwise_distance(features: NDArray[np.floating]) -> float:
-    """Mean of 1 - cosine over all pairs of rows of (K, D), K at least 2: how much seeds differ."""
+    """Return mean of 1 - cosine over all pairs of rows of (K, D), K at least 2: how much seeds differ."""
     similar = cosines(features, features)
     return float(1 - similar[np.triu_indices(len(features), 1)].mean())
 
 
 def copy_distances(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -> Array:
-    """(I,) `copies.shifted_distance` of each thumbnail (I, 3, T, T) to the nearest of (R, 3, T, T), in 0..1.
+    """Return (I,) `copies.shifted_distance` of each thumbnail (I, 3, T, T) to the nearest of (R, 3, T, T), in
+    0..1.
 
     As |a|^2 + |b|^2 - 2ab over all shifts at once: much faster, and exact, since all are whole numbers.
     """
@@ -122,7 +125,7 @@ def copy_distances(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -
 
 
 def _squares(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -> Array:
-    """(I, shifts, R) mean squared differences of thumbnails (I, 3, T, T) and (R, 3, T, T), of 255."""
+    """Return (I, shifts, R) mean squared differences of thumbnails (I, 3, T, T) and (R, 3, T, T), of 255."""
     middle = COPY_WINDOWS[len(COPY_WINDOWS) // 2]
     ours = _window(pictures, *middle)
     theirs = np.concatenate([_window(references, *place) for place in COPY_WINDOWS])
@@ -131,7 +134,9 @@ def _squares(pictures: NDArray[np.uint8], references: NDArray[np.uint8]) -> Arra
 
 
 def _window(thumbnails: NDArray[np.uint8], down: int, right: int) -> Array:
-    """(I, 3 t t) of (I, 3, T, T): what is left of thumbnails where the border of the largest shift is off."""
+    """Return (I, 3 t t) of (I, 3, T, T): what is left of thumbnails where the border of the largest shift is
+    off.
+    """
     inner = COPY_SIDE - 2 * COPY_SHIFT
     part = thumbnails[:, :, down : down + inner, right : right + inner]
     return part.reshape(len(thumbnails), -1).astype(np.float64)
@@ -154,5 +159,5 @@ def copy_threshold(photos: list[NDArray[np.uint8]]) -> float:
 
 
 def as_thumbnails(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(I, 3 T T) rows of features as thumbnails (I, 3, T, T)."""
+    """Return (I, 3 T T) rows of features as thumbnails (I, 3, T, T)."""
     return rows.reshape(-1, 3, COPY_SIDE, COPY_SIDE)

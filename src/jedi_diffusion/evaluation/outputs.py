@@ -42,7 +42,7 @@ def write_results(folder: str | Path, results: Results, settings: Mapping[str, A
 
 
 def record_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores, and everything that decides them, as plain JSON values."""
+    """Return scores, and everything that decides them, as plain JSON values."""
     scaled = scaled_columns(results)
     return {
         "program": f"jedi-diffusion {__version__}",

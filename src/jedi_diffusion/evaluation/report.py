@@ -51,7 +51,7 @@ def _explained(results: Results) -> list[str]:
 
 
 def _gallery(results: Results, row: RowScores) -> Gallery:
-    """Best, median and worst prompts of a method, by the mean over their pictures."""
+    """Return best, median and worst prompts of a method, by the mean over their pictures."""
     name = ranking_column(results)
     groups: dict[tuple[str, int], list[int]] = {}
     for number, answer in enumerate(row.answers):
@@ -66,7 +66,7 @@ def _gallery(results: Results, row: RowScores) -> Gallery:
 
 
 def ranked(count: int) -> dict[str, list[int]]:
-    """Which ranks of `count` are shown as best, median and worst; none twice."""
+    """Return which ranks of `count` are shown as best, median and worst; none twice."""
     middle = max(0, count // 2 - SHOWN // 2)
     wanted = {
         "best": range(SHOWN),

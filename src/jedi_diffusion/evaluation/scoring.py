@@ -285,7 +285,7 @@ def oracle_answers(wanted: EvaluationSet) -> list[Answer]:
 
 
 def other_answers(wanted: EvaluationSet) -> list[Answer]:
-    """Each photo of another subject, for each prompt; none where there is one subject only."""
+    """Return each photo of another subject, for each prompt; none where there is one subject only."""
     rivals = {subject.name: rival(subject, wanted.subjects) for subject in wanted.subjects}
     return [
         Answer(case, photo)
@@ -306,7 +306,7 @@ def rival(subject: Subject, subjects: Sequence[Subject]) -> Subject | None:
 
 
 def copy_answers(wanted: EvaluationSet) -> list[Answer]:
-    """Each input, for each prompt."""
+    """Return each input, for each prompt."""
     return [
         Answer(case, case.subject.photos[number])
         for case in wanted.cases

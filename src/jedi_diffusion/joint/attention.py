@@ -119,7 +119,7 @@ def coupled_attention(
     backend: AttentionBackendName | None = None,
     private: Pair | None = None,
 ) -> torch.Tensor:
-    """Attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
+    """Return attention inside each set: query, key, value (I, L, H, D) -> (I, L, H, D).
 
     One attention call per distinct shape (references read, own pictures): no padding, no cross-talk. Where
     all sets have one size and read no cache, this is a plain view: the supplement's `view(-1, ng*l, c)`.
@@ -176,7 +176,9 @@ def coupled_attention(
 
 
 def _split(tokens: torch.Tensor, pictures: Sequence[int]) -> Sequence[torch.Tensor]:
-    """(I, L, H, D) in parts of so many pictures; a single part is the tensor itself, without a copy."""
+    """Return (I, L, H, D) in parts of so many pictures; a single part is the tensor itself, without
+    a copy.
+    """
     return (tokens,) if len(pictures) == 1 else tokens.split(tuple(pictures))
 
 
@@ -194,7 +196,9 @@ def _prepend(read: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
 
 
 def _biased(mask: torch.Tensor | None, bias: torch.Tensor, size: int, seen: int) -> torch.Tensor:
-    """(H, L, L) for N pictures that see R + N: (1 or G, H, N*L, T), minus infinity where the mask forbids."""
+    """Return (H, L, L) for N pictures that see R + N: (1 or G, H, N*L, T), minus infinity where the mask
+    forbids.
+    """
     tiled = bias.repeat(1, size, seen)[None]
     return tiled if mask is None else tiled.masked_fill(~mask, float("-inf"))
 
@@ -207,7 +211,8 @@ def _with_private(
     sees: torch.Tensor | None,
     backend: AttentionBackendName | None,
 ) -> torch.Tensor:
-    """Attention of every picture of G sets to those of its set (G, R + N, L, H, D) and to what it alone sees.
+    """Return attention of every picture of G sets to those of its set (G, R + N, L, H, D) and to what it
+    alone sees.
 
     A row a picture: (G * N, L + K, H, D).
     """
@@ -226,7 +231,9 @@ def _with_private(
 def _cached_mask(
     is_reference: torch.Tensor, set_sizes: Sequence[int], members: Sequence[int]
 ) -> torch.Tensor:
-    """(G, N, N) bool, which pictures see which: references see references, targets those and themselves."""
+    """Return (G, N, N) bool, which pictures see which: references see references, targets those and
+    themselves.
+    """
     flags = is_reference.split(tuple(set_sizes))
     seen = torch.stack([flags[number] for number in members])
     itself = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
@@ -234,5 +241,5 @@ def _cached_mask(
 
 
 def _of_tokens(pictures: torch.Tensor, queries: int, keys: int) -> torch.Tensor:
-    """(G, N, M) of pictures with so many tokens each: (G, 1, N * queries, M * keys)."""
+    """Return (G, N, M) of pictures with so many tokens each: (G, 1, N * queries, M * keys)."""
     return pictures[:, None].repeat_interleave(queries, dim=2).repeat_interleave(keys, dim=3)

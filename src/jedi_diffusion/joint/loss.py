@@ -35,7 +35,7 @@ class NoiseDraw:
 
     @staticmethod
     def concatenate(draws: Sequence[NoiseDraw]) -> NoiseDraw:
-        """One draw of all batches, in order."""
+        """Return one draw of all batches, in order."""
         names = [item.name for item in fields(NoiseDraw)]
         return NoiseDraw(**{name: torch.cat([getattr(draw, name) for draw in draws]) for name in names})
 
@@ -76,12 +76,14 @@ class JointLoss:
     def errors(
         self, denoiser: Denoiser, batch: SetBatch, draw: NoiseDraw, coupling: Coupling = "joint"
     ) -> Tensor:
-        """(I, C, H, W) float32: the squared errors of a draw, with its emphasis, without its weight."""
+        """Return (I, C, H, W) float32: the squared errors of a draw, with its emphasis, without its
+        weight.
+        """
         prediction = denoiser(draw.noisy, draw.timesteps, batch, coupling=coupling)
         return draw.emphasis * (prediction.float() - draw.target) ** 2
 
     def draw(self, batch: SetBatch, generator: torch.Generator, coupling: Coupling = "joint") -> NoiseDraw:
-        """One timestep per set, one noise per picture, from the generator alone.
+        """Return one timestep per set, one noise per picture, from the generator alone.
 
         A set's time follows the density of the process (for `Diffusion` uniform over 0..T-1); the times of a
         batch are one from each of S equal parts of it (Kingma et al., Variational Diffusion Models, 2021), so
@@ -118,7 +120,7 @@ class JointLoss:
 
 
 def _inside(batch: SetBatch) -> Tensor:
-    """(I, 1, H, W) float32: 1 within each image's own size, 0 in its padding."""
+    """Return (I, 1, H, W) float32: 1 within each image's own size, 0 in its padding."""
     inside = torch.zeros(len(batch.mask), 1, *batch.latents.shape[2:], device=batch.latents.device)
     for image, (height, width) in zip(inside, batch.extents, strict=True):
         image[:, :height, :width] = 1

@@ -231,7 +231,7 @@ def attention_weights(
 
 
 def asked_tokens(point: tuple[float, float], size: Size) -> tuple[int, ...]:
-    """Numbers of the token under the point, then of a regular grid of at most GRID x GRID tokens."""
+    """Return numbers of the token under the point, then of a regular grid of at most GRID x GRID tokens."""
     height, width = size
     column, row = (
         min(int(place * side), side - 1) for place, side in zip(point, (width, height), strict=True)

@@ -209,7 +209,9 @@ def _lay_out(plan: SamplingPlan, reads: bool) -> _Layout:
 
 
 def _branch(plan: SamplingPlan, condition: Condition, kept: Tensor, sizes: Sequence[int]) -> SetBatch:
-    """One branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq. 3)."""
+    """Return one branch's conditions; what it drops is null: empty text, M = 1 and zero latents (after eq.
+    3).
+    """
     chosen = plan.batch.select(kept, sizes)
     if not condition.text:
         chosen = chosen.conditioned(plan.null_of(kept))

@@ -124,7 +124,7 @@ def _read(
     backend: AttentionBackendName | None,
     private: Pair | None,
 ) -> torch.Tensor:
-    """Attention of readings of one shape, in one call: (images of all, L, H, D)."""
+    """Return attention of readings of one shape, in one call: (images of all, L, H, D)."""
     images = [image for each in readings for image in each.images]
     pieces = [piece for each in readings for piece in each.pieces]
     parts = [piece.keys for piece in pieces], [piece.values for piece in pieces]

@@ -48,7 +48,7 @@ class CausalTextEncoder(ContextCLIPTextModel):
         ctx_embeddings: Tensor | None = None,
         ctx_begin_pos: Sequence[int] | None = None,
     ) -> tuple[Tensor]:
-        """Token numbers (B, K) and subject tokens (B, E, D) to features (B, K + E, D)."""
+        """Turn token numbers (B, K) and subject tokens (B, E, D) into features (B, K + E, D)."""
         parts: Any = self.text_model
         hidden = parts.embeddings(
             input_ids=input_ids, ctx_embeddings=ctx_embeddings, ctx_begin_pos=ctx_begin_pos
@@ -64,7 +64,7 @@ class _Pipeline(BlipDiffusionPipeline):
     """diffusers' pipeline, whose references are all of one subject."""
 
     def get_query_embeddings(self, input_image: Tensor, src_subject: Sequence[str]) -> Tensor:
-        """Pictures (R, 3, H, W) to the subject's mean tokens for each of B prompts (B, E, D)."""
+        """Turn pictures (R, 3, H, W) into the subject's mean tokens for each of B prompts (B, E, D)."""
         tokens = subject_tokens(self.qformer, input_image, src_subject[0])
         return tokens.mean(0, keepdim=True).expand(len(src_subject), -1, -1)
 

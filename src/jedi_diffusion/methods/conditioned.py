@@ -157,7 +157,7 @@ def _no_record(attention_record: AttentionWriter | None) -> None:
 def _targets_alone(
     denoiser: UNetBackbone, noisy: Tensor, timestep: Tensor, batch: SetBatch, is_target: list[bool]
 ) -> Tensor:
-    """Every target as a set of one; zeros for references."""
+    """Return every target as a set of one; zeros for references."""
     rows = [row for row, target in enumerate(is_target) if target]
     output = torch.zeros_like(noisy)
     if rows:

@@ -48,7 +48,7 @@ class Examples:
     captions: Sequence[str]
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, list[str]]:
-        """`count` pictures, uniformly, with a caption each."""
+        """Return `count` pictures, uniformly, with a caption each."""
         rows = torch.randint(len(self.latents), (count,), generator=random)
         texts = torch.randint(len(self.captions), (count,), generator=random).tolist()
         return self.latents[rows], [self.captions[text] for text in texts]
@@ -149,7 +149,7 @@ def _blank(pipeline: Any, latents: Tensor) -> Tensor | None:
 def sets_of_one(
     pipeline: Any, latents: Tensor, captions: Sequence[str], blank: Tensor | None = None
 ) -> SetBatch:
-    """Pictures as targets without references: what a single-image model is, and joint ones are too.
+    """Return pictures as targets without references: what a single-image model is, and joint ones are too.
 
     blank: `JeDiPipeline.blank_latents` of their size.
     """
@@ -166,7 +166,7 @@ def sets_of_one(
 
 
 def draw_prior(pipeline: Any, caption: str, settings: FitSettings, sampling: Mapping[str, Any]) -> Examples:
-    """Pictures of the class from the untouched model and the caption alone, one by one; as latents."""
+    """Return pictures of the class from the untouched model and the caption alone, one by one; as latents."""
     random = spawn_generators(settings.seed, settings.prior_pictures)
     made = [
         pipeline(prompt=caption, generator=each, **{**sampling, "output_type": "latent"}).images

@@ -41,7 +41,7 @@ def rename(prompt: str, noun: str, name: str) -> str:
 
 
 def knows(tokenizer: Any, word: str) -> bool:
-    """Whether a tokenizer reads the word at all: one of a closed vocabulary may leave it out."""
+    """Return whether a tokenizer reads the word at all: one of a closed vocabulary may leave it out."""
     return known_text(tokenizer, word) == word
 
 
@@ -131,6 +131,6 @@ class _LongerTable(nn.Module):
         return self.table.weight
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Token numbers (B, K) to features (B, K, D)."""
+        """Turn token numbers (B, K) into features (B, K, D)."""
         known: Tensor = self.table(numbers.clamp(max=len(self.table.weight) - 1))
         return torch.where((numbers == self.number)[..., None], self.row.to(known.dtype), known)

@@ -134,7 +134,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @apply_forward_hook
     def decode(self, latents: Tensor) -> DecoderOutput:
-        """Pictures of latents, about [-1, 1] (not clipped), under `.sample`."""
+        """Return pictures of latents, about [-1, 1] (not clipped), under `.sample`."""
         latents = F.pixel_shuffle(latents, self.config["fold"])
         return DecoderOutput(sample=self.synthesis(latents) + self.decoder(latents))
 

@@ -14,19 +14,21 @@ from jedi_diffusion.parts import Autoencoder
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
-    """RGB pictures of one size as (I, 3, H, W) in [-1, 1]."""
+    """Return RGB pictures of one size as (I, 3, H, W) in [-1, 1]."""
     stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pictures(tensor: Tensor) -> list[Image.Image]:
-    """(I, 3, H, W) in [-1, 1], clipped, as RGB pictures."""
+    """Return (I, 3, H, W) in [-1, 1], clipped, as RGB pictures."""
     bytes_ = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(array) for array in bytes_.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture, (I,), for pictures in [-1, 1] (clipped to it)."""
+    """Return peak signal-to-noise ratio in dB of each picture, (I,), for pictures in [-1, 1]
+    (clipped to it).
+    """
     error = (first.clamp(-1, 1) - second.clamp(-1, 1)).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp_min(1e-10))
 

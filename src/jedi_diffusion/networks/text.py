@@ -36,7 +36,7 @@ def make_word_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
 
 
 def learn_merges(words: Sequence[str]) -> list[Merge]:
-    """Byte-pair merges in order of use, until every word is one token.
+    """Return byte-pair merges in order of use, until every word is one token.
 
     The library's trainer breaks ties by the order of a hash table, differently in every process; here the
     pair that is first in the alphabet wins.
@@ -81,7 +81,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: 
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> torch.Tensor:
-    """Token ids (I, K), int64, padded and cut to the tokenizer's length K."""
+    """Return token ids (I, K), int64, padded and cut to the tokenizer's length K."""
     return tokenizer(
         list(captions),
         padding="max_length",

@@ -60,7 +60,7 @@ class Lines:
     ticks: Sequence[float] = ()
 
     def frame(self) -> Frame:
-        """Where everything is drawn."""
+        """Return where everything is drawn."""
         places = [x for points in self.lines.values() for x, _ in points] + [x for x, _ in self.marks]
         low, high = min(places, default=0.0), max(places, default=1.0)
         span = high - low or 1.0

@@ -158,7 +158,7 @@ def _judge(
 
 
 def measure(detection: Detection, mask: Mask) -> Found:
-    """Area and span (left, top, right, bottom) of a mask (H, W); all 0 for an empty one."""
+    """Return area and span (left, top, right, bottom) of a mask (H, W); all 0 for an empty one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Found(detection, mask, 0, (0, 0, 0, 0))
@@ -167,7 +167,7 @@ def measure(detection: Detection, mask: Mask) -> Found:
 
 
 def instance_fault(found: Found, settings: StageSettings) -> tuple[Reason, str] | None:
-    """Why an instance is dropped by itself, with the numbers; None where it is good."""
+    """Return why an instance is dropped by itself, with the numbers; None where it is good."""
     height, width = found.mask.shape
     part = found.area / (width * height)
     left, top, right, bottom = found.span
@@ -190,7 +190,7 @@ def _margin(found: Found, settings: StageSettings) -> int:
 
 
 def seam_fault(found: Found, tiles: Sequence[Tile], settings: StageSettings) -> tuple[Reason, str] | None:
-    """Whether an instance is at, or reaches over, an edge of the tile that it lies in."""
+    """Return whether an instance is at, or reaches over, an edge of the tile that it lies in."""
     height, width = found.mask.shape
     gap, margin = seam_gap(found.span, tiles, (width, height)), _margin(found, settings)
     if gap is not None and gap < margin:
@@ -199,7 +199,7 @@ def seam_fault(found: Found, tiles: Sequence[Tile], settings: StageSettings) -> 
 
 
 def overlap_fault(found: Found, kept: Sequence[Found], settings: StageSettings) -> tuple[Reason, str] | None:
-    """Whether too much of the smaller of two instances is shared with one that was kept before."""
+    """Return whether too much of the smaller of two instances is shared with one that was kept before."""
     for other in kept:
         part = shared_part(found, other)
         if part > settings.max_overlap:
@@ -208,7 +208,7 @@ def overlap_fault(found: Found, kept: Sequence[Found], settings: StageSettings) 
 
 
 def shared_part(one: Found, other: Found) -> float:
-    """Intersection over the smaller of two masks' areas, in [0, 1]."""
+    """Return intersection over the smaller of two masks' areas, in [0, 1]."""
     left, top = (max(one.span[side], other.span[side]) for side in (0, 1))
     right, bottom = (min(one.span[side], other.span[side]) for side in (2, 3))
     if left >= right or top >= bottom:
@@ -306,7 +306,9 @@ def affinities(embeddings: NDArray[np.floating], model: str) -> NDArray[np.float
 
 
 def connected_components(adjacent: NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    """Components of a symmetric (K, K) matrix (line 15), each ascending, ordered by their first members."""
+    """Return components of a symmetric (K, K) matrix (line 15), each ascending, ordered by their first
+    members.
+    """
     waiting = set(range(len(adjacent)))
     components = []
     while waiting:

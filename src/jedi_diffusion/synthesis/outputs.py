@@ -195,7 +195,7 @@ class OutputFolder:
             )
 
     def is_whole(self, number: int) -> bool:
-        """Whether a shard has its marker and every file it names, at full length."""
+        """Return whether a shard has its marker and every file it names, at full length."""
         path = self.shards / f"{stem(number)}.json"
         if not path.is_file():
             return False
@@ -244,7 +244,7 @@ class OutputFolder:
         return marker
 
     def write_manifest(self) -> Path:
-        """One file over all shards, which must be whole: a header with totals, then a line a shard."""
+        """Return one file over all shards, which must be whole: a header with totals, then a line a shard."""
         markers = self.markers()
         totals = total_counts(markers)
         header = {
@@ -275,7 +275,7 @@ class OutputFolder:
 
 
 def stem(number: int) -> str:
-    """How a shard's files are called."""
+    """Return how a shard's files are called."""
     return f"{number:05d}"
 
 

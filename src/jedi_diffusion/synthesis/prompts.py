@@ -78,7 +78,9 @@ def read_answer(answer: str) -> list[str] | None:
 
 
 def names_object(prompt: str, name: str) -> bool:
-    """Whether a prompt holds the name as whole words: any case, hyphens for spaces, singular or plural."""
+    """Return whether a prompt holds the name as whole words: any case, hyphens for spaces, singular or
+    plural.
+    """
     words = r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", name)))
     return re.search(rf"\b{words}(?:e?s)?\b", prompt, re.IGNORECASE) is not None
 

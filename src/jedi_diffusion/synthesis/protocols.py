@@ -59,7 +59,7 @@ class ImageEmbedder(Model, Protocol):
     """An image encoder whose cosine similarity says how alike two pictures are (CLIP in the paper)."""
 
     def embed(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """(B, D) of any length but 0, from square RGB pictures of any size."""
+        """Return (B, D) of any length but 0, from square RGB pictures of any size."""
         ...
 
 

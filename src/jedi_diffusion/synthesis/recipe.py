@@ -129,7 +129,7 @@ class SynthesisRecipe(Section):
     estimate: Assumptions = Assumptions.model_validate({})
 
     def result_settings(self) -> dict[str, Any]:
-        """Everything that what is made depends on, as plain JSON values."""
+        """Return everything that what is made depends on, as plain JSON values."""
         return self.model_dump(
             mode="json", exclude={"estimate": True, "ray": True, "run": {"batch", "failures"}}
         )
@@ -169,7 +169,7 @@ class ShardPlan:
 
 
 def plan_shards(recipe: SynthesisRecipe, items: tuple[ObjectName, ...]) -> list[ShardPlan]:
-    """Every shard of a run, round after round."""
+    """Return every shard of a run, round after round."""
     size = recipe.run.objects_per_shard
     cuts = [items[first : first + size] for first in range(0, len(items), size)]
     return [

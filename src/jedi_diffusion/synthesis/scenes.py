@@ -232,7 +232,7 @@ def _sets_of(scenes: list[Scene], settings: StageSettings, seed: int) -> Iterato
 
 
 def set_sizes(pictures: int, least: int, most: int) -> list[int]:
-    """How many pictures each set of one subject gets: as few sets as hold all, as even as possible.
+    """Return how many pictures each set of one subject gets: as few sets as hold all, as even as possible.
 
     Where that would make sets of fewer than `least`, full sets are made and the rest is left over.
     """

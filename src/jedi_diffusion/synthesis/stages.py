@@ -41,7 +41,7 @@ __all__ = [
 def synthesize(
     items: Sequence[ObjectName], models: Models, settings: StageSettings, seed: int
 ) -> Outcome[ImageSet]:
-    """All stages, one after the other in this process: the sets of some objects, and every rejection.
+    """Run all stages, one after the other in this process: the sets of some objects, and every rejection.
 
     Raises ModelError where a model fails or breaks its protocol.
     """

@@ -162,7 +162,7 @@ class Work:
 
     @staticmethod
     def begin(seed: int, items: tuple[ObjectName, ...]) -> Work:
-        """Objects before the first step."""
+        """Return objects before the first step."""
         return Work(seed, items, items)
 
     @property
@@ -186,7 +186,8 @@ def units_of(step: WorkStep, records: Sequence[Any]) -> list[Unit]:
 def attempt(
     step: WorkStep, units: Sequence[Unit], models: Models, settings: StageSettings, seed: int
 ) -> Outcome[Any]:
-    """One step on some units. Where it fails, its halves are tried, so that one bad record costs only itself.
+    """Run one step on some units. Where it fails, its halves are tried, so that one bad record costs only
+    itself.
 
     A record on which a model fails, or for which it breaks its protocol, is rejected with what it said.
     """
@@ -212,7 +213,8 @@ def do_step(
     looks: int = 0,
     between: Callable[[StepDone, Sequence[Rejection]], None] = lambda done, rejected: None,
 ) -> Work:
-    """All of a work's records through one step, `batch` units at a time; `between` is called after each.
+    """Take all of a work's records through one step, `batch` units at a time; `between` is called after
+    each.
 
     Of the collages that the step makes, the first `looks` are kept to be looked at.
     """
@@ -261,7 +263,7 @@ def check_failures(failures: Sequence[Rejection], limit: int) -> None:
 
 
 def in_order(items: Sequence[ObjectName], rejected: Sequence[Rejection]) -> Iterator[Rejection]:
-    """Rejections by object and then by stage, whichever order the work was done in."""
+    """Return rejections by object and then by stage, whichever order the work was done in."""
     places = {item: place for place, item in enumerate(items)}
     order = {stage: number for number, stage in enumerate(Stage)}
     return iter(sorted(rejected, key=lambda each: (places[each.key.item], order[each.stage])))
@@ -276,7 +278,7 @@ def do_all(
     looks: int = 0,
     between: Callable[[StepDone, Sequence[Rejection]], None] = lambda done, rejected: None,
 ) -> Work:
-    """Every step on some objects, one after the other in this process."""
+    """Run every step on some objects, one after the other in this process."""
     work = Work.begin(seed, items)
     for step in STEPS:
         work = do_step(step, work, models, settings, batch, looks, between)

@@ -111,7 +111,7 @@ class Encoder:
     def __call__(
         self, sets: Sequence[SetPlan], examples: Sequence[AnyExample], coupling: Coupling
     ) -> MicroBatch:
-        """One micro-batch of the sets, with noise drawn for each set by itself."""
+        """Return one micro-batch of the sets, with noise drawn for each set by itself."""
         read = [(each, example) for each, example in zip(sets, examples, strict=True)]
         online = iter(self._encode([(each, x) for each, x in read if isinstance(x, Example)]))
         parts = [self._stored(each, x) if isinstance(x, EncodedSet) else next(online) for each, x in read]

@@ -164,7 +164,9 @@ def load_recipe(path: Path, device_kind: str) -> Recipe:
 
 
 def for_device(value: Any, kind: str) -> Any:
-    """`value` with every mapping whose keys are exactly the device kinds replaced by its entry for `kind`."""
+    """Return `value` with every mapping whose keys are exactly the device kinds replaced by its entry for
+    `kind`.
+    """
     if isinstance(value, dict):
         if set(value) == set(DEVICE_KINDS):
             return for_device(value[kind], kind)

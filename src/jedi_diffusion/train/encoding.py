@@ -138,7 +138,7 @@ class ShardEncoder:
         return OpenTar(tar, collection, index)
 
     def _wanted(self, given: OpenTar) -> bool:
-        """Whether a tar is still to be encoded. Raises UsageError if something else has the name."""
+        """Return whether a tar is still to be encoded. Raises UsageError if something else has the name."""
         url = encoded_name(given.tar, self.settings.name)
         if not exists(url):
             return True
@@ -166,7 +166,7 @@ class ShardEncoder:
         self.quarantine.add(self.place, item, reason)
 
     def _sets(self, collection: StoredSets | SinglePictures) -> Iterator["_Read"]:
-        """Every set in order, read and decoded ahead by threads."""
+        """Yield every set in order, read and decoded ahead by threads."""
         with ThreadPoolExecutor(self.settings.threads) as pool:
             waiting: deque[Future[_Read]] = deque()
             for item in range(len(collection)):

@@ -26,7 +26,7 @@ def frozen_modules(pipeline: JeDiPipeline) -> dict[str, nn.Module]:
 
 
 def encoders_fingerprint(pipeline: JeDiPipeline, resolution: int) -> str:
-    """SHA-256 over all that turns pictures and captions into latents and embeddings.
+    """Return SHA-256 over all that turns pictures and captions into latents and embeddings.
 
     Weights and settings of the frozen modules as they are now (load them in float32), tokenizers, how an
     empty caption is read, the side of the pictures in pixels, and their crop.

@@ -62,7 +62,7 @@ def plan_step(recipe: JointRecipe, mixture: Mixture, step: int) -> StepPlan:
 
 
 def plan_set(conditions: Conditions, seed: int, place: int, source: int, size: int) -> SetPlan:
-    """One set. It keeps at least one target: a set of references alone teaches nothing."""
+    """Return one set. It keeps at least one target: a set of references alone teaches nothing."""
     generator = _generator(seed, "conditions", place)
     reference = torch.rand(size, generator=generator) < conditions.reference
     spared = torch.randint(size, (), generator=generator)

@@ -103,5 +103,5 @@ def _predict(
 
 
 def _alternate(first: Tensor, second: Tensor) -> Tensor:
-    """Rows of both in turn."""
+    """Return rows of both in turn."""
     return torch.stack([first, second], dim=1).flatten(0, 1)

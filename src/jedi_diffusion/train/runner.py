@@ -196,7 +196,7 @@ class TrainingRun:
         return self.save_model()
 
     def load_finished(self, stage: Stage) -> bool:
-        """Whether the stage's result is in the run's folder; if so, it is loaded."""
+        """Return whether the stage's result is in the run's folder; if so, it is loaded."""
         finished = self.folder / stage.name / FINISHED
         if finished.exists():
             load_strict(self.modules_of(stage), finished)

@@ -128,7 +128,7 @@ PEAKS = {
 
 
 def peak(device: torch.device, precision: str) -> float | None:
-    """Operations a second of a device in "bfloat16" or "float16"; None if it is not known.
+    """Return operations a second of a device in "bfloat16" or "float16"; None if it is not known.
 
     In float32 it depends on settings, and a CPU's on its clock: None.
     """
@@ -138,7 +138,7 @@ def peak(device: torch.device, precision: str) -> float | None:
 
 
 def peak_of(name: str) -> float | None:
-    """Operations a second of the device with this name ("NVIDIA A100-SXM4-80GB")."""
+    """Return operations a second of the device with this name ("NVIDIA A100-SXM4-80GB")."""
     if "laptop" in name.lower():  # other chips under the same names
         return None
     for part, tera in PEAKS.items():

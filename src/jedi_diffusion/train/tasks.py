@@ -79,7 +79,7 @@ class JointTask:
 
 
 def _output_shares(modules: nn.ModuleDict, pool: LatentPool) -> dict[str, Tensor]:
-    """Each latent channel's deviation, for the rows of a UNet's last convolution.
+    """Return each latent channel's deviation, for the rows of a UNet's last convolution.
 
     Adam moves every weight by about the learning rate: rows of channels that vary a hundred times less than
     others would be moved a hundred times too far, and pictures get a grain.

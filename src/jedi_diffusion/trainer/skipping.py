@@ -18,7 +18,9 @@ class Skipping:
         self.patience, self.in_a_row = patience, 0
 
     def sound(self, norm: Tensor, step: int) -> bool:
-        """Whether a gradient of this norm is finite; if not, a warning names the step, counted from 1."""
+        """Return whether a gradient of this norm is finite; if not, a warning names the step,
+        counted from 1.
+        """
         finite = bool(torch.isfinite(norm))
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if not finite and self.patience > 1:

@@ -71,7 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a folder, oldest first."""
+    """Return complete checkpoints of a folder, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 

@@ -47,11 +47,11 @@ class ClassJudge:
         self.fingerprint = f"{encoder.fingerprint} {sorted(NOUNS.items())}"
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, 1000) probabilities."""
+        """Return (B, 1000) probabilities."""
         return self.encoder.probabilities(pictures)
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """(B, 1000): 1 at every class of the noun, 0 everywhere for a text without a known one."""
+        """Return (B, 1000): 1 at every class of the noun, 0 everywhere for a text without a known one."""
         rows = np.zeros((len(texts), CLASSES), np.float32)
         for row, text in zip(rows, texts, strict=True):
             found = re.search(NOUN, text.lower())

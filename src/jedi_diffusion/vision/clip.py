@@ -44,7 +44,7 @@ class ClipEmbedder(Clip):
         self._processor = self.image_processor()
 
     def embed(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """(B, D), each row of length 1."""
+        """Return (B, D), each row of length 1."""
         rows = in_batches(
             [None] * len(pictures),
             self.batch_size,

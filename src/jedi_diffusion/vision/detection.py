@@ -49,7 +49,9 @@ class Detector(Model, Protocol):
     """An open-vocabulary detector (Grounding DINO in the paper)."""
 
     def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
-        """Everything in RGB picture b that is called `names[b]`, at most a few dozen boxes, in any order."""
+        """Return everything in RGB picture b that is called `names[b]`, at most a few dozen boxes, in any
+        order.
+        """
         ...
 
 

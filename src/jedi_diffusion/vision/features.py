@@ -31,7 +31,7 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, picture: Image.Image) -> NDArray[np.float32]:
-        """(3, crop, crop) of an RGB picture. Rounding of odd sizes is torchvision's."""
+        """Return (3, crop, crop) of an RGB picture. Rounding of odd sizes is torchvision's."""
         width, height = picture.size
         shorter = min(width, height)
         size = (self.resize * width // shorter, self.resize * height // shorter)
@@ -49,7 +49,7 @@ def rows_of(
     forward: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device | str,
 ) -> Rows:
-    """(B, D) float32: `forward` of the preprocessed pictures (B, 3, crop, crop), BATCH at a time."""
+    """Return (B, D) float32: `forward` of the preprocessed pictures (B, 3, crop, crop), BATCH at a time."""
     import torch
 
     rows = []
@@ -73,5 +73,5 @@ def exact() -> ExitStack:
 
 
 def unit_rows(rows: Rows) -> Rows:
-    """Rows of length 1, float32."""
+    """Return rows of length 1, float32."""
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

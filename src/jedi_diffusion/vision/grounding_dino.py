@@ -30,7 +30,7 @@ class GroundingDinoDetector(TransformerModel):
         self._marks = torch.tensor([*self._words.all_special_ids, *stops])
 
     def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
-        """Boxes whose score is above `box_threshold`, with a word of the name above `text_threshold`.
+        """Return boxes whose score is above `box_threshold`, with a word of the name above `text_threshold`.
 
         A box's score is that of its best token. The surest come first, `max_boxes` at most; boxes of less
         than a pixel are left out.

@@ -94,11 +94,11 @@ class LiteEncoder:
         self._rows: Rows = np.empty((0, 0), np.float32)
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, D) of RGB pictures of any sizes, of length 1."""
+        """Return (B, D) of RGB pictures of any sizes, of length 1."""
         return unit_rows(self.raw(pictures))
 
     def raw(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, D), not normalized: what the classifier reads."""
+        """Return (B, D), not normalized: what the classifier reads."""
         known = len(pictures) == len(self._seen)
         if not (known and all(one is other for one, other in zip(pictures, self._seen, strict=True))):
             shown = pictures if self.side is None else [fit_square(each, self.side) for each in pictures]
@@ -107,7 +107,7 @@ class LiteEncoder:
         return self._rows
 
     def probabilities(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, 1000): how likely each class of ImageNet is."""
+        """Return (B, 1000): how likely each class of ImageNet is."""
         import torch
 
         with exact():

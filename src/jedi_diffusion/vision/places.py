@@ -47,7 +47,7 @@ class PlaceClassifier:
     record: dict[str, Any] = field(default_factory=dict)
 
     def probabilities(self, rows: Rows) -> Rows:
-        """(B, K) of the encoder's `raw` features (B, D)."""
+        """Return (B, K) of the encoder's `raw` features (B, D)."""
         return F.linear(torch.from_numpy(rows), self.weight, self.bias).softmax(1).numpy()
 
     def check_knows(self, places: Sequence[str]) -> None:
@@ -105,11 +105,11 @@ class PlaceJudge:
         self.fingerprint = f"{encoder.fingerprint} {digest.hexdigest()}"
 
     def images(self, pictures: Sequence[Image.Image]) -> Rows:
-        """(B, K) probabilities."""
+        """Return (B, K) probabilities."""
         return self.classifier.probabilities(self.encoder.raw(pictures))
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """(B, K): 1 at the place, 0 everywhere for a text without a known one."""
+        """Return (B, K): 1 at the place, 0 everywhere for a text without a known one."""
         rows = np.zeros((len(texts), len(self.classifier.places)), np.float32)
         for row, text in zip(rows, texts, strict=True):
             place = place_in(text, self.classifier.places)

@@ -86,7 +86,7 @@ class EndpointPromptWriter:
         return asyncio.run(self._write_all(requests, seeds))
 
     async def _write_all(self, requests: Sequence[str], seeds: Sequence[int]) -> list[str | Failure]:
-        """All answers; the first ModelError ends those that still wait, as Ctrl-C does."""
+        """Return all answers; the first ModelError ends those that still wait, as Ctrl-C does."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         settings, room = self.settings, asyncio.Semaphore(self.settings.concurrency)
@@ -153,7 +153,7 @@ def connect(settings: EndpointSettings, device: str) -> EndpointPromptWriter:
 
 
 def _checked_url(base_url: str) -> str:
-    """`base_url` without a slash at its end. Raises UsageError."""
+    """Return `base_url` without a slash at its end. Raises UsageError."""
     try:
         parts = urlsplit(base_url.strip())
         plain = (
@@ -171,7 +171,7 @@ def _checked_url(base_url: str) -> str:
 
 
 def _checked_key(key: str | None) -> str | None:
-    """`key` without spaces around it. Raises UsageError for one that no header can carry."""
+    """Return `key` without spaces around it. Raises UsageError for one that no header can carry."""
     key = (key or "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"The key in {KEY_VARIABLE} holds spaces or signs that no key has: copy it again.")

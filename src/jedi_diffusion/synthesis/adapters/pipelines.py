@@ -209,7 +209,9 @@ def resized(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def _without_extras(pipeline_class: Any) -> dict[str, Any]:
-    """Arguments that leave out what would change pictures after they are made, where the class has it."""
+    """Return arguments that leave out what would change pictures after they are made, where the
+    class has it.
+    """
     extras = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     known = inspect.signature(pipeline_class.__init__).parameters
     return {name: value for name, value in extras.items() if name in known}
@@ -250,7 +252,7 @@ def _pipeline_class(index: dict[str, Any], model: str) -> Any:
 
 
 def _components(index: dict[str, Any], model: str) -> Iterator[str]:
-    """Names of the components that are loaded, after a check that none brings code of its own."""
+    """Yield names of the components that are loaded, after a check that none brings code of its own."""
     for name, entry in index.items():
         if name.startswith("_") or name in LEFT_OUT or not isinstance(entry, list) or not any(entry):
             continue
@@ -263,7 +265,10 @@ def _components(index: dict[str, Any], model: str) -> Iterator[str]:
 
 
 def _checked_component(folder: Path, variant: str | None) -> list[Path]:
-    """All files of a component that are read. Raises ModelError for weights that are not safetensors."""
+    """Return all files of a component that are read.
+
+    Raises ModelError for weights that are not safetensors.
+    """
     if not (folder / "config.json").is_file():  # a tokenizer or a scheduler: no weights
         return small_files(folder)
     diffusers_own = "_class_name" in read_json(folder / "config.json")

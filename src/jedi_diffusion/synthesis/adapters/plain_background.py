@@ -95,7 +95,7 @@ class PlainBackgroundDetector(_PlainBackground):
     """Every region that is not background; its score rises from 0.5 with its mean distance to 1."""
 
     def detect(self, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[list[Detection]]:
-        """Boxes around the regions, whatever the names are."""
+        """Return boxes around the regions, whatever the names are."""
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture: Image.Image) -> list[Detection]:
@@ -114,7 +114,7 @@ class PlainBackgroundSegmenter(_PlainBackground):
     """In each box, the region that has the most pixels there."""
 
     def segment(self, pictures: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[Mask]]:
-        """Masks of whole regions, cut off at the box; empty where a box holds background only."""
+        """Return masks of whole regions, cut off at the box; empty where a box holds background only."""
         made = []
         for picture, own in zip(pictures, boxes, strict=True):
             _, regions = self._regions(picture)

@@ -66,7 +66,7 @@ class TemplatePromptWriter:
         return json.dumps({"prompts": prompts})
 
     def _nth(self, place: int, order: Sequence[int]) -> str:
-        """Scenes in their order; from the second time on with a number, since prompts must differ."""
+        """Return scenes in their order; from the second time on with a number, since prompts must differ."""
         turn, index = divmod(place, len(order))
         return self.scenes[order[index]] + (f", view {turn + 1}" if turn else "")
 

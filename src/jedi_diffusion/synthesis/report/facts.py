@@ -179,7 +179,7 @@ def check_shards(output: OutputFolder) -> list[Marker]:
 
 
 def sample(total: int, wanted: int, seed: int) -> list[int]:
-    """`wanted` of the numbers below `total`, all where there are no more, ascending."""
+    """Return `wanted` of the numbers below `total`, all where there are no more, ascending."""
     if not total:
         return []
     order = Permutation(total, seed)
@@ -212,7 +212,7 @@ def _of_photos(photos: Sequence[PhotoSubject], encoders: Sequence[PictureEncoder
 
 
 def as_json(facts: Facts) -> dict[str, Any]:
-    """Everything as plain JSON values."""
+    """Return everything as plain JSON values."""
     contents, known = facts.contents, facts.contents.filters.collages > 0
     return {
         "format": "jedi synthesis report 1",

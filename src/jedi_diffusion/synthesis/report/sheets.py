@@ -54,7 +54,7 @@ class Chosen:
         return [collage for _, _, collage in sorted(self._heaps[with_sets], reverse=True)]
 
     def rejected(self) -> dict[str, list[tuple[CollageRecord, InstanceRecord]]]:
-        """Instances by reason, at most SHOWN_REJECTED of each, spread over collages."""
+        """Return instances by reason, at most SHOWN_REJECTED of each, spread over collages."""
         found = {}
         for reason in sorted(self._rejected):
             chosen = [collage for _, _, collage in sorted(self._rejected[reason], reverse=True)]

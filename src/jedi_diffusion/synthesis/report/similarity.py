@@ -36,7 +36,7 @@ class PictureEncoder(Protocol):
         ...
 
     def images(self, pictures: Sequence[Image.Image]) -> NDArray[Any]:
-        """(I, D) of RGB pictures of any sizes."""
+        """Return (I, D) of RGB pictures of any sizes."""
         ...
 
 
@@ -81,7 +81,7 @@ class SetFeatures:
         return np.array([_inside(rows) for rows in self.features[column]])
 
     def similarity(self, column: str) -> Similarity:
-        """Means over all pairs."""
+        """Return means over all pairs."""
         sets = self.features[column]
         values, weights = self.inside(column), np.array([_pairs(len(rows)) for rows in sets], np.float64)
         groups = [

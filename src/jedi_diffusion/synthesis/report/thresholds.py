@@ -51,7 +51,7 @@ class AffinityCurve:
             self._events[:, np.searchsorted(GRID, affinity)] += counts  # joined below its affinity
 
     def _above(self, row: int) -> NDArray[np.int64]:
-        """(T,) the sum of events at affinities above each threshold."""
+        """Return (T,) the sum of events at affinities above each threshold."""
         return self._events[row, ::-1].cumsum()[::-1][1:]
 
     @property
@@ -93,7 +93,7 @@ class AffinityCurve:
         return int(found[0]) if len(found) else None
 
     def at(self, place: int) -> dict[str, float | None]:
-        """Threshold, precision, recall and share kept at a place of the grid."""
+        """Return threshold, precision, recall and share kept at a place of the grid."""
         values = (GRID[place], self.precision[place], self.recall[place], self.share_kept[place])
         names = ("threshold", "precision", "recall", "kept")
         return {
@@ -102,7 +102,9 @@ class AffinityCurve:
         }
 
     def choices(self, own: float) -> dict[str, int]:
-        """Places of the grid to compare: the run's own threshold and, where the truth is known, others."""
+        """Return places of the grid to compare: the run's own threshold and, where the truth is known,
+        others.
+        """
         found = {"this run's": int(np.abs(GRID - own).argmin())}
         if self.known:
             found["highest F1"] = self.best()
@@ -122,8 +124,9 @@ class AffinityCurve:
 
 
 def merges(affinities: Array, subjects: Sequence[str | None]) -> Iterator[tuple[float, tuple[int, int, int]]]:
-    """How components grow as the threshold falls: at each affinity (of (K, K)) at which two become one, how
-    many instances find their first partner, how many pairs are joined, and how many of them are one subject.
+    """Yield how components grow as the threshold falls: at each affinity (of (K, K)) at which two become one,
+    how many instances find their first partner, how many pairs are joined, and how many of them are one
+    subject.
     """
     home = [[number] for number in range(len(subjects))]
     rows, columns = np.triu_indices(len(subjects), 1)
@@ -144,7 +147,7 @@ def _same(one: str | None, other: str | None) -> bool:
 
 
 def _matrix(members: Sequence[InstanceRecord]) -> Array:
-    """(K, K) affinities, 1 on the diagonal, NaN where they are not known."""
+    """Return (K, K) affinities, 1 on the diagonal, NaN where they are not known."""
     matrix = np.eye(len(members))
     for (row, one), (column, other) in combinations(enumerate(members), 2):
         near = (one.affinities or {}).get(other.number, np.nan)
