@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar, overload
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 
 from jedi_diffusion.errors import ModelError
+
+if TYPE_CHECKING:  # the command line reads models' names without torch
+    import torch
+    from torch import Tensor, nn
 
 Value = TypeVar("Value", bool, int, float, str)
 Config = Mapping[str, object]
