@@ -95,6 +95,8 @@ CHANGED = {  # what is replaced by what; "" stands for the end of the line or th
         ("fit_steps=20", "fit_steps=1"),
         ("prior_pictures=2", "prior_pictures=1"),
     ],
+    ("references.md", "jedi generate"): [("", FEW_STEPS)],
+    ("references.md", "second = Reference("): [("[first, second]", "[first, second], num_inference_steps=2")],
     ("scoring.md", "jedi evaluate toybox"): [
         ("", " --set set.subjects=2 --set set.samples=1 --set methods.0.steps=2 --set methods.1.steps=2")
     ],
