@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jedi_diffusion.errors import PictureError, UsageError
-from jedi_diffusion.pictures import to_mask
+from jedi_diffusion.pictures import open_mask, to_mask, upright_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +117,19 @@ def check_mask(mask: Image.Image, size: tuple[int, int], called: str, picture: s
         raise UsageError(f"{called} has {own} pixels, but {picture} has {other}: they must be of one size.")
     if mask.getextrema()[1] == 0:
         raise UsageError(f"{called} is empty: nothing in it is white, so nothing of {picture} would be read.")
+
+
+def open_mask_of(photo: bytes, photo_name: str, mask: bytes, mask_name: str) -> Image.Image:
+    """Return the mask (L), in its own size, of a photo; both are encoded pictures of these names.
+
+    Raises PictureError for what is no picture, another size than the photo's, upright, and an empty mask.
+    """
+    drawn = open_mask(mask, mask_name)
+    try:
+        check_mask(drawn, upright_size(photo, photo_name), f"The mask {mask_name}", photo_name)
+    except UsageError as error:
+        raise PictureError(str(error)) from error
+    return drawn
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

@@ -139,7 +139,9 @@ def test_what_cannot_be_done_is_refused_with_its_reason(fields, param, reason, c
     assert refused.value.param == param
 
 
-@pytest.mark.parametrize(("name", "reason"), [("mask", "crop the photo"), ("markup", "say in the prompt")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("mask", "goes into reference_mask"), ("markup", "say in the prompt")]
+)
 def test_pictures_over_a_reference_are_refused_with_their_reason(name, reason, client) -> None:
     with pytest.raises(openai.BadRequestError, match=reason) as refused:
         client.images.edit(image=photo(), prompt="a", **{name: photo()})

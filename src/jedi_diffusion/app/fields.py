@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from PIL import Image, ImageOps
@@ -22,10 +23,12 @@ from jedi_diffusion.options import (
     Settings,
     SizedSampling,
     SquareSampling,
+    Strength,
     check_text,
     fault,
     read,
 )
+from jedi_diffusion.references import Reference
 
 MAX_PICTURES = 16
 """Pictures of one request."""
@@ -40,7 +43,7 @@ CLOSE = {"guidance_mode": "text_first", "guidance": 1.5, "image_guidance": 4.5}
 """Guidance of the highest input fidelity; the paper finds most identity with the text first (Table 6)."""
 NO_OTHER_FORMAT = "pictures are made as PNG, JPEG or WebP"
 UNSUPPORTED = {
-    "mask": "references are seen whole and pictures are made anew, not painted over; crop the photo instead",
+    "mask": "pictures are made anew, not painted over; what of a photo is read goes into reference_mask",
     "markup": "nothing is drawn over a reference; say in the prompt what to change",
     **dict.fromkeys(("svg", "frame_count", "frame_duration_ms"), NO_OTHER_FORMAT),
 }
@@ -54,7 +57,7 @@ Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int | float) else value
 
 
 class FieldError(UsageError):
@@ -113,6 +116,10 @@ class OpenAIFields(Settings):
         list[Text], BeforeValidator(_listed), Field(max_length=MAX_REFERENCES, default_factory=list)
     ]
     """What the references show: one for all, or one each."""
+    reference_strength: Annotated[
+        list[Strength], BeforeValidator(_listed), Field(max_length=MAX_REFERENCES, default_factory=list)
+    ]
+    """How much the references count, 2 as if given twice: one for all, or one each."""
     deadline: Annotated[float | None, Field(gt=0, le=MAX_DEADLINE, allow_inf_nan=False)] = None
     """Seconds until it gives up."""
 
@@ -179,8 +186,9 @@ def check_supported(name: str, value: object = None) -> None:
         raise FieldError(f"{name} {value} is not supported here: {reason}.", name)
 
 
-def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int, int]:
-    """Width and height of the pictures, after all checks that need no picture.
+def check_fields(fields: Fields, references: int, card: ModelCard, masks: int = 0) -> tuple[int, int]:
+    """Width and height of the pictures, after all checks that need no picture; of that many references and
+    masks.
 
     Raises FieldError, UnknownModelError.
     """
@@ -193,12 +201,16 @@ def check_fields(fields: Fields, references: int, card: ModelCard) -> tuple[int,
     if references > MAX_REFERENCES:
         message = f"{references} references are given; at most {MAX_REFERENCES} are used at once."
         raise FieldError(message, "image")
-    captions = len(fields.reference_prompt)
-    if captions not in (0, 1, references):
-        message = (
-            f"{captions} reference prompts for {references} references: give none, one for all, or one each."
-        )
-        raise FieldError(message, "reference_prompt")
+    for name, said, count in (
+        ("reference_prompt", "reference prompts", len(fields.reference_prompt)),
+        ("reference_strength", "reference strengths", len(fields.reference_strength)),
+    ):
+        if count not in (0, 1, references):
+            message = f"{count} {said} for {references} references: give none, one for all, or one each."
+            raise FieldError(message, name)
+    if masks not in (0, references):
+        message = f"{masks} masks for {references} references: give none, or one each (white for all of one)."
+        raise FieldError(message, "reference_mask")
     if fields.input_fidelity == "high" and not references:
         raise FieldError("input_fidelity is about references, and none is given.", "input_fidelity")
     if fields.output_format == "png" and fields.output_compression != 100:
@@ -236,14 +248,26 @@ def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
-def to_ask(fields: Fields, references: Sequence[Image.Image], sampling: SizedSampling) -> Ask:
-    """Return what the engine is asked; references are already `fitted`."""
+def to_ask(fields: Fields, references: Sequence[Image.Image | Reference], sampling: SizedSampling) -> Ask:
+    """Return what the engine is asked; references, with their masks, are already `fitted`."""
+    strengths = fields.reference_strength or [1.0]
+    if len(strengths) == 1:
+        strengths = strengths * len(references)
+    read = [_counting(*pair) for pair in zip(references, strengths, strict=True)]
     seed = secrets.randbelow(2**32) if fields.seed is None else fields.seed
     return Ask(
         prompts=(fields.prompt,) * fields.n,
         seeds=tuple(range(seed, seed + fields.n)),
-        references=tuple(references),
+        references=tuple(read),
         captions=tuple(fields.reference_prompt) if references else (),
         sampling=sampling,
         output=fields.output,
     )
+
+
+def _counting(reference: Image.Image | Reference, strength: float) -> Image.Image | Reference:
+    """A reference that counts so much."""
+    if strength == 1:
+        return reference
+    whole = reference if isinstance(reference, Reference) else Reference(reference)
+    return replace(whole, strength=strength)

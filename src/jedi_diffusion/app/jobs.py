@@ -15,6 +15,7 @@ from jedi_diffusion.app.kept import Kept
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.references import Reference
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 PictureFormat = Literal["png", "jpeg", "webp"]
@@ -73,14 +74,15 @@ class Output:
 @dataclass(frozen=True)
 class Ask:
     """One prompt and one seed a picture; references, upright RGB and already of the pictures' size, with one
-    caption for all, one each, or none.
+    caption for all, one each, or none; masks are of that size too.
 
-    digests: SHA-256 of each reference's pixels, as the model sees them; taken from the references.
+    digests: SHA-256 of each reference's pixels, as the model sees them, with its mask and strength; taken
+    from the references.
     """
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
-    references: tuple[Image.Image, ...]
+    references: tuple[Image.Image | Reference, ...]
     captions: tuple[str, ...]
     sampling: SizedSampling
     digests: tuple[str, ...] = ()
@@ -88,8 +90,7 @@ class Ask:
 
     def __post_init__(self) -> None:
         if self.references:
-            digests = tuple(hashlib.sha256(each.tobytes()).hexdigest() for each in self.references)
-            object.__setattr__(self, "digests", digests)
+            object.__setattr__(self, "digests", tuple(_digest(each) for each in self.references))
 
     @property
     def key(self) -> Hashable:
@@ -99,7 +100,20 @@ class Ask:
     @property
     def bytes(self) -> int:
         """Memory that the references hold."""
-        return size_of(self.references)
+        return size_of(picture for each in self.references for picture in _pictures(each))
+
+
+def _pictures(reference: Image.Image | Reference) -> list[Image.Image]:
+    """A reference's pixels and its mask."""
+    whole = reference if isinstance(reference, Reference) else Reference(reference)
+    return [each for each in (whole.picture, whole.mask) if isinstance(each, Image.Image)]
+
+
+def _digest(reference: Image.Image | Reference) -> str:
+    made = hashlib.sha256(b"".join(each.tobytes() for each in _pictures(reference)))
+    if isinstance(reference, Reference):
+        made.update(str(reference.strength).encode())
+    return made.hexdigest()
 
 
 def size_of(pictures: Iterable[Image.Image | None]) -> int:

@@ -27,7 +27,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EVENTS = "text/event-stream"
 FIELDS = Fields.model_json_schema()
 PHOTOS = {"type": "array", "maxItems": 16, "items": {"type": "string", "format": "binary"}}
-FORM = FIELDS | {"properties": {"image": PHOTOS, **FIELDS["properties"]}}
+FORM = FIELDS | {"properties": {"image": PHOTOS, "reference_mask": PHOTOS, **FIELDS["properties"]}}
 REASONS = {
     400: "The request is wrong, or would take more than this server gives to one",
     401: "No token, or an unknown one",
@@ -77,11 +77,11 @@ def service_of(request: Request) -> Service:
 )
 async def edit(request: Request) -> Response:
     """Return new pictures of the subject that the uploaded photos show."""
-    async with read_form(request) as (values, photos):
-        if not photos:
+    async with read_form(request) as form:
+        if not form.photos:
             raise FieldError("0 references are given; at least 1 is needed in the field image.", "image")
-        fields = read_fields(values)
-        job = await service_of(request).submit(request, fields, photos)
+        fields = read_fields(form.values)
+        job = await service_of(request).submit(request, fields, form.photos, form.masks)
     return await answered(request, service_of(request), job, fields, "image_edit")
 
 
@@ -125,13 +125,13 @@ def described(service: Service) -> dict[str, Any]:
 )
 async def submit(request: Request) -> Response:
     """Queue pictures, with or without photos, and return at once."""
-    async with read_form(request) as (values, photos):
-        fields = read_fields(values)
+    async with read_form(request) as form:
+        fields = read_fields(form.values)
         if fields.stream:
             raise FieldError(
                 "stream is for edits and generations; a job's own address has its events.", "stream"
             )
-        job = await service_of(request).submit(request, fields, photos)
+        job = await service_of(request).submit(request, fields, form.photos, form.masks)
     return JSONResponse(
         state_of(request, job), 202, {"Location": request.url_for("follow", identifier=job.id).path}
     )

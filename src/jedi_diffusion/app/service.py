@@ -59,13 +59,19 @@ class Service:
         """Raise UnknownModelError unless the name is this model's, or none."""
         check_model(name, self.card)
 
-    async def submit(self, request: Request, fields: Fields, photos: list[UploadFile | str]) -> Job:
+    async def submit(
+        self,
+        request: Request,
+        fields: Fields,
+        photos: list[UploadFile | str],
+        masks: list[UploadFile] | None = None,
+    ) -> Job:
         """Return the job of a request. Raises JeDiError."""
-        width, height = check_fields(fields, len(photos), self.card)
+        width, height = check_fields(fields, len(photos), self.card, len(masks or ()))
         sampling = fields.over(self.card.own).at(height, width)
         self.engine.budget.check(sampling, fields.n, len(photos))
         self.engine.check_room()
-        references = await self.photos.read(photos, width, height)
+        references = await self.photos.read(photos, width, height, masks)
         ask = to_ask(fields, references, sampling)
         is_watched = fields.stream and fields.partial_images > 0
         return self.engine.submit(ask, request.state.client, fields.deadline, previews=is_watched)

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import anyio
@@ -21,6 +21,7 @@ from jedi_diffusion.app.fields import FieldError, Fields, check_supported, fitte
 from jedi_diffusion.errors import JeDiError, PictureError
 from jedi_diffusion.options import MAX_REFERENCES
 from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.references import Reference, open_mask_of
 
 MAX_PHOTO = 25 * 2**20
 """Bytes of one photo."""
@@ -31,7 +32,9 @@ MAX_JSON = 2**20
 MAX_FIELD = 64 * 2**10
 """Bytes of one field of a form; the longest prompt fits."""
 PHOTOS = ("image", "image[]")
-REPEATED = ("reference_prompt", "reference_prompt[]")
+MASKS = ("reference_mask", "reference_mask[]")
+REPEATED = ("reference_prompt", "reference_strength")
+"""Fields that may be given once for each reference, also with brackets."""
 FETCHES = 8
 """Photos fetched at the same time, where addresses are allowed."""
 LOOKUP = 1.0
@@ -68,9 +71,17 @@ async def read_json(request: Request) -> dict[str, Any]:
     return values
 
 
+class Form(NamedTuple):
+    """What a form holds: fields; photos, which are files, or texts that may be addresses; masks of them."""
+
+    values: dict[str, Any]
+    photos: list[UploadFile | str]
+    masks: list[UploadFile]
+
+
 @asynccontextmanager
-async def read_form(request: Request) -> AsyncIterator[tuple[dict[str, Any], list[UploadFile | str]]]:
-    """Yield the fields of a form, and its photos: files, or texts that may be addresses.
+async def read_form(request: Request) -> AsyncIterator[Form]:
+    """Yield the fields of a form, and its photos and masks.
 
     The files are gone afterwards. Raises FieldError, MediaTypeError.
     """
@@ -112,12 +123,17 @@ class PartsParser(MultiPartParser):
         super().on_headers_finished()
 
 
-def _sorted(form: FormData) -> tuple[dict[str, Any], list[UploadFile | str]]:
+def _sorted(form: FormData) -> Form:
     values: dict[str, Any] = {}
     photos: list[UploadFile | str] = []
+    masks: list[UploadFile] = []
     for name, value in form.multi_items():
         if name in PHOTOS:
             photos.append(value)
+        elif name in MASKS:
+            if isinstance(value, str):
+                raise FieldError("reference_mask must be a file.", "reference_mask")
+            masks.append(value)
         elif not isinstance(value, str):
             check_supported(name)
             if name in Fields.model_fields:
@@ -126,13 +142,13 @@ def _sorted(form: FormData) -> tuple[dict[str, Any], list[UploadFile | str]]:
                 f"Files in the field {name[:100]} are not supported here; photos go into image or image[].",
                 name[:100],
             )
-        elif name in REPEATED:
-            values.setdefault("reference_prompt", []).append(value)
+        elif name.removesuffix("[]") in REPEATED:
+            values.setdefault(name.removesuffix("[]"), []).append(value)
         elif name in values:
             raise FieldError(f"The field {name[:100]} is given twice.", name[:100])
         else:
             values[name] = value
-    return values, photos
+    return Form(values, photos, masks)
 
 
 class PhotoReader:
@@ -143,13 +159,32 @@ class PhotoReader:
         self._limiter = anyio.CapacityLimiter(DECODERS)
         self._fetching = anyio.CapacityLimiter(FETCHES)
 
-    async def read(self, photos: list[UploadFile | str], width: int, height: int) -> list[Image.Image]:
-        """Upright RGB references of width x height. Raises PictureError that names the file, FieldError."""
-        return [await self._read(photo, number, width, height) for number, photo in enumerate(photos, 1)]
+    async def read(
+        self, photos: list[UploadFile | str], width: int, height: int, masks: list[UploadFile] | None = None
+    ) -> list[Image.Image | Reference]:
+        """Upright RGB references of width x height, with masks of that size. Raises PictureError that names
+        the file, FieldError."""
+        given: list[UploadFile | None] = [*masks] if masks else [None] * len(photos)
+        both = zip(photos, given, strict=True)
+        return [await self._read(*pair, number, width, height) for number, pair in enumerate(both, 1)]
 
-    async def _read(self, photo: UploadFile | str, number: int, width: int, height: int) -> Image.Image:
-        def decode(data: bytes, name: str) -> Image.Image:
-            return fitted(open_picture(data, name), width, height)
+    async def _read(
+        self, photo: UploadFile | str, mask: UploadFile | None, number: int, width: int, height: int
+    ) -> Image.Image | Reference:
+        mask_name = "" if mask is None else shown_name(mask.filename, number, "mask")
+        drawn = b"" if mask is None else await self._bytes(mask, mask_name)
+
+        def decode(data: bytes, name: str) -> Image.Image | Reference:
+            picture = fitted(open_picture(data, name), width, height)
+            if mask is None:
+                return picture
+            kept = fitted(open_mask_of(data, name, drawn, mask_name), width, height)
+            if kept.getextrema()[1] == 0:
+                raise PictureError(
+                    f"{name} is cut to its centre, where its mask {mask_name} shows nothing: cut both to the "
+                    "subject."
+                )
+            return Reference(picture, mask=kept)
 
         if isinstance(photo, str):
             address, fetcher = photo, self._fetcher
@@ -161,12 +196,16 @@ class PhotoReader:
             data = await self._fetch(fetcher, address)
             return await anyio.to_thread.run_sync(decode, data, address[:200], limiter=self._limiter)
         name = shown_name(photo.filename, number)
-        if (photo.size or 0) > MAX_PHOTO:
-            raise TooLargeError(f"{name} has {photo.size} bytes; at most {MAX_PHOTO} are accepted.")
-        if not photo.size:
-            raise PictureError(f"{name} is empty.")
-        data = await photo.read()
+        data = await self._bytes(photo, name)
         return await anyio.to_thread.run_sync(decode, data, name, limiter=self._limiter)
+
+    async def _bytes(self, file: UploadFile, name: str) -> bytes:
+        """What is in a file. Raises PictureError, TooLargeError."""
+        if (file.size or 0) > MAX_PHOTO:
+            raise TooLargeError(f"{name} has {file.size} bytes; at most {MAX_PHOTO} are accepted.")
+        if not file.size:
+            raise PictureError(f"{name} is empty.")
+        return await file.read()
 
     async def _fetch(self, fetcher: Fetcher, address: str) -> bytes:
         """Off the decoders' threads, so that ordinary uploads go on whatever a slow machine does."""
@@ -179,7 +218,7 @@ class PhotoReader:
             raise fetcher.too_slow(address) from None
 
 
-def shown_name(name: str | None, number: int) -> str:
+def shown_name(name: str | None, number: int, kind: str = "image") -> str:
     """Return an upload's name as messages show it, without folders and odd characters; it is never a path."""
     last = PurePosixPath((name or "").replace("\\", "/")).name.strip(".")
-    return "".join(letter for letter in last if letter.isprintable())[:80] or f"image {number}"
+    return "".join(letter for letter in last if letter.isprintable())[:80] or f"{kind} {number}"

@@ -27,13 +27,11 @@ from jedi_diffusion.pictures import (
     WHITE,
     contact_sheet,
     fit_square,
-    open_mask,
     open_picture,
     png_bytes,
     save_png,
-    upright_size,
 )
-from jedi_diffusion.references import Reference, check_mask
+from jedi_diffusion.references import Reference, open_mask_of
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -176,14 +174,13 @@ def read_references(given: Wanted) -> list[Photo]:
 
 def read_mask(path: str, photo: str, picture: Image.Image, data: bytes) -> Mask:
     """The mask of a photo, as large as that was decoded, from the photo's file. Raises PictureError."""
-    drawn = open_mask(path)
-    try:
-        check_mask(drawn, upright_size(data, photo), f"The mask {path}", photo)
-    except UsageError as error:
-        raise PictureError(str(error)) from error
+    if not Path(path).is_file():
+        raise PictureError(f"{path} is not a file.")
+    own = bytes_of(path)
+    drawn = open_mask_of(data, photo, own, path)
     if drawn.size != picture.size:  # large photos are decoded at a reduced scale
         drawn = drawn.resize(picture.size, Image.Resampling.BOX)
-    return Mask(path, drawn, hashlib.sha256(bytes_of(path)).hexdigest())
+    return Mask(path, drawn, hashlib.sha256(own).hexdigest())
 
 
 def bytes_of(path: str) -> bytes:
