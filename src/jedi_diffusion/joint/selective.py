@@ -54,9 +54,19 @@ class _Reading(NamedTuple):
             made = torch.cat(parts)[None, None]
         if distance is None:
             return made
-        every = [torch.arange(len(k), device=device) if p is None else p for k, _, p, _ in self.pieces]
-        apart = distance[:, :, torch.cat(every) % length].repeat(1, len(self.images), 1)
+        columns = [_columns(distance, len(keys) // length, places) for keys, _, places, _ in self.pieces]
+        apart = _tiled(torch.cat(columns, dim=-1), len(self.images), dim=1)
         return apart if made is None else apart + made
+
+
+def _columns(distance: torch.Tensor, images: int, places: torch.Tensor | None) -> torch.Tensor:
+    """(H, L, tokens): the distance bias of the tokens at these places, or of all of so many images."""
+    return _tiled(distance, images, dim=2) if places is None else distance[:, :, places % distance.shape[2]]
+
+
+def _tiled(bias: torch.Tensor, times: int, dim: int) -> torch.Tensor:
+    """A bias so many times along a dimension; once is the bias itself, not a copy."""
+    return bias if times == 1 else torch.cat([bias] * times, dim=dim)
 
 
 def selective_attention(
@@ -96,8 +106,10 @@ def selective_attention(
             calls.setdefault(reading.shape, []).append(reading)
     order = [image for readings in calls.values() for each in readings for image in each.images]
     made = [_read(query, readings, key.shape[1], bias, backend, private) for readings in calls.values()]
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return torch.cat(made)[back]
+    mixed = made[0] if len(made) == 1 else torch.cat(made)
+    if order == list(range(len(query))):
+        return mixed
+    return mixed[sorted(range(len(order)), key=order.__getitem__)]
 
 
 def _cached_pieces(cached: CachedTokens | None) -> list[_Piece]:
@@ -131,12 +143,15 @@ def _read(
     keys, values = (torch.cat(each).unflatten(0, (len(readings), -1)) for each in parts)
     biases = [each.bias(distance, query.device, length) for each in readings]
     added = [each for each in biases if each is not None]
-    mask = torch.stack(added).to(query.dtype) if added else None
+    mask = None
+    if added:
+        mask = (added[0][None] if len(added) == 1 else torch.stack(added)).to(query.dtype)
     if private is not None:
         keys, values = (
             torch.cat([each, own[images]], 1) for each, own in zip((keys, values), private, strict=True)
         )
         mask = None if mask is None else F.pad(mask, (0, private[0].shape[1]))
-    queries = query[images].unflatten(0, (len(readings), -1)).flatten(1, 2)
+    asked = query if images == list(range(len(query))) else query[images]
+    queries = asked.unflatten(0, (len(readings), -1)).flatten(1, 2)
     mixed = dispatch_attention_fn(queries, keys, values, attn_mask=mask, backend=backend)
     return mixed.reshape(len(images), *query.shape[1:])
