@@ -58,7 +58,7 @@ class Form:
 
 
 def forms(pipe: JeDiPipeline) -> dict[str, Form]:
-    """References that are shown clean alone have no null branch: there is one joint form then."""
+    """Return the forms by name: one joint form where references shown clean alone leave no null branch."""
     table = {PLAIN: Form(0, {})}
     for count in (1, 3):
         if pipe.backbone.clean_references:
@@ -152,7 +152,7 @@ def encode(pipe: JeDiPipeline, form: Form, size: int) -> Any:
 
 
 def count(sketch: JeDiPipeline, form: Form, size: int, steps: int) -> float:
-    """Operations of denoising."""
+    """Return operations of denoising."""
     stride, family = sketch.vae_scale_factor, family_of(sketch.network)
     pictures = [each.picture for each in references(form, size)]
     pixels = sketch.backbone.fit_references(pictures, (size, size))
@@ -176,7 +176,9 @@ def guidance_of(sketch: JeDiPipeline, form: Form) -> Guidance:
 
 
 def run(pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: Any) -> tuple[float, float]:
-    """Seconds of one call: from its first forward to its last step, and in all. kept: encoded references."""
+    """Return seconds of one call: from its first forward to its last step, and in all. kept: encoded
+    references.
+    """
     marks: list[float] = []
 
     def mark(*_: object) -> None:
@@ -232,7 +234,7 @@ def show(table: dict[str, Form]) -> None:
 
 
 def over(times: list[float], plain: list[float]) -> float:
-    """Median of the ratios of one turn each."""
+    """Return the median of the ratios of one turn each."""
     return statistics.median(a / b for a, b in zip(times, plain, strict=True))
 
 

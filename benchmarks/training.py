@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
 
 
 def step_figures(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """All but the loader."""
+    """Return all but the loader."""
     recipe = adapted_recipe(folder, options)
     accelerator = start_processes(recipe, folder, options.device)
     trainer = trainer_of(recipe, random_pipeline(options), folder, accelerator)
@@ -144,7 +144,7 @@ def step_figures(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def time_passes(trainer: Trainer, options: argparse.Namespace) -> tuple[Times, dict[str, float]]:
-    """Seconds and operations of forward and backward, by form. The stock UNet is gone afterwards."""
+    """Return seconds and operations of forward and backward, by form. The stock UNet is gone afterwards."""
     with torch.device(options.device):
         plain = UNet2DConditionModel(**PARTS[options.model][0]).train()
 
@@ -164,7 +164,7 @@ def time_passes(trainer: Trainer, options: argparse.Namespace) -> tuple[Times, d
 
 
 def adapted_recipe(folder: Path, options: argparse.Namespace) -> JointRecipe:
-    """The recipe for networks and pictures of this benchmark; batch and frequencies as they are."""
+    """Return the recipe for networks and pictures of this benchmark; batch and frequencies as they are."""
     folder.mkdir(parents=True)
     changes = ["base=none", f"data.resolution={8 * options.latents}", f"training.precision={options.dtype}"]
     changes += ["training.channels_last=false", "training.gradient_checkpointing=false"]
@@ -194,7 +194,7 @@ def random_pipeline(options: argparse.Namespace) -> JeDiPipeline:
 def trainer_of(
     recipe: JointRecipe, pipeline: JeDiPipeline, folder: Path, accelerator: Accelerator, sets: int = 4
 ) -> Trainer:
-    """A trainer on shards of random pictures, written to the folder."""
+    """Return a trainer on shards of random pictures, written to the folder."""
     side = recipe.data.resolution
     write_shards(folder / "shards", side, sets)
     source = MixtureSource(StoredSets(str(folder / "shards")), sizes=(2, 3, 4))
@@ -204,7 +204,7 @@ def trainer_of(
 
 
 def write_shards(folder: Path, side: int, sets: int) -> None:
-    """Sets of smooth shapes with some noise: about as large, as JPEG, as photos of the size."""
+    """Write sets of smooth shapes with some noise: about as large, as JPEG, as photos of the size."""
     random = np.random.default_rng(0)
     with ShardWriter(folder) as writer:
         for number in range(sets):
@@ -242,7 +242,7 @@ def joint_pass(trainer: Trainer, micro: Any) -> None:
 
 
 def plain_pass(plain: UNet2DConditionModel, trainer: Trainer, micro: Any) -> None:
-    """The usual training of single pictures, by the stock UNet, on the latents of a micro-batch."""
+    """Train on single pictures as usual, by the stock UNet, on the latents of a micro-batch."""
     with trainer.processes.accelerator.autocast():
         prediction = plain(micro.draw.noisy, micro.draw.timesteps, micro.batch.text).sample
         loss = torch.nn.functional.mse_loss(prediction.float(), micro.draw.target)
@@ -251,7 +251,7 @@ def plain_pass(plain: UNet2DConditionModel, trainer: Trainer, micro: Any) -> Non
 
 
 def pass_count(options: argparse.Namespace, joint: bool, number: int) -> float:
-    """Operations of forward and backward of a set of so many pictures; a stock UNet's: a set of one.
+    """Return operations of forward and backward of a set of so many pictures; a stock UNet's: a set of one.
 
     a N + b N^2, where b N^2 is self-attention's two products. The backward has two products for each of the
     forward's, and in attention one more: fused kernels make the scores anew.
@@ -305,7 +305,7 @@ def state_overhead(
 
 
 def loader_figures(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """The loader by itself, then a step of the bundled model, in turn."""
+    """Return the loader by itself, then a step of the bundled model, in turn."""
     folder.mkdir(parents=True)
     pipeline = load_pipeline()
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
@@ -341,7 +341,7 @@ def loader_figures(folder: Path, options: argparse.Namespace) -> dict[str, float
 
 
 def advance(trainer: Trainer, examples: list[Any]) -> None:
-    """A step on sets that are read already."""
+    """Take a step on sets that are read already."""
     task = trainer.task
     task.parts = lambda step: task.parts_of(step, examples)
     trainer.advance()
@@ -353,7 +353,7 @@ def loaded(trainer: Trainer, options: argparse.Namespace) -> Iterator[list[Any]]
 
 
 def loader_rate(trainer: Trainer, options: argparse.Namespace) -> float:
-    """Pictures a second once the workers run: what they have read ahead by then is not counted."""
+    """Return pictures a second once the workers run: what they have read ahead by then is not counted."""
     batches = loaded(trainer, options)
     for _ in range(min(2 * options.workers + 1, options.steps - 1)):
         next(batches)
@@ -364,7 +364,7 @@ def loader_rate(trainer: Trainer, options: argparse.Namespace) -> float:
 
 
 def in_turn(forms: dict[str, Run], repetitions: int, device: str) -> Times:
-    """Seconds of every form in every repetition, after one that does not count."""
+    """Return seconds of every form in every repetition, after one that does not count."""
     plan = [name for _ in range(repetitions + 1) for name in forms]
     taken: Times = {name: [] for name in forms}
     for name in tqdm(plan, desc="timing", leave=False):
@@ -381,7 +381,7 @@ def timed(run: Run, device: str) -> float:
 
 
 def over(times: Sequence[float], base: Sequence[float]) -> float:
-    """Median of the ratios of one turn each."""
+    """Return the median of the ratios of one turn each."""
     return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 

@@ -73,7 +73,7 @@ class Costs:
     coupling: str = "joint"
 
     def bytes(self, work: Work) -> int:
-        """Memory that a call needs at most."""
+        """Return the memory that a call needs at most."""
         return int(SLACK * self.memory.at(work.rows, work.widest, work.pixels))
 
     def step_seconds(self, work: Work) -> float:
@@ -82,7 +82,9 @@ class Costs:
     def seconds(
         self, sampling: SizedSampling, targets: int, references: int, joint_targets: bool = False
     ) -> float:
-        """Time that a call takes with nothing else on the machine; steps without guidance take less."""
+        """Return the time that a call takes with nothing else on the machine; steps without guidance
+        take less.
+        """
         call = targets, references, joint_targets
         steps = sum(
             count * self.step_seconds(self._work(branches, sampling, *call))
@@ -94,7 +96,7 @@ class Costs:
     def work(
         self, sampling: SizedSampling, targets: int, references: int, joint_targets: bool = False
     ) -> Work:
-        """The work of a call's largest step with so many pictures, if captions are not empty.
+        """Return the work of a call's largest step with so many pictures, if captions are not empty.
 
         Raises UsageError for guidance that makes no sense.
         """
@@ -118,7 +120,7 @@ class Costs:
 
 
 def _branches(sampling: SizedSampling, sets_differ: bool) -> Counter[int]:
-    """How many steps of a call run so many branches of guidance."""
+    """Return how many steps of a call run so many branches of guidance."""
     from jedi_diffusion.joint.guidance import plan_guidance
 
     plan = plan_guidance(
@@ -177,8 +179,8 @@ def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
 
 
 def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
-    """The growth that comes closest to points (rows * P, pairs * P^2, cost > 0), no part of it negative: the
-    least squares of relative errors, over all choices of parts (which are few)."""
+    """Return the growth that comes closest to points (rows * P, pairs * P^2, cost > 0), no part of it
+    negative: the least squares of relative errors, over all choices of parts (which are few)."""
     import numpy as np
 
     costs = np.array([cost for *_, cost in points])
@@ -197,7 +199,7 @@ def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
 
 
 def _trial(pipe: JeDiPipeline, side: int) -> Trial:
-    """What a call with one step of a set of two takes, in the fastest of several runs of it."""
+    """Return what a call with one step of a set of two takes, in the fastest of several runs of it."""
     from jedi_diffusion.flops import MemoryCounter, networks_of
 
     with MemoryCounter(networks_of(pipe)) as memory:
@@ -207,8 +209,8 @@ def _trial(pipe: JeDiPipeline, side: int) -> Trial:
 
 
 def _fastest(run: Callable[[], Times], first: Times) -> Times:
-    """The least seconds of a step and of the rest, each on its own, of a first run and of further ones, of
-    which there are up to `TRIES` while all runs together have taken less than `TRYING` seconds.
+    """Return the least seconds of a step and of the rest, each on its own, of a first run and of further
+    ones, of which there are up to `TRIES` while all runs together have taken less than `TRYING` seconds.
 
     What else the machine does can make a run slower, never faster.
     """
@@ -248,15 +250,15 @@ def _timed_call(pipe: JeDiPipeline, side: int) -> Times:
 
 
 def _seconds_alone(begin: Moment, end: Moment, is_processor: bool) -> float:
-    """What work takes with nothing else on the machine, at most: on processors no more than they worked for
-    it, all of them together. Where more time has passed, others had them meanwhile.
+    """Return what work takes with nothing else on the machine, at most: on processors no more than they
+    worked for it, all of them together. Where more time has passed, others had them meanwhile.
     """
     passed, worked = end.clock - begin.clock, end.work - begin.work
     return min(passed, worked) if is_processor else passed
 
 
 def free_memory(device: Any) -> int:
-    """Bytes that this process can still take on a torch device, as far as the machine says."""
+    """Return bytes that this process can still take on a torch device, as far as the machine says."""
     import torch
 
     if device.type == "cuda":

@@ -116,7 +116,7 @@ def count_sampling(
 
 
 def _upper(share: float) -> torch.Tensor:
-    """A mask whose upper part, so much of it, is read."""
+    """Return a mask whose upper part, so much of it, is read."""
     mask = torch.zeros(64, 64)
     mask[: max(1, round(64 * share))] = 1
     return mask

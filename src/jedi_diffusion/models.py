@@ -31,7 +31,7 @@ SCHEDULERS = {
 
 
 def check_model_name(name: str) -> None:
-    """Raises ModelError if `name` is neither "toybox", an existing model folder, nor the form of a Hub id."""
+    """Raise ModelError if `name` is neither "toybox", an existing model folder, nor the form of a Hub id."""
     path = Path(name)
     if name == "toybox" or (path / "model_index.json").is_file():
         return
@@ -144,7 +144,7 @@ def class_of(name: str) -> str:
 
 
 def quiet_libraries() -> None:
-    """Loading bars and advice to developers would bury what this program has to say."""
+    """Silence loading bars and advice to developers, which would bury what this program has to say."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # before diffusers, which imports the rest of transformers
@@ -156,7 +156,10 @@ def quiet_libraries() -> None:
 
 
 def own_size(pipe: JeDiPipeline) -> int:
-    """Side in pixels of the pictures that the model was made for. Raises UsageError if it does not say."""
+    """Return the side in pixels of the pictures that the model was made for.
+
+    Raises UsageError if it does not say.
+    """
     latent, width = pipe.backbone.latent_size
     if latent is None or latent != width:
         raise UsageError("The model does not say its own size; give one with --size.")
@@ -164,7 +167,7 @@ def own_size(pipe: JeDiPipeline) -> int:
 
 
 def fingerprint(pipe: JeDiPipeline) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all weights."""
+    """Return SHA-256 over the names, types, shapes and bytes of all weights."""
     import torch
 
     from jedi_diffusion.weights import add_weights

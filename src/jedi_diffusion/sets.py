@@ -151,13 +151,13 @@ class SetBatch:
         return replace(self, conditions=self.conditions | new)
 
     def to(self, *args: Any, **kwargs: Any) -> SetBatch:
-        """The batch with every tensor moved or cast by `Tensor.to`."""
+        """Return the batch with every tensor moved or cast by `Tensor.to`."""
         moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in self._tensors()}
         conditions = {name: value.to(*args, **kwargs) for name, value in self.conditions.items()}
         return replace(self, conditions=conditions, **moved)
 
     def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
-        """The pictures with these numbers, in this order, laid out as sets of the given sizes."""
+        """Return the pictures with these numbers, in this order, laid out as sets of the given sizes."""
         chosen: dict[str, Any] = {name: value[rows] for name, value in self._tensors()}
         if self.visibility is not None:
             chosen["visibility"] = tuple(self.visibility[int(row)] for row in rows)
@@ -165,7 +165,7 @@ class SetBatch:
 
     @staticmethod
     def concatenate(batches: Sequence[SetBatch]) -> SetBatch:
-        """One batch of all sets, in order; every batch must hold the same fields."""
+        """Return one batch of all sets, in order; every batch must hold the same fields."""
         joined: dict[str, Any] = concatenate_rows([dict(batch._tensors()) for batch in batches])
         conditions = concatenate_rows([batch.conditions for batch in batches])
         if any(batch.visibility for batch in batches):

@@ -57,7 +57,7 @@ Shapes = dict[str, tuple[int, ...]]
 def checked_folder(
     path_or_id: PathOrId, download: Callable[..., PathOrId], settings: Config
 ) -> tuple[str, dict[str, object]]:
-    """The folder of a model, fetched from the Hub where needed, and the settings to load it with.
+    """Return the folder of a model, fetched from the Hub where needed, and the settings to load it with.
 
     download: diffusers' `DiffusionPipeline.download`; settings: keyword arguments of `from_pretrained`. Only
     safetensors are fetched or loaded. Raises ModelError as `check_model_folder` does.
@@ -85,7 +85,7 @@ def model_index(path_or_id: PathOrId) -> Config:
 
 @contextmanager
 def load_errors(path_or_id: PathOrId) -> Iterator[None]:
-    """Turns what the libraries raise about a model into a ModelError that names it, with their first line."""
+    """Turn what the libraries raise about a model into a ModelError that names it, with their first line."""
     try:
         yield
     except JeDiError:
@@ -96,7 +96,7 @@ def load_errors(path_or_id: PathOrId) -> Iterator[None]:
 
 
 def check_model_folder(path: str | Path, variant: str | None = None) -> None:
-    """Checks a diffusers folder before it is loaded: its weight files, names, shapes, and that all is finite.
+    """Check a diffusers folder before it is loaded: its weight files, names, shapes, and that all is finite.
 
     `variant` is diffusers' ("fp16"). Shapes are compared with the module that each component's config
     describes, where the class is one of the SD family. Raises ModelError naming the file and the tensor.
@@ -133,7 +133,7 @@ def parameter_counts(folder: str | Path) -> dict[str, int]:
 
 
 def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
-    """Loads weights into `module`, from a safetensors file or a state dict, only if all of them fit.
+    """Load weights into `module`, from a safetensors file or a state dict, only if all of them fit.
 
     Raises ModelError naming the tensors that are missing, unexpected, of another shape, or not finite; the
     module is unchanged then.
@@ -158,7 +158,8 @@ def half_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_weights_file(path: str | Path) -> Shapes:
-    """Shapes of all tensors in a safetensors file, after checking that its header agrees with its size.
+    """Return shapes of all tensors in a safetensors file, after checking that its header agrees with its
+    size.
 
     Raises ModelError for a pickle, whatever its name, and for a truncated or malformed file.
     """
@@ -196,7 +197,9 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
 
 
 def _check_header(path: Path, header: Any, data_bytes: int) -> Shapes:
-    """Shapes by name; every tensor must have the bytes its shape asks for, and the file must hold them."""
+    """Return shapes by name; every tensor must have the bytes its shape asks for, and the file must hold
+    them.
+    """
     if not isinstance(header, dict):
         raise ModelError(f"{path} is damaged: its safetensors header is not a table of tensors.")
     shapes: Shapes = {}
@@ -234,7 +237,7 @@ def _check_component(folder: Path, stem: str, variant: str | None) -> None:
 
 
 def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
-    """The safetensors file of a component, or all its shards; `stem` is the first part of their names.
+    """Return the safetensors file of a component, or all its shards; `stem` is the first part of their names.
 
     Raises ModelError naming the pickle, or what is missing.
     """
@@ -275,7 +278,7 @@ def _how_to_convert(path: Path) -> str:
 
 
 def _compare(where: str, found: Shapes, expected: Shapes) -> None:
-    """Raises ModelError unless both have the same names with the same shapes."""
+    """Raise ModelError unless both have the same names with the same shapes."""
     wrong = [
         f"{name} is {list(found[name])}, not {list(shape)}"
         for name, shape in expected.items()
@@ -297,14 +300,14 @@ def _some(names: list[str]) -> str:
 
 
 def check_finite(where: str, name: str, tensor: torch.Tensor) -> None:
-    """Raises ModelError with `where` and `name` if a tensor holds NaN or infinity."""
+    """Raise ModelError with `where` and `name` if a tensor holds NaN or infinity."""
     ordinary = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     if ordinary and not bool(torch.isfinite(tensor).all()):
         raise ModelError(f"{where} holds NaN or infinity in tensor {name}; the weights are damaged.")
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a file in turn, one in memory at a time."""
+    """Yield every tensor of a file in turn, one in memory at a time."""
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
@@ -314,7 +317,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of at most `limit` bytes. Raises ModelError."""
+    """Return the object in a JSON file of at most `limit` bytes. Raises ModelError."""
     try:
         is_small = path.stat().st_size <= limit
         text = path.read_bytes() if is_small else b""
@@ -332,7 +335,9 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
 
 
 def _empty_module(config: dict[str, Any], folder: Path) -> nn.Module | None:
-    """The module that a config describes, without memory for weights; None for a class not known here."""
+    """Return the module that a config describes, without memory for weights; None for a class not
+    known here.
+    """
     build = _builders().get(_class_name(config))
     if build is None:
         return None
@@ -383,7 +388,7 @@ def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
 
 
 def _current_names(shapes: Shapes, module: nn.Module) -> Shapes:
-    """Names as the libraries use them today: they rename old ones in the same way when they load.
+    """Return names as the libraries use them today: they rename old ones in the same way when they load.
 
     Left out is what files may lack: weights that are tied to others, and counts of training steps.
     """
@@ -431,7 +436,7 @@ def _sampled(weight: torch.Tensor) -> bytes:
 
 
 def _adapters(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What adapters on a network do, by layer: those active, their scales, those merged."""
+    """Yield what adapters on a network do, by layer: those active, their scales, those merged."""
     for name, module in network.named_modules():
         scaling = getattr(module, "scaling", None)
         if isinstance(scaling, dict):

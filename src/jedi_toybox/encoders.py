@@ -152,7 +152,7 @@ def prompt_agreement(fields: dict[str, Tensor], wanted: Sequence[world.PictureSp
 
 
 def save_encoders(network: ScorerNetwork, folder: str | Path, record: dict[str, Any]) -> Path:
-    """Writes the weights in half precision, with how they were made (`record`) and the words of the world."""
+    """Write the weights in half precision, with how they were made (`record`) and the words of the world."""
     path = make_folder(folder) / FILE
     metadata = {"vocabulary": _vocabulary(), "record": json.dumps(record)}
     write_file(path, save(half_state(network), metadata=metadata))
@@ -160,7 +160,7 @@ def save_encoders(network: ScorerNetwork, folder: str | Path, record: dict[str, 
 
 
 def load_encoders(folder: str | Path = BUNDLED, device: torch.device | str = "cpu") -> Encoders:
-    """Raises ModelError if the file is missing or damaged, or belongs to a world with other words."""
+    """Raise ModelError if the file is missing or damaged, or belongs to a world with other words."""
     path = Path(folder) / FILE
     check_weights_file(path)
     with safe_open(path, framework="pt") as file:

@@ -38,7 +38,7 @@ class ToyboxSource:
         return tuple(word for word in world.vocabulary() if word in seen or word not in unseen)
 
     def sets(self, first: int, count: int, pictures: int, size: int, device: str) -> RenderedSets:
-        """Sets number `first` and up."""
+        """Return sets number `first` and up."""
         numbers = range(first, first + count)
         subjects = [world.sample_subject((self.seed << 40) + number, self.split) for number in numbers]
         specs = [spec for subject in subjects for spec in self._pictures(subject, pictures)]

@@ -123,7 +123,7 @@ class FluxBackbone(SequenceBackbone):
         return not self.clean_references
 
     def reads_empty_captions(self, coupling: Coupling) -> bool:
-        """Cached references alone read the pooled text of the empty caption; else it is the targets'."""
+        """Return whether they are cached: then they alone have pooled text, else it is the targets'."""
         return coupling == "cached"
 
     @property
@@ -221,7 +221,7 @@ def _output_channels(config: Config) -> int:
 
 
 def _at_trained_size(image: Image.Image) -> torch.Tensor:
-    """An RGB image as (3, H, W) in [-1, 1], as `FluxKontextPipeline` prepares it."""
+    """Return an RGB image as (3, H, W) in [-1, 1], as `FluxKontextPipeline` prepares it."""
     from diffusers.pipelines.flux import pipeline_flux_kontext as published
 
     ratio = image.width / image.height

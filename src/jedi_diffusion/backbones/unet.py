@@ -51,7 +51,7 @@ def make_joint(unet: UNet2DConditionModel, distance_slope: float | None = None) 
 
 
 def is_joint(unet: UNet2DConditionModel) -> bool:
-    """Whether `make_joint` has been applied: a widened input, and coupling on every self-attention."""
+    """Return whether `make_joint` has been applied: a widened input, and coupling on every self-attention."""
     coupled = [isinstance(attn.processor, CoupledSelfAttnProcessor) for _, attn in _self_attention(unet)]
     return bool(coupled) and all(coupled) and unet.config["in_channels"] == _joint_channels(unet)
 
@@ -90,7 +90,7 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = None) -> UNet2DConditionModel:
-    """Puts coupled attention on every self-attention, in place; cross-attention stays per picture.
+    """Put coupled attention on every self-attention, in place; cross-attention stays per picture.
 
     Pass `cross_attention_kwargs={"reads": SetReads(...)}` to the UNet. distance_slope: how much attention
     prefers near positions (`positions.distance_bias`); 0: not at all; None: as the UNet has it. It is no part
@@ -120,14 +120,14 @@ def install_coupling(unet: UNet2DConditionModel, distance_slope: float | None = 
 
 
 def coupled_slope(unet: UNet2DConditionModel) -> float:
-    """The `distance_slope` that `install_coupling` was given; 0 for a UNet that is not coupled."""
+    """Return the `distance_slope` that `install_coupling` was given; 0 for a UNet that is not coupled."""
     processors = unet.attn_processors.values()
     slopes = (each.distance_slope for each in processors if isinstance(each, CoupledSelfAttnProcessor))
     return max(slopes, default=0.0)
 
 
 def remove_coupling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Puts the very processors back that `install_coupling` replaced, in place; the input stays wide."""
+    """Put the very processors back that `install_coupling` replaced, in place; the input stays wide."""
     unet.set_attn_processor(
         {name: getattr(processor, "stock", processor) for name, processor in unet.attn_processors.items()}
     )

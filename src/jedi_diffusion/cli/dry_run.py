@@ -121,7 +121,7 @@ def estimates(
 def denoising(
     sketch: JeDiPipeline, chosen: GenerateOptions, flops: SamplingFlops, references: int, sets: int
 ) -> float:
-    """Operations of all sets of a run, which reads cached references once."""
+    """Return operations of all sets of a run, which reads cached references once."""
     plan, steps = plan_of(chosen, references), chosen.steps or 1
     coupling = chosen.coupling if references and chosen.coupling else "joint"
     null_set = "single" if sketch.backbone.clean_references else chosen.null_set or "joint"
@@ -131,7 +131,7 @@ def denoising(
 
 
 def plan_of(chosen: GenerateOptions, references: int) -> Guidance:
-    """The guidance of a run."""
+    """Return the guidance of a run."""
     how = chosen.at(chosen.size or 0, chosen.size or 0)
     return plan_guidance(
         how.guidance_mode,

@@ -140,7 +140,7 @@ class RecordedFile(BaseModel):
     digest: str = ""
 
     def fits(self, sha256: str) -> bool:
-        """Whether a file of this SHA-256 is the one that was used."""
+        """Return whether a file of this SHA-256 is the one that was used."""
         return sha256 == self.sha256 or (bool(self.salt) and salted(sha256, self.salt) == self.digest)
 
 
@@ -161,7 +161,9 @@ class Recorded(BaseModel):
 
 
 def salted(sha256: str, salt: str) -> str:
-    """A digest by which whoever has both a photo and the settings can tell that it was used, nobody else."""
+    """Return a digest by which whoever has both a photo and the settings can tell that it was used, nobody
+    else.
+    """
     return hashlib.sha256(f"{salt} {sha256}".encode()).hexdigest()
 
 
@@ -196,7 +198,7 @@ def one_for_each_reference(arguments: list[str]) -> list[str]:
 
 
 def parse(arguments: list[str]) -> GenerateOptions:
-    """The options on a command line, over those of its `--from` file. Raises UsageError."""
+    """Return the options on a command line, over those of its `--from` file. Raises UsageError."""
     arguments = one_for_each_reference(arguments)
     given = parsed(GenerateOptions, arguments, "jedi generate")
     if given.from_ is None:
@@ -210,7 +212,7 @@ def parse(arguments: list[str]) -> GenerateOptions:
 
 
 def read_settings(path: str | Path) -> Recorded:
-    """The settings that a run has written. Raises UsageError that names the file."""
+    """Return the settings that a run has written. Raises UsageError that names the file."""
     beside = Path(path).with_name("settings.json")
     if Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(
@@ -227,7 +229,7 @@ def read_settings(path: str | Path) -> Recorded:
 
 
 def from_settings(settings: Recorded) -> GenerateOptions:
-    """The options recorded in settings. Raises UsageError for unknown names and wrong values."""
+    """Return the options recorded in settings. Raises UsageError for unknown names and wrong values."""
     try:
         return GenerateOptions.model_validate(settings.options)
     except ValidationError as error:
@@ -235,7 +237,7 @@ def from_settings(settings: Recorded) -> GenerateOptions:
 
 
 def to_record(options: GenerateOptions) -> dict[str, Any]:
-    """Everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
+    """Return everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
     record = options.model_dump(mode="json", exclude={"from_", "overwrite", "content_credentials", "dry_run"})
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())

@@ -41,8 +41,8 @@ class Work:
     repeated: float
 
     def needed(self, is_reference: Sequence[bool], cached: bool, encoded: bool = False) -> float:
-        """What a set costs that is trained on once, without what is only repeated to save memory; its latents
-        may be `encoded` before.
+        """Return what a set costs that is trained on once, without what is only repeated to save memory; its
+        latents may be `encoded` before.
         """
         count, references = len(is_reference), sum(is_reference)
         forward = self.picture * count + self.pair * pairs(count, references, cached)
@@ -50,7 +50,7 @@ class Work:
 
 
 def pairs(count: int, references: int, cached: bool) -> int:
-    """Pairs of pictures of a set of which one attends to the other, itself included."""
+    """Return pairs of pictures of a set of which one attends to the other, itself included."""
     return references**2 + (count - references) * (references + 1) if cached else count**2
 
 
@@ -91,7 +91,7 @@ class Estimate:
 
 
 def estimate(recipe: JointRecipe, base: str | None = None, processes: int = 1) -> Estimate:
-    """Counts a recipe by the configuration files of its base (or of the folder `base`).
+    """Count a recipe by the configuration files of its base (or of the folder `base`).
 
     Raises ModelError if they cannot be read.
     """
@@ -141,7 +141,9 @@ def count_work(recipe: JointRecipe, network: Any, vae: Any) -> Work:
 
 
 def count_forward(network: Any, number: int, size: int) -> float:
-    """Floating-point operations of a joint forward of one set of `number` pictures of size x size latents."""
+    """Return floating-point operations of a joint forward of one set of `number` pictures of size x size
+    latents.
+    """
     backbone = family_of(network)(network)
     noisy = torch.empty(number, backbone.latent_channels, size, size, device="meta")
     batch = SetBatch(
