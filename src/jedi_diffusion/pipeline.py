@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.quantizers import PipelineQuantizationConfig
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from numpy.typing import NDArray
@@ -55,11 +57,11 @@ from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
-from jedi_diffusion.parts import Autoencoder, setting
+from jedi_diffusion.parts import Autoencoder, Config, setting
 from jedi_diffusion.references import Reference, listed_references, visibility_of
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.visibility import Visibility
-from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index
+from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index, network_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +179,13 @@ class JeDiPipeline(RecordedAdapters):
         """Return a trained joint model from a diffusers folder or the Hub; safetensors only.
 
         Among them are published models that read references as they are (`backbones.PUBLISHED`). kwargs:
-        diffusers' (dtype, variant, revision, ...). The weights are checked before anything is built from
-        them. Raises ModelError.
+        diffusers' (dtype, variant, revision, quantization_config, ...), and components, for which the folder
+        needs no files; `transformer` may be a file, safetensors or GGUF. The weights are checked before
+        anything is built from them. Raises ModelError.
         """
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
+            settings |= cls._of_single_file(folder, settings)
             published = PUBLISHED.get(setting(model_index(folder), "_class_name", str, ""), {})
             return super().from_pretrained(folder, **{**published, **settings})
 
@@ -202,12 +206,26 @@ class JeDiPipeline(RecordedAdapters):
             ours = {name: settings[name] for name in NETWORK_SETTINGS if name in settings}
             index = model_index(folder)
             part, kind = network_class(index, folder)
-            network = kind.from_pretrained(folder, subfolder=part, **ours)
-            given, made = (network.config.get(name) for name in ("in_channels", "out_channels"))
-            told: dict[str, str | bool] = {"targets_show": "grey" if given > (made or given) else "zeros"}
+            if isinstance(quantization := settings.get("quantization_config"), PipelineQuantizationConfig):
+                ours["quantization_config"] = quantization._resolve_quant_config(module_name=part)
+            made = cls._of_single_file(folder, settings).get(part)
+            network = made or kind.from_pretrained(folder, subfolder=part, **ours)
+            given, out = (network.config.get(name) for name in ("in_channels", "out_channels"))
+            told: dict[str, str | bool] = {"targets_show": "grey" if given > (out or given) else "zeros"}
             told |= SINGLE_IMAGE.get(setting(index, "_class_name", str, ""), {})
             family_of(network).make_joint(network)
-            return super().from_pretrained(folder, **{part: network}, **{**told, **settings})
+            return super().from_pretrained(folder, **{**told, **settings, part: network})
+
+    @classmethod
+    def _of_single_file(cls, folder: str, settings: Config) -> dict[str, ModelMixin]:
+        """The transformer of a call that gives a file for it. Raises ModelError."""
+        file = settings.get("transformer")
+        if not isinstance(file, str | os.PathLike):
+            return {}
+        _, kind = network_class(model_index(folder), folder)
+        given = settings.get("dtype", settings.get("torch_dtype"))
+        dtype = given if isinstance(given, torch.dtype) else torch.float32
+        return {"transformer": network_of_file(kind, Path(file), folder, "transformer", dtype)}
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: object, **kwargs: object
@@ -695,7 +713,8 @@ class JeDiPipeline(RecordedAdapters):
         if any(captions) or backbone.reads_empty_captions("cached"):
             text = self.encode_captions(captions)
         else:
-            text = backbone.example_conditions(count, 1)
+            shapes = backbone.example_conditions(count, 1)  # on the meta device with sequential offloading
+            text = {name: torch.zeros(each.shape, device=device) for name, each in shapes.items()}
             text["captioned"] = torch.zeros(count, dtype=torch.bool, device=device)
         sizes = backbone.size_conditions(count, *size, device)
         return SetBatch(

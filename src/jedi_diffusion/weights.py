@@ -10,10 +10,11 @@ file before they act on it, so a damaged or hostile file costs no memory. Pickle
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8}
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Components of published models that nothing here loads, so that their folders may be missing."""
+GGUF = b"GGUF"
+"""What such a file begins with."""
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 3
 _SAMPLED = 16
@@ -60,7 +63,8 @@ def checked_folder(
     """Return the folder of a model, fetched from the Hub where needed, and the settings to load it with.
 
     download: diffusers' `DiffusionPipeline.download`; settings: keyword arguments of `from_pretrained`. Only
-    safetensors are fetched or loaded. Raises ModelError as `check_model_folder` does.
+    safetensors are fetched or loaded; components among the settings need no files. Raises ModelError as
+    `check_model_folder` does.
     """
     hub = {name: value for name, value in settings.items() if name in HUB_SETTINGS}
     rest = {name: value for name, value in settings.items() if name not in HUB_SETTINGS}
@@ -68,7 +72,7 @@ def checked_folder(
     variant = given if isinstance(given, str) else None
     if not os.path.isdir(folder):
         folder = os.fspath(download(folder, use_safetensors=True, variant=variant, **hub))
-    check_model_folder(folder, variant)
+    check_model_folder(folder, variant, settings)
     return folder, rest | {"use_safetensors": True}
 
 
@@ -90,16 +94,17 @@ def load_errors(path_or_id: PathOrId) -> Iterator[None]:
         yield
     except JeDiError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The model {os.fspath(path_or_id)} cannot be loaded: {reason}") from error
 
 
-def check_model_folder(path: str | Path, variant: str | None = None) -> None:
+def check_model_folder(path: str | Path, variant: str | None = None, given: Container[str] = ()) -> None:
     """Check a diffusers folder before it is loaded: its weight files, names, shapes, and that all is finite.
 
     `variant` is diffusers' ("fp16"). Shapes are compared with the module that each component's config
-    describes, where the class is one of the SD family. Raises ModelError naming the file and the tensor.
+    describes, where the class is one of the SD family. given: components that come from elsewhere. Raises
+    ModelError naming the file and the tensor.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -109,6 +114,7 @@ def check_model_folder(path: str | Path, variant: str | None = None) -> None:
         name
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
+        if name not in given
     ]
     missing = [name for name in named if name not in UNUSED and not (folder / name).is_dir()]
     if missing:
@@ -130,6 +136,43 @@ def parameter_counts(folder: str | Path) -> dict[str, int]:
             headers = [check_weights_file(file) for file in weight_files(place, stem, None)]
             counts[name] = sum(math.prod(shape) for shapes in headers for shape in shapes.values())
     return counts
+
+
+def network_of_file(
+    kind: type[ModelMixin], path: str | Path, folder: str | Path, part: str, dtype: torch.dtype
+) -> ModelMixin:
+    """Return a network of this class with the weights of a single file, safetensors or GGUF.
+
+    folder: a model's, whose folder `part` has the network's configuration. What GGUF has quantized stays so,
+    and is computed with in `dtype`. Raises ModelError that names the file.
+    """
+    path, settings = Path(path), {}
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(len(GGUF)) == GGUF
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    if is_gguf:
+        from diffusers import GGUFQuantizationConfig
+
+        if importlib.util.find_spec("gguf") is None:
+            raise ModelError(f"{path} is a GGUF file, which takes the package gguf: pip install gguf.")
+        settings["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
+    else:
+        check_weights_file(path)
+    load: Callable[..., ModelMixin] = kind.from_single_file  # type: ignore[attr-defined]
+    try:
+        network = load(str(path), config=str(folder), subfolder=part, dtype=dtype, **settings)
+    except Exception as error:  # converters of formats raise whatever a missing tensor leads to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} holds no {kind.__name__} as {folder} describes it: {reason}") from error
+    empty = [name for name, weight in network.named_parameters() if weight.is_meta]
+    if empty:
+        raise ModelError(
+            f"{path} holds no {kind.__name__} as {folder} describes it: {len(empty)} tensors are missing "
+            f"({_some(empty)})."
+        )
+    return network
 
 
 def load_strict(module: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
