@@ -6,7 +6,7 @@ from torch import Tensor
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.networks.text import make_word_tokenizer, tokenize
 from jedi_diffusion.train.config import JointStage
-from jedi_diffusion.train.pool import CHUNK, LatentPool, compose, draw_sets, mirror, to_unit
+from jedi_diffusion.train.pool import CHUNK, LatentPool, compose, draw_sets, mirror
 from tests.helpers.plain_source import PlainSource
 
 SUBJECTS, PICTURES, SIZE = 70, 4, 16
@@ -22,7 +22,7 @@ def stage_of(**changes: object) -> JointStage:
 
 def pool_of(stage: JointStage) -> tuple[LatentPool, PatchAutoencoder, Tensor]:
     torch.manual_seed(0)
-    autoencoder = PatchAutoencoder(latent_channels=4, widths=(8, 16), scaling_factor=2.0)
+    autoencoder = PatchAutoencoder(latent_channels=3, widths=(8, 16), scaling_factor=2.0)
     tokenizer = make_word_tokenizer(PlainSource.words, 8)
     pool = LatentPool.build(PlainSource(), 5, stage, autoencoder, tokenizer, "cpu")
     return pool, autoencoder, tokenize(tokenizer, ["a cube", ""])
@@ -30,8 +30,8 @@ def pool_of(stage: JointStage) -> tuple[LatentPool, PatchAutoencoder, Tensor]:
 
 def test_the_pool_holds_scaled_latents_coverage_and_captions() -> None:
     pool, autoencoder, _ = pool_of(stage_of())
-    assert pool.latents.shape == (SUBJECTS, PICTURES, 4, 2, 2)
-    picture = to_unit(torch.full((1, 3, SIZE, SIZE), 5 + 66, dtype=torch.uint8))
+    assert pool.latents.shape == (SUBJECTS, PICTURES, 3, 2, 2)
+    picture = torch.full((1, 3, SIZE, SIZE), 2 * (5 + 66) / 255 - 1)  # 0 to 255 lie between -1 and 1
     expected = 2.0 * autoencoder.encode(picture).latent_dist.mode()
     torch.testing.assert_close(pool.latents[66, 2].float(), expected[0].detach(), atol=0.05, rtol=0.02)
     assert pool.coverage[0, 0].tolist() == [[255, 0], [255, 0]]
@@ -52,7 +52,7 @@ def test_a_mirror_swaps_left_and_right_and_nothing_else() -> None:
 def test_the_pool_holds_each_chunk_and_then_its_mirror_image() -> None:
     plain, _, _ = pool_of(stage_of())
     pool, _, _ = pool_of(stage_of(mirrored=True))
-    assert pool.latents.shape == (2 * SUBJECTS, PICTURES, 4, 2, 2)
+    assert pool.latents.shape == (2 * SUBJECTS, PICTURES, 3, 2, 2)
     for start, count in ((0, CHUNK), (2 * CHUNK, SUBJECTS - CHUNK)):
         own, flipped = slice(start, start + count), slice(start + count, start + 2 * count)
         first = slice(start // 2, start // 2 + count)
@@ -65,6 +65,7 @@ def test_a_batch_has_the_same_set_sizes_in_about_the_asked_parts() -> None:
     sizes = compose({1: 0.2, 2: 0.3, 4: 0.5}, 40)
     assert sizes == (1,) * 8 + (2,) * 6 + (4,) * 5
     assert compose({3: 1.0}, 2) == (3,)
+    assert compose({4: 5.0, 1: 2.0, 2: 3.0}, 40) == sizes
 
 
 def test_sets_are_distinct_pictures_of_one_subject_with_a_target() -> None:
@@ -80,6 +81,16 @@ def test_sets_are_distinct_pictures_of_one_subject_with_a_target() -> None:
         assert draw.mask[rows].sum() >= 1
         start += size
     assert start == len(draw.latents)
+
+
+def test_any_picture_of_a_set_of_references_may_become_its_target() -> None:
+    stage = stage_of(reference=1.0, set_sizes={4: 1.0}, batch=400)
+    pool, _, _ = pool_of(stage)
+    draw = draw_sets(pool, stage, (4,) * 100, torch.Generator().manual_seed(0))
+    assert draw.mask.shape == (400, 1, 1, 1)
+    targets = draw.mask.view(100, 4)
+    assert targets.sum(1).tolist() == [1.0] * 100
+    assert ((targets.sum(0) - 25).abs() < 15).all()  # each place in a quarter of the sets
 
 
 def test_the_loss_counts_the_subject_more_and_what_is_beside_it_once() -> None:
