@@ -173,9 +173,9 @@ def test_what_the_model_was_not_trained_for_is_said_once(folders, caplog):
     how = {"num_inference_steps": 1, "output_type": "latent", **SIZE}
     with caplog.at_level(logging.WARNING, "jedi_diffusion"):
         for _ in range(2):
-            pipe(PROMPT, [PHOTOS[2]] * 5, coupling="cached", **how)
+            pipe(PROMPT, [PHOTOS[2]] * 40, coupling="cached", **how)
     assert [record.getMessage()[:60] for record in caplog.records] == [
-        "This model was trained with at most 4 references; 5 are give",
+        "This model was trained with at most 4 references; 40 are giv",
         "This model was not trained with coupling 'cached': reference",
     ]
 
@@ -237,6 +237,15 @@ def test_generate_reads_such_a_folder(folders, tmp_path, capsys):
     want = theirs(photo(), PROMPT, height=64, width=64, generator=seeded_generator(3)).images[0]
     difference = np.asarray(want, int) - np.asarray(Image.open(picture), int)
     assert abs(difference).max() <= 1
+
+
+def test_a_reference_that_the_model_cannot_read_leaves_nothing_behind(folders, tmp_path, capsys):
+    Image.new("RGB", (20000, 300)).save(tmp_path / "wide.png")
+    arguments = ["--model", str(folders["kv"][0]), "--reference", str(tmp_path / "wide.png")]
+    arguments += ["--prompt", PROMPT, "--size", "64", "--out", str(tmp_path / "out")]
+    assert cli.main(["generate", *arguments]) == 2
+    assert "Reference 1 has 20000 x 300 pixels" in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_adapters_are_read_in_the_formats_of_the_family_and_merged(folders, tmp_path):

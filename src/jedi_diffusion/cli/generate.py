@@ -128,7 +128,7 @@ def run(arguments: list[str]) -> None:
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     check_memory(pipe, job.options, len(job.items))
-    fitted_references(job, pipe)  # what cannot be fitted is refused before anything is written
+    check_fit(job, pipe)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
@@ -370,6 +370,12 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
             job.made += 1
             if job.made <= SHEET_PICTURES:
                 job.shown.append(large)
+
+
+def check_fit(job: Run, pipe: JeDiPipeline) -> None:
+    """Raise PictureError or UsageError for photos that the model cannot read, before anything is written."""
+    size = job.options.size or 0
+    pipe.backbone.fit_references([picture for picture, _ in fitted_references(job, pipe)], (size, size))
 
 
 def fitted_references(job: Run, pipe: JeDiPipeline) -> list[tuple[Image.Image, Image.Image | None]]:
