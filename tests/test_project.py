@@ -23,12 +23,12 @@ CHAIN = (
     *("errors", "devices", "estimates", "files", "options", "parts", "personalizer", "randomness"),
     *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
     # the method, and a pipeline of it
-    *("networks", "weights", "joint", "attention_figure", "inputs", "references", "backbones", "flops"),
-    *("adapters", "pipeline", "remembered", "calls", "costs", "trainer"),
+    *("networks", "weights", "vision", "joint", "attention_figure", "inputs", "references"),
+    *("backbones", "flops", "adapters", "pipeline", "remembered", "calls", "costs", "trainer"),
     # what earlier versions called these
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline
-    *("vision", "data", "jedi_toybox", "jedi_showroom", "models"),
+    *("data", "jedi_toybox", "jedi_showroom", "models"),
     *("train", "synthesis", "evaluation", "methods", "app", "cli", "__main__"),
 )
 LEVELS = {name: level for level, name in enumerate(CHAIN)}

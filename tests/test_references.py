@@ -12,6 +12,8 @@ from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.references import listed_references, mask_image, visibility_of
+from jedi_diffusion.vision.subject_mask import subject_masks
+from tests.helpers.drawn_photos import ball_on_a_lawn
 from tests.helpers.small_flux2 import tiny_transformer
 from tests.helpers.small_mmdit import tiny_flux
 from tests.helpers.small_models import randomize_new_channels, tiny_unet
@@ -76,6 +78,24 @@ def test_a_reference_of_hardly_any_strength_is_as_if_it_were_not_there(pipe, pho
     torch.testing.assert_close(
         latents(pipe, weak, coupling=coupling, guidance_scale=1.0), plain, atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_the_subject_is_found_where_a_reference_has_no_mask(pipe, photos, coupling):
+    ball = ball_on_a_lawn(120, 120, (30, 40, 90, 100))
+    (found,) = subject_masks([ball])
+    drawn = box(0, 0, 45, 70)
+    want = latents(pipe, [Reference(ball, mask=found), Reference(photos[0], mask=drawn)], coupling=coupling)
+    given = [ball, Reference(photos[0], mask=drawn)]
+    assert torch.equal(latents(pipe, given, coupling=coupling, auto_mask=True), want)
+    assert not torch.equal(latents(pipe, given, coupling=coupling), want)
+
+
+def test_a_reference_without_a_subject_is_read_whole_with_a_warning(pipe, caplog):
+    plain = Image.new("RGB", (64, 64), (120, 120, 120))
+    assert torch.equal(latents(pipe, plain, auto_mask=True), latents(pipe, plain))
+    assert "No subject was found in reference 1: all of it is read." in caplog.text
+    assert latents(pipe, (), auto_mask=True).shape[0] == 1
 
 
 def test_captions_are_the_references_own_or_the_calls(pipe, photos):

@@ -162,6 +162,8 @@ class Sampling(Denoising):
     coupled_layers: str = "all"
     """Attention layers in which pictures read references: all, up (those of a UNet's upper half), or names
     and numbers with commas between them: up_blocks.1, 10:16, -6:."""
+    auto_mask: bool = False
+    """Find the subject of every reference that has no mask, and read nothing else of it."""
     coupling: Coupling | None = None
     """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: NullSet = "joint"

@@ -58,7 +58,7 @@ from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
 from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
 from jedi_diffusion.parts import Autoencoder, Config, setting
-from jedi_diffusion.references import Reference, listed_references, visibility_of
+from jedi_diffusion.references import Reference, listed_references, visibility_of, with_found_masks
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.visibility import Visibility
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index, network_of_file
@@ -271,6 +271,7 @@ class JeDiPipeline(RecordedAdapters):
         references_start: float = 0.0,
         references_stop: float = 1.0,
         coupled_layers: str = "all",
+        auto_mask: bool = False,
         coupling: Coupling | None = None,
         null_set: NullSet | None = None,
         joint_targets: bool = False,
@@ -308,6 +309,7 @@ class JeDiPipeline(RecordedAdapters):
         others are faster.
         references_start, references_stop: the references are read between these shares of the steps alone.
         coupled_layers: attention layers in which pictures read each other (`Backbone.layers_named`).
+        auto_mask: references without a mask get that of their subject (`with_found_masks`).
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
@@ -356,6 +358,7 @@ class JeDiPipeline(RecordedAdapters):
                 )
         else:
             given = listed_references(references, reference_prompts)
+            given = with_found_masks(given) if auto_mask else given
         own_coupling: Coupling = "cached" if encoded is not None else self.own_coupling
         request = self._check(
             texts=read_texts("prompt", prompt, prompt_embeds, pooled_prompt_embeds, examples),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.inputs import Picture
     from jedi_diffusion.visibility import Visibility
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,24 @@ def listed_references(
             "give one for each, a single one for all, or none."
         )
     return [replace(each, caption=caption) for each, caption in zip(listed, each_own, strict=True)]
+
+
+def with_found_masks(references: Sequence[Reference]) -> list[Reference]:
+    """Return the references, each that has no mask with that of its subject, as `subject_masks` finds it.
+
+    One in which no subject is found stays as it is, with a warning. Raises UsageError for what is no picture.
+    """
+    from jedi_diffusion.inputs import to_image
+    from jedi_diffusion.vision.subject_mask import subject_masks
+
+    made, unmasked = list(references), [n for n, each in enumerate(references) if each.mask is None]
+    masks = subject_masks([to_image(references[n].picture, n + 1) for n in unmasked])
+    for n, mask in zip(unmasked, masks, strict=True):
+        if mask.any():
+            made[n] = replace(made[n], mask=Image.fromarray(mask.astype(np.uint8) * 255))
+        else:
+            logger.warning("No subject was found in reference %d: all of it is read. Draw its mask.", n + 1)
+    return made
 
 
 def visibility_of(

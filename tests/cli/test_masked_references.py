@@ -11,6 +11,8 @@ from jedi_diffusion import models
 from jedi_diffusion.cli.options import one_for_each_reference, parse
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.pictures import read_parameters, upright_size
+from jedi_diffusion.vision.subject_mask import subject_masks
+from tests.helpers.drawn_photos import ball_on_a_lawn
 
 PICTURE = "a-robot-on-the-beach_0.png"
 
@@ -227,3 +229,24 @@ def test_wrong_batch_lines_are_reported(jedi, joint_model, photo, tmp_path, line
     done = batch(jedi, joint_model, tmp_path, whole)
     assert done.status == 2
     assert said in done.err
+
+
+def test_auto_mask_reads_the_subject_shows_it_on_the_sheet_and_is_repeated(generate, jedi, tmp_path) -> None:
+    ball = tmp_path / "ball.png"
+    ball_on_a_lawn(128, 128, (32, 40, 96, 104)).save(ball)
+    (found,) = subject_masks([ball_on_a_lawn(128, 128, (32, 40, 96, 104))])
+    Image.fromarray(found).save(tmp_path / "found.png")
+    words = ("--size", 64, "--coupling", "cached", "--reference", ball)
+    drawn = generate(*words, "--mask", tmp_path / "found.png", "--out", tmp_path / "drawn")
+    assert drawn.status == 0, drawn.err
+    auto = generate(*words, "--auto-mask", "--out", tmp_path / "auto")
+    assert auto.status == 0, auto.err
+    assert made(tmp_path / "auto") == made(tmp_path / "drawn")
+    settings = settings_of(tmp_path / "auto")
+    assert settings["options"]["auto_mask"] is True
+    assert "mask" not in settings["references"][0]
+    sheets = [Image.open(tmp_path / name / "sheet.png").tobytes() for name in ("auto", "drawn")]
+    assert sheets[0] == sheets[1]
+    again = jedi("generate", "--from", tmp_path / "auto" / "settings.json", "--out", tmp_path / "again")
+    assert again.status == 0, again.err
+    assert made(tmp_path / "again") == made(tmp_path / "auto")

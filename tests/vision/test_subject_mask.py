@@ -18,21 +18,7 @@ from jedi_diffusion.vision.subject_mask import (
     subject_masks,
     subject_probabilities,
 )
-
-
-def photo(width: int, height: int, box: tuple[int, int, int, int]) -> Image.Image:
-    """An orange ball with a dark spot on a lawn under a sky."""
-    rng = np.random.default_rng(0)
-    ground = np.empty((height, width, 3))
-    ground[: height // 2], ground[height // 2 :] = (150, 190, 230), (70, 120, 60)
-    values = (ground + rng.normal(0, 12, ground.shape)).clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(values)
-    draw = ImageDraw.Draw(picture)
-    draw.ellipse(box, fill=(230, 120, 30), outline=(120, 60, 10), width=3)
-    left, top, right, _ = box
-    spot = (left + (right - left) // 3, top + 10, left + (right - left) // 2, top + 30)
-    draw.ellipse(spot, fill=(40, 20, 10))
-    return picture
+from tests.helpers.drawn_photos import ball_on_a_lawn
 
 
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (400, 200), (150, 300)])
@@ -40,14 +26,14 @@ def test_a_ball_on_a_lawn_is_found_at_its_place(width: int, height: int) -> None
     box = (width // 4, height // 3, 3 * width // 4, height - height // 6)
     true = Image.new("1", (width, height))
     ImageDraw.Draw(true).ellipse(box, fill=1)
-    (found,) = subject_masks([photo(width, height, box)])
+    (found,) = subject_masks([ball_on_a_lawn(width, height, box)])
     assert found.shape == (height, width)
     expected = np.asarray(true)
     assert (found & expected).sum() / (found | expected).sum() > 0.8
 
 
 def test_probabilities_do_not_depend_on_the_other_pictures_of_a_batch(monkeypatch) -> None:
-    pictures = [photo(200, 160, (20 * k, 40, 20 * k + 90, 150)) for k in range(5)]
+    pictures = [ball_on_a_lawn(200, 160, (20 * k, 40, 20 * k + 90, 150)) for k in range(5)]
     together = subject_probabilities(pictures)
     monkeypatch.setattr(subject_mask, "BATCH", 2)
     for one, other in zip(together, subject_probabilities(pictures), strict=True):

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ from jedi_diffusion.pictures import (
     png_bytes,
     save_png,
 )
-from jedi_diffusion.references import Reference, open_mask_of
+from jedi_diffusion.references import Reference, open_mask_of, with_found_masks
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -70,18 +71,22 @@ class Item:
 
 @dataclass(frozen=True)
 class Photo:
-    """A given photo, decoded, and the SHA-256 of its file; its mask in 8 bits of gray, and its strength."""
+    """A given photo, decoded, and the SHA-256 of its file; its mask in 8 bits of gray, and its strength.
+
+    found: the mask of its subject, where it was to be found.
+    """
 
     path: str
     picture: Image.Image
     sha256: str
     mask: Mask | None = None
     strength: float = 1.0
+    found: Image.Image | None = None
 
     def label(self) -> str:
         """What it is called on a contact sheet."""
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
-        return f"reference{', masked' if self.mask else ''}{strength}"
+        return f"reference{', masked' if self.mask or self.found else ''}{strength}"
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def dry_run(given: GenerateOptions, references: Sequence[Photo]) -> str:
 
 
 def read_references(given: Wanted) -> list[Photo]:
-    """The photos, upright RGB, and their masks. Raises PictureError that names the file."""
+    """The photos, upright RGB, and their masks, given or found. Raises PictureError that names the file."""
     count = len(given.reference)
     rows = zip(given.reference, given.mask or [""] * count, given.strength or [1.0] * count, strict=True)
     photos = []
@@ -169,7 +174,15 @@ def read_references(given: Wanted) -> list[Photo]:
         picture, data = open_picture(path), bytes_of(path)
         drawn = read_mask(mask, path, picture, data) if mask else None
         photos.append(Photo(path, picture, hashlib.sha256(data).hexdigest(), drawn, strength))
-    return photos
+    return with_found_subjects(photos) if given.auto_mask else photos
+
+
+def with_found_subjects(photos: Sequence[Photo]) -> list[Photo]:
+    """The photos, with the mask of the subject of each that has none."""
+    given = [Reference(each.picture, mask=each.mask.picture if each.mask else None) for each in photos]
+    found = [cast("Image.Image | None", each.mask) for each in with_found_masks(given)]
+    pairs = zip(photos, found, strict=True)
+    return [photo if photo.mask else replace(photo, found=mask) for photo, mask in pairs]
 
 
 def read_mask(path: str, photo: str, picture: Image.Image, data: bytes) -> Mask:
@@ -388,18 +401,20 @@ def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image
 
     Raises PictureError where nothing of the mask is left.
     """
-    picture, mask = photo.picture, None if photo.mask is None else photo.mask.picture
+    picture, mask = photo.picture, photo.found if photo.mask is None else photo.mask.picture
     if is_square:
         size, fit = given.size or 0, given.fit
         picture = fit_square(picture, size, fit)
         if mask is not None:  # what pads is white, and no part of the subject
             mask = ImageOps.invert(fit_square(ImageOps.invert(mask), size, fit)).convert("L")
-    if photo.mask is not None and mask is not None and mask.getextrema()[1] == 0:
+    if mask is None or np.asarray(mask).any():
+        return picture, mask
+    if photo.mask is not None:
         raise PictureError(
             f"{photo.path} is cut to its centre, where its mask {photo.mask.path} shows nothing: cut both to "
             "the subject, or take --fit pad."
         )
-    return picture, mask
+    return picture, None  # the subject that was found lies beside the centre
 
 
 def batches(job: Run) -> Iterator[list[Item]]:
