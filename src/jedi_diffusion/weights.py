@@ -103,8 +103,8 @@ def check_model_folder(path: str | Path, variant: str | None = None, given: Cont
     """Check a diffusers folder before it is loaded: its weight files, names, shapes, and that all is finite.
 
     `variant` is diffusers' ("fp16"). Shapes are compared with the module that each component's config
-    describes, where the class is one of the SD family. given: components that come from elsewhere. Raises
-    ModelError naming the file and the tensor.
+    describes, where its class is a network of diffusers or a text encoder. given: components that come from
+    elsewhere. Raises ModelError naming the file and the tensor.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -381,7 +381,7 @@ def _empty_module(config: dict[str, Any], folder: Path) -> nn.Module | None:
     """Return the module that a config describes, without memory for weights; None for a class not
     known here.
     """
-    build = _builders().get(_class_name(config))
+    build = _builder(_class_name(config))
     if build is None:
         return None
     try:
@@ -396,13 +396,9 @@ def _class_name(config: dict[str, Any]) -> str:
     return str(config.get("_class_name") or architectures[0])
 
 
-def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
-    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+def _builder(name: str) -> Callable[[dict[str, Any]], nn.Module] | None:
+    """Return what builds a module of this class from its config: networks of diffusers, text encoders."""
+    import diffusers
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -415,19 +411,17 @@ def _builders() -> dict[str, Callable[[dict[str, Any]], nn.Module]]:
 
     from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 
-    return {
-        "UNet2DConditionModel": UNet2DConditionModel.from_config,
-        "Flux2Transformer2DModel": Flux2Transformer2DModel.from_config,
-        "FluxTransformer2DModel": FluxTransformer2DModel.from_config,
-        "SD3Transformer2DModel": SD3Transformer2DModel.from_config,
-        "AutoencoderKL": AutoencoderKL.from_config,
-        "AutoencoderKLFlux2": AutoencoderKLFlux2.from_config,
-        "PatchAutoencoder": PatchAutoencoder.from_config,
+    network = PatchAutoencoder if name == PatchAutoencoder.__name__ else getattr(diffusers, name, None)
+    if isinstance(network, type) and issubclass(network, ModelMixin):
+        build: Callable[[dict[str, Any]], nn.Module] = getattr(network, "from_config")  # noqa: B009 - a ConfigMixin's
+        return build
+    encoders: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
         "CLIPTextModel": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
         "CLIPTextModelWithProjection": lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config)),
         "Qwen3ForCausalLM": lambda config: Qwen3ForCausalLM(Qwen3Config(**config)),
         "T5EncoderModel": lambda config: T5EncoderModel(T5Config(**config)),
     }
+    return encoders.get(name)
 
 
 def _current_names(shapes: Shapes, module: nn.Module) -> Shapes:

@@ -16,9 +16,8 @@ def base_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     )
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_photos_at_512(count, base_model, jedi, dreambench, tmp_path) -> None:
-    photos = sorted((dreambench / "dog").glob("*.jpg"))[:count]
+def test_photos_at_512(base_model, jedi, dreambench, tmp_path) -> None:
+    photos = sorted((dreambench / "dog").glob("*.jpg"))[:2]
     done = jedi(
         *("generate", "--model", base_model, "--prompt", "a dog on the beach", "--out", tmp_path),
         *(word for photo in photos for word in ("--reference", photo)),
@@ -29,5 +28,5 @@ def test_photos_at_512(count, base_model, jedi, dreambench, tmp_path) -> None:
         assert picture.size == (512, 512)
         assert len(picture.resize((8, 8)).getcolors()) > 8
     settings = json.loads((tmp_path / "settings.json").read_text())
-    assert len(settings["references"]) == count
+    assert len(settings["references"]) == 2
     assert "untrained" in done.err
