@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,6 @@ from starlette.routing import Mount
 from jedi_diffusion.app.housekeeping import Housekeeping, trim
 from jedi_diffusion.app.jobs import Job
 from jedi_diffusion.app.page_gate import PageGate
-from jedi_diffusion.app.page_style import CSS, SHOWN, STRIP, WRITTEN
 from jedi_diffusion.app.private_folder import PrivateFolder
 from jedi_diffusion.app.received import Received
 from jedi_diffusion.app.recorded import take_settings
@@ -75,6 +75,21 @@ const name = () => {
 new MutationObserver(name).observe(document, {childList: true, subtree: true, characterData: true});
 """
 SCHEMA = Controls.model_json_schema()["properties"]
+STYLE = Path(__file__).with_name("page.css")
+# Nothing is shared with anybody, so gradio's button for that goes.
+STRIP: dict[str, Any] = {
+    "columns": 4,
+    "height": "auto",
+    "fit_columns": False,
+    "interactive": False,
+    "allow_preview": False,
+    "buttons": [],
+}
+SHOWN: dict[str, Any] = STRIP | {"allow_preview": True, "buttons": ["download", "fullscreen"]}
+"""How galleries look."""
+WRITTEN: dict[str, Any] = {"sanitize_html": False, "latex_delimiters": []}
+"""How HTML of our own is shown, in which all that comes from outside is escaped. gr.HTML would evaluate
+scripts to show it, which the policy of the page forbids."""
 NOT_GIVEN = ("not given", "")
 """Choice of a setting that need not be given; the components of gradio have no None for it."""
 
@@ -133,7 +148,7 @@ class Page:
                 font=["system-ui", "sans-serif"],
                 font_mono=["ui-monospace", "monospace"],
             ),
-            css=CSS,
+            css=STYLE.read_text(encoding="utf-8"),
             head='<script src="page.js"></script>',
         )
         # Gradio checks paths, and serves no SVG in place, only in what it believes to have launched itself.
