@@ -143,6 +143,36 @@ def test_a_transformer_in_a_single_file(tmp_path):
         torch.testing.assert_close(pipe.transformer.state_dict()[name], weight)
 
 
+def write_gguf(path, state):
+    """Matrices quantized to 8 bits where their rows are whole blocks, as published files are."""
+    gguf = pytest.importorskip("gguf")
+    writer, eight_bits = gguf.GGUFWriter(str(path), "flux"), gguf.GGMLQuantizationType.Q8_0
+    for name, weight in state.items():
+        values = weight.numpy()
+        if values.ndim == 2 and values.shape[1] % 32 == 0:
+            writer.add_tensor(name, gguf.quants.quantize(values, eight_bits), raw_dtype=eight_bits)
+        else:
+            writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_transformer_in_a_gguf_file(tmp_path):
+    """Its pictures are those of the weights to what 8 bits leave; another network's file is refused."""
+    theirs = save_klein(tmp_path / "klein")
+    want = draw(JeDiPipeline.from_pretrained(tmp_path / "klein"))
+    write_gguf(tmp_path / "q8.gguf", theirs.transformer.state_dict())
+    pipe = JeDiPipeline.from_pretrained(tmp_path / "klein", transformer=tmp_path / "q8.gguf")
+    assert any(each.dtype == torch.uint8 for each in pipe.transformer.parameters())
+    got = draw(pipe)
+    assert 0 < abs(got - want).max() < 0.02
+    write_gguf(tmp_path / "llama.gguf", {"model.layers.0.weight": torch.zeros(4, 32)})
+    with pytest.raises(ModelError, match=r"llama.gguf holds no Flux2Transformer2DModel .* are missing"):
+        JeDiPipeline.from_pretrained(tmp_path / "klein", transformer=tmp_path / "llama.gguf")
+
+
 @pytest.mark.parametrize("kind", ["other", "gguf", "text", "missing", "pickle"])
 def test_a_file_that_is_no_transformer_is_named(kind, tmp_path):
     save_klein(tmp_path / "klein")

@@ -165,6 +165,8 @@ def network_of_file(
         network = load(str(path), config=str(folder), subfolder=part, dtype=dtype, **settings)
     except Exception as error:  # converters of formats raise whatever a missing tensor leads to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "meta tensor" in reason:  # what the file lacks has no values
+            reason = "tensors are missing."
         raise ModelError(f"{path} holds no {kind.__name__} as {folder} describes it: {reason}") from error
     empty = [name for name, weight in network.named_parameters() if weight.is_meta]
     if empty:
