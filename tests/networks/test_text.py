@@ -55,3 +55,11 @@ def test_the_text_encoder_fits_the_tokenizer() -> None:
     ids = tokenize(tokenizer, ["a robot", "a hat"])
     assert encoder(ids).last_hidden_state.shape == (2, 16, 32)
     assert ids.max() < encoder.config.vocab_size
+    expected = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 128, "projection_dim": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    assert {name: getattr(encoder.config, name) for name in expected} == expected
+    assert len({expected["bos_token_id"], expected["eos_token_id"]}) == 2
