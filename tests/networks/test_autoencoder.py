@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jedi_diffusion.errors import ModelError
-from jedi_diffusion.networks.autoencoder import PatchAutoencoder
+from jedi_diffusion.networks.autoencoder import PatchAutoencoder, ResidualBlock
 
 
 def pictures(seed: int, count: int = 64) -> torch.Tensor:
@@ -104,3 +104,17 @@ def test_folded_latents_are_those_of_neighbours_side_by_side(tmp_path: Path) -> 
 def test_a_fold_that_does_not_fit_is_refused(channels: int, fold: int) -> None:
     with pytest.raises(ModelError, match=f"fold is {fold}"):
         PatchAutoencoder(latent_channels=channels, fold=fold)
+
+
+def test_a_residual_block_adds_its_convolutions_of_what_is_normalized() -> None:
+    torch.manual_seed(0)
+    block, x = ResidualBlock(16), torch.randn(2, 16, 5, 5)
+    assert torch.equal(block(x), x)  # the last convolution starts at zero
+    torch.nn.init.normal_(block.second.weight)
+    block.second.bias.data += 1
+    groups = x.view(2, 8, 2, 5, 5)
+    deviation = (groups.var(dim=(2, 3, 4), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    normal = ((groups - groups.mean(dim=(2, 3, 4), keepdim=True)) / deviation).view_as(x)
+    inner = torch.nn.functional.conv2d(normal, block.first.weight, block.first.bias, padding=1)
+    added = torch.nn.functional.conv2d(inner / (1 + (-inner).exp()), block.second.weight, padding=1) + 1
+    torch.testing.assert_close(block(x), x + added, atol=1e-4, rtol=1e-4)
