@@ -97,3 +97,11 @@ def test_devices_are_known_by_their_names(name: str, tera: float | None) -> None
 
 def test_a_cpu_has_no_known_peak() -> None:
     assert peak(torch.device("cpu"), "bfloat16") is None
+
+
+def test_a_gpu_is_known_by_its_own_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {second: "NVIDIA A100-SXM4-80GB"}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {second: 3 * 2**30}.__getitem__)
+    assert (peak(second, "bfloat16"), peak(second, "float32")) == (312e12, None)
+    assert memory_gib(second) == 3
