@@ -218,7 +218,7 @@ class JeDiPipeline(RecordedAdapters):
 
     @classmethod
     def _of_single_file(cls, folder: str, settings: Config) -> dict[str, ModelMixin]:
-        """The transformer of a call that gives a file for it. Raises ModelError."""
+        """Return the transformer of a call that gives a file for it. Raises ModelError."""
         file = settings.get("transformer")
         if not isinstance(file, str | os.PathLike):
             return {}

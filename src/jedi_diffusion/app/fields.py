@@ -187,8 +187,8 @@ def check_supported(name: str, value: object = None) -> None:
 
 
 def check_fields(fields: Fields, references: int, card: ModelCard, masks: int = 0) -> tuple[int, int]:
-    """Width and height of the pictures, after all checks that need no picture; of that many references and
-    masks.
+    """Return width and height of the pictures, after all checks that need no picture; of that many references
+    and masks.
 
     Raises FieldError, UnknownModelError.
     """
@@ -266,7 +266,7 @@ def to_ask(fields: Fields, references: Sequence[Image.Image | Reference], sampli
 
 
 def _counting(reference: Image.Image | Reference, strength: float) -> Image.Image | Reference:
-    """A reference that counts so much."""
+    """Return a reference that counts so much."""
     if strength == 1:
         return reference
     whole = reference if isinstance(reference, Reference) else Reference(reference)

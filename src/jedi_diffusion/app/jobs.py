@@ -104,7 +104,7 @@ class Ask:
 
 
 def _pictures(reference: Image.Image | Reference) -> list[Image.Image]:
-    """A reference's pixels and its mask."""
+    """Return a reference's pixels and its mask."""
     whole = reference if isinstance(reference, Reference) else Reference(reference)
     return [each for each in (whole.picture, whole.mask) if isinstance(each, Image.Image)]
 
@@ -117,7 +117,7 @@ def _digest(reference: Image.Image | Reference) -> str:
 
 
 def size_of(pictures: Iterable[Image.Image | None]) -> int:
-    """Bytes of the pixels of RGB pictures."""
+    """Return bytes of the pixels of RGB pictures."""
     return sum(3 * each.width * each.height for each in pictures if each is not None)
 
 

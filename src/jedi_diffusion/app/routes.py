@@ -91,7 +91,7 @@ async def edit(request: Request) -> Response:
     openapi_extra=body("application/json", FIELDS),
 )
 async def generate(request: Request) -> Response:
-    """Pictures from a prompt alone."""
+    """Return pictures from a prompt alone."""
     fields = read_fields(await read_json(request))
     job = await service_of(request).submit(request, fields, [])
     return await answered(request, service_of(request), job, fields, "image_generation")
@@ -139,7 +139,7 @@ async def submit(request: Request) -> Response:
 
 @router.get("/v1/jobs/{identifier}", responses=gives(JobState, 200, EVENTS))
 async def follow(request: Request, identifier: str) -> Response:
-    """How far a job is; as a stream of events with `Accept: text/event-stream`."""
+    """Return how far a job is; as a stream of events with `Accept: text/event-stream`."""
     job = find(request, identifier)
     if EVENTS not in request.headers.get("accept", ""):
         return JSONResponse(state_of(request, job))
@@ -205,7 +205,7 @@ def state_of(request: Request, job: Job) -> dict[str, Any]:
 
 
 async def events(request: Request, job: Job) -> AsyncIterator[str]:
-    """Server-sent events: `progress` at each change, then one named by how the job ended."""
+    """Yield server-sent events: `progress` at each change, then one named by how the job ended."""
     with woken_by(job) as changed:
         while not job.is_over:
             yield f"event: progress\ndata: {json.dumps(state_of(request, job))}\n\n"
@@ -217,14 +217,14 @@ async def events(request: Request, job: Job) -> AsyncIterator[str]:
 
 @router.get("/healthz", responses=gives(Health))
 async def health(request: Request) -> Response:
-    """Whether the process works."""
+    """Return whether the process works."""
     good = service_of(request).engine.is_alive
     return JSONResponse({"status": "ok" if good else "a worker died"}, 200 if good else 503)
 
 
 @router.get("/readyz", responses=gives(Health))
 async def ready(request: Request) -> Response:
-    """Whether requests are taken and can be done."""
+    """Return whether requests are taken and can be done."""
     service = service_of(request)
     good, replicas = service.is_ready, service.replicas
     counts = {"replicas": {"live": replicas.live, "wanted": replicas.wanted}} if replicas else {}

@@ -162,8 +162,8 @@ class PhotoReader:
     async def read(
         self, photos: list[UploadFile | str], width: int, height: int, masks: list[UploadFile] | None = None
     ) -> list[Image.Image | Reference]:
-        """Upright RGB references of width x height, with masks of that size. Raises PictureError that names
-        the file, FieldError."""
+        """Return upright RGB references of width x height, with masks of that size. Raises PictureError
+        that names the file, FieldError."""
         given: list[UploadFile | None] = [*masks] if masks else [None] * len(photos)
         both = zip(photos, given, strict=True)
         return [await self._read(*pair, number, width, height) for number, pair in enumerate(both, 1)]
@@ -200,7 +200,7 @@ class PhotoReader:
         return await anyio.to_thread.run_sync(decode, data, name, limiter=self._limiter)
 
     async def _bytes(self, file: UploadFile, name: str) -> bytes:
-        """What is in a file. Raises PictureError, TooLargeError."""
+        """Return what is in a file. Raises PictureError, TooLargeError."""
         if (file.size or 0) > MAX_PHOTO:
             raise TooLargeError(f"{name} has {file.size} bytes; at most {MAX_PHOTO} are accepted.")
         if not file.size:

@@ -84,7 +84,7 @@ class Photo:
     found: Image.Image | None = None
 
     def label(self) -> str:
-        """What it is called on a contact sheet."""
+        """Return what it is called on a contact sheet."""
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
         return f"reference{', masked' if self.mask or self.found else ''}{strength}"
 
@@ -154,7 +154,7 @@ def run(arguments: list[str]) -> None:
 
 
 def dry_run(given: GenerateOptions, references: Sequence[Photo]) -> str:
-    """What a run would do, in lines. Raises JeDiError."""
+    """Return what a run would do, in lines. Raises JeDiError."""
     from jedi_diffusion.cli.dry_run import describe
     from jedi_toybox import folder_of
 
@@ -166,7 +166,10 @@ def dry_run(given: GenerateOptions, references: Sequence[Photo]) -> str:
 
 
 def read_references(given: Wanted) -> list[Photo]:
-    """The photos, upright RGB, and their masks, given or found. Raises PictureError that names the file."""
+    """Return the photos, upright RGB, and their masks, given or found.
+
+    Raises PictureError that names the file.
+    """
     count = len(given.reference)
     rows = zip(given.reference, given.mask or [""] * count, given.strength or [1.0] * count, strict=True)
     photos = []
@@ -178,7 +181,7 @@ def read_references(given: Wanted) -> list[Photo]:
 
 
 def with_found_subjects(photos: Sequence[Photo]) -> list[Photo]:
-    """The photos, with the mask of the subject of each that has none."""
+    """Return the photos, with the mask of the subject of each that has none."""
     given = [Reference(each.picture, mask=each.mask.picture if each.mask else None) for each in photos]
     found = [cast("Image.Image | None", each.mask) for each in with_found_masks(given)]
     pairs = zip(photos, found, strict=True)
@@ -186,7 +189,10 @@ def with_found_subjects(photos: Sequence[Photo]) -> list[Photo]:
 
 
 def read_mask(path: str, photo: str, picture: Image.Image, data: bytes) -> Mask:
-    """The mask of a photo, as large as that was decoded, from the photo's file. Raises PictureError."""
+    """Return the mask of a photo, as large as that was decoded, from the photo's file.
+
+    Raises PictureError.
+    """
     if not Path(path).is_file():
         raise PictureError(f"{path} is not a file.")
     own = bytes_of(path)
@@ -197,7 +203,7 @@ def read_mask(path: str, photo: str, picture: Image.Image, data: bytes) -> Mask:
 
 
 def bytes_of(path: str) -> bytes:
-    """What is in a file. Raises PictureError."""
+    """Return what is in a file. Raises PictureError."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -205,7 +211,7 @@ def bytes_of(path: str) -> bytes:
 
 
 def check_same_references(recorded: Recorded, references: Sequence[Photo]) -> None:
-    """Raises PictureError when a photo or a mask of a repeated run is no longer the one that it used."""
+    """Raise PictureError when a photo or a mask of a repeated run is no longer the one that it used."""
     rows = [each for row in recorded.references for each in (row, row.mask) if each is not None]
     before = {row.path: row for row in rows}
     for file in [each for photo in references for each in (photo, photo.mask) if each is not None]:
@@ -215,7 +221,7 @@ def check_same_references(recorded: Recorded, references: Sequence[Photo]) -> No
 
 
 def check_same_model(recorded: Recorded, settings: dict[str, Any]) -> None:
-    """Raises ModelError when a repeated run would use other weights; says so when libraries have changed."""
+    """Raise ModelError when a repeated run would use other weights; say so when libraries have changed."""
     before, now = recorded.model, settings["model"]
     if before.name == now["name"] and before.fingerprint != now["fingerprint"]:
         raise ModelError(f"The weights of {now['name']} have changed since the run that is to be repeated.")
@@ -225,7 +231,10 @@ def check_same_model(recorded: Recorded, settings: dict[str, Any]) -> None:
 
 
 def plan(given: GenerateOptions, references: list[Photo]) -> Run:
-    """Names, seeds, the enlarger, and the folder, which is made and tried. Raises OutputError, UsageError."""
+    """Return names, seeds, the enlarger, and the folder, which is made and tried.
+
+    Raises OutputError, UsageError.
+    """
     enlarge = enlarger_of(given.enlarge)
     items = []
     for number, (prompt, name) in enumerate(zip(given.prompt, slugs(given.prompt), strict=True)):
@@ -242,7 +251,10 @@ def plan(given: GenerateOptions, references: list[Photo]) -> Run:
 
 
 def load(job: Run, recorded: Recorded | None) -> tuple[JeDiPipeline, Run]:
-    """The pipeline, and the run with device, dtype and size resolved. Raises ModelError, UsageError."""
+    """Return the pipeline, and the run with device, dtype and size resolved.
+
+    Raises ModelError, UsageError.
+    """
     pipe = load_pipe(job.options)
     if recorded:
         import torch
@@ -254,7 +266,7 @@ def load(job: Run, recorded: Recorded | None) -> tuple[JeDiPipeline, Run]:
 
 
 def check_memory(pipe: JeDiPipeline, given: GenerateOptions, pictures: int) -> None:
-    """Raises UsageError where a call of the run would take more memory than there is.
+    """Raise UsageError where a call of the run would take more memory than there is.
 
     given: `resolved`. Calls that are not much larger than the model's own pictures are not estimated: to run
     the model for its figures takes some seconds.
@@ -276,7 +288,7 @@ def check_memory(pipe: JeDiPipeline, given: GenerateOptions, pictures: int) -> N
 
 
 def load_pipe(given: RunOptions) -> JeDiPipeline:
-    """The pipeline that the options name. Raises ModelError, UsageError."""
+    """Return the pipeline that the options name. Raises ModelError, UsageError."""
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
     models.set_scheduler(pipe, given.scheduler)
@@ -284,7 +296,7 @@ def load_pipe(given: RunOptions) -> JeDiPipeline:
 
 
 def resolved(given: GenerateOptions, pipe: JeDiPipeline) -> GenerateOptions:
-    """The options, with the pipeline's own for what they leave open."""
+    """Return the options, with the pipeline's own for what they leave open."""
     own = {
         "device": pipe.device.type,
         "dtype": str(pipe.dtype).removeprefix("torch."),
@@ -297,7 +309,7 @@ def resolved(given: GenerateOptions, pipe: JeDiPipeline) -> GenerateOptions:
 
 
 def own_sampling(given: GenerateOptions, pipe: JeDiPipeline) -> dict[str, Any]:
-    """The model's own steps and guidance for those that are left open."""
+    """Return the model's own steps and guidance for those that are left open."""
     chosen = {name: getattr(given, name) for name in OF_MODEL}
     made = {name: getattr(pipe.own_sampling, name) if each is None else each for name, each in chosen.items()}
     if made["image_guidance"] is None:
@@ -306,7 +318,7 @@ def own_sampling(given: GenerateOptions, pipe: JeDiPipeline) -> dict[str, Any]:
 
 
 def describe(job: Run, pipe: JeDiPipeline, fingerprint: str) -> dict[str, Any]:
-    """The settings file: everything that decides what the pictures look like, as plain JSON values."""
+    """Return the settings file: everything that decides what the pictures look like, as plain JSON values."""
     import torch
 
     record = options.to_record(job.options)
@@ -326,12 +338,12 @@ def describe(job: Run, pipe: JeDiPipeline, fingerprint: str) -> dict[str, Any]:
 
 
 def libraries_of(given: GenerateOptions) -> tuple[str, ...]:
-    """The libraries that pictures depend on."""
+    """Return the libraries that pictures depend on."""
     return LIBRARIES if given.enlarge is None else (*LIBRARIES, "ncnn")
 
 
 def recorded_reference(reference: Photo, with_digest: bool) -> dict[str, Any]:
-    """A reference in the settings file; see `RecordedReference`."""
+    """Return a reference in the settings file; see `RecordedReference`."""
     row: dict[str, Any] = recorded_file(reference, with_digest)
     return row if reference.mask is None else {**row, "mask": recorded_file(reference.mask, with_digest)}
 
@@ -346,7 +358,7 @@ def recorded_file(file: Photo | Mask, with_digest: bool) -> dict[str, str]:
 
 
 def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
-    """A picture in the settings file: its file, prompt and seed, and the file of its attention map."""
+    """Return a picture in the settings file: its file, prompt and seed, and the file of its attention map."""
     row = {"file": job.path(item.file).name, "prompt": item.prompt, "seed": item.seed}
     if job.options.attention_map is not None:
         row["attention_map"] = job.path(item.map_file).name
@@ -354,7 +366,7 @@ def recorded_picture(job: Run, item: Item) -> dict[str, Any]:
 
 
 def progress(steps: int) -> tqdm:
-    """A bar over the steps of all pictures, with the time left."""
+    """Return a bar over the steps of all pictures, with the time left."""
     return tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
 
 
@@ -392,12 +404,13 @@ def check_fit(job: Run, pipe: JeDiPipeline) -> None:
 
 
 def fitted_references(job: Run, pipe: JeDiPipeline) -> list[tuple[Image.Image, Image.Image | None]]:
-    """The photos and their masks as the pipeline takes them. Raises PictureError."""
+    """Return the photos and their masks as the pipeline takes them. Raises PictureError."""
     return [fitted(each, job.options, pipe.backbone.square_references) for each in job.references]
 
 
 def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image.Image, Image.Image | None]:
-    """A photo and its mask as the pipeline takes them; is_square: as squares of the size of the pictures.
+    """Return a photo and its mask as the pipeline takes them; is_square: as squares of the size of the
+    pictures.
 
     Raises PictureError where nothing of the mask is left.
     """
@@ -418,7 +431,9 @@ def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image
 
 
 def batches(job: Run) -> Iterator[list[Item]]:
-    """The pictures that are computed at once: `--batch` many, or with `--joint-targets` all, as one set."""
+    """Yield the pictures that are computed at once: `--batch` many, or with `--joint-targets` all, as one
+    set.
+    """
     count = len(job.items) if job.options.joint_targets else job.options.batch
     for start in range(0, len(job.items), count):
         yield job.items[start : start + count]
@@ -433,7 +448,10 @@ def sample(
     record: AttentionRecord | None = None,
     memory: ReferenceMemory | None = None,
 ) -> list[Image.Image]:
-    """One call of the pipeline: a picture for each item, from the item's own seed. Raises JeDiError."""
+    """Return a picture for each item, from the item's own seed, in one call of the pipeline.
+
+    Raises JeDiError.
+    """
     prompts, seeds = [item.prompt for item in batch], [item.seed for item in batch]
     captions, how = given.reference_prompt, sampling_of(given)
     call = Call(
@@ -443,18 +461,18 @@ def sample(
 
 
 def sampling_of(given: GenerateOptions) -> SizedSampling:
-    """How the pictures are computed; the size is resolved."""
+    """Return how the pictures are computed; the size is resolved."""
     return given.at(given.size or 0, given.size or 0)
 
 
 def parameters_of(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the file of a picture carries."""
+    """Return what the file of a picture carries."""
     return {**picture_parameters(settings), "prompt": item.prompt, "seed": item.seed}
 
 
 def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a picture carries of the settings: all but folders, and but the names and digests of references,
-    which are nobody else's business unless --record-names says so.
+    """Return what a picture carries of the settings: all but folders, and but the names and digests of
+    references, which are nobody else's business unless --record-names says so.
 
     An attention map leaves no trace either: the picture is the same without it.
     """
@@ -483,12 +501,12 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_name(model: str) -> str:
-    """The model's name without the folders around it."""
+    """Return the model's name without the folders around it."""
     return Path(model).resolve().name if Path(model).exists() else model
 
 
 def as_read(photo: Photo, given: GenerateOptions) -> Image.Image:
-    """A photo as a square, faded where its mask is black."""
+    """Return a photo as a square, faded where its mask is black."""
     picture, mask = fitted(photo, given, is_square=True)
     if mask is None:
         return picture
@@ -497,7 +515,7 @@ def as_read(photo: Photo, given: GenerateOptions) -> Image.Image:
 
 
 def sheet(job: Run) -> Image.Image:
-    """References beside what was made of them: a row (or more) for every prompt."""
+    """Return references beside what was made of them: a row (or more) for every prompt."""
     given = job.options
     given_photos = [(as_read(each, given), each.label()) for each in job.references[:4]]
     rows: list[list[tuple[Image.Image, str] | None]] = []

@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check(given: MasksOptions) -> None:
-    """Raises UsageError for numbers out of range."""
+    """Raise UsageError for numbers out of range."""
     limits = {
         "pictures": (16, 1_000_000),
         "share": (0, 1),

@@ -60,12 +60,12 @@ class _Reading(NamedTuple):
 
 
 def _columns(distance: torch.Tensor, images: int, places: torch.Tensor | None) -> torch.Tensor:
-    """(H, L, tokens): the distance bias of the tokens at these places, or of all of so many images."""
+    """Return (H, L, tokens): the distance bias of the tokens at these places, or of all of so many images."""
     return _tiled(distance, images, dim=2) if places is None else distance[:, :, places % distance.shape[2]]
 
 
 def _tiled(bias: torch.Tensor, times: int, dim: int) -> torch.Tensor:
-    """A bias so many times along a dimension; once is the bias itself, not a copy."""
+    """Return a bias so many times along a dimension; once is the bias itself, not a copy."""
     return bias if times == 1 else torch.cat([bias] * times, dim=dim)
 
 
