@@ -98,6 +98,38 @@ def test_a_reference_without_a_subject_is_read_whole_with_a_warning(pipe, caplog
     assert latents(pipe, (), auto_mask=True).shape[0] == 1
 
 
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_masking_white_is_a_picture_that_was_painted_white_by_hand(pipe, photos, coupling):
+    mask = box(20, 10, 70, 60)
+    painted = Image.composite(photos[0], Image.new("RGB", photos[0].size, "white"), mask)
+    # of one size with the pictures that are made, so that nothing is resized between mask and paint
+    given = {"height": HEIGHT // 8 * 8, "width": WIDTH // 8 * 8, "coupling": coupling}
+    crop = (1, 3, 89, 67)
+    photo, mask, painted = (each.crop(crop) for each in (photos[0], mask, painted))
+    assert photo.size == (given["width"], given["height"])
+    want = latents(pipe, [Reference(painted, strength=0.5), photos[1]], **given)
+    made = latents(pipe, [Reference(photo, mask=mask, strength=0.5), photos[1]], masking="white", **given)
+    torch.testing.assert_close(made, want, atol=1e-4, rtol=0)
+    tokens = latents(pipe, [Reference(photo, mask=mask, strength=0.5), photos[1]], **given)
+    assert not torch.allclose(made, tokens, atol=1e-3)
+
+
+def test_masking_is_the_models_own_where_a_call_says_nothing(photos):
+    parts = sd_parts()
+    unet = randomize_new_channels(make_joint(parts["unet"]))
+    own = JeDiPipeline(**parts | {"unet": unet}, masking="white")
+    own.set_progress_bar_config(disable=True)
+    given = Reference(photos[0], mask=box(0, 0, 45, 70))
+    assert torch.equal(latents(own, given), latents(own, given, masking="white"))
+    assert not torch.equal(latents(own, given), latents(own, given, masking="tokens"))
+    encoded = own.encode_references(given)
+    torch.testing.assert_close(
+        latents(own, encoded), latents(own, given, coupling="cached"), atol=1e-5, rtol=0
+    )
+    with pytest.raises(UsageError, match="masking"):
+        latents(own, given, masking="black")
+
+
 def test_captions_are_the_references_own_or_the_calls(pipe, photos):
     own = [Reference(photos[0], "a robot"), Reference(photos[1], "a dog")]
     want = latents(pipe, photos, reference_prompts=["a robot", "a dog"])

@@ -27,6 +27,7 @@ from jedi_diffusion.errors import UsageError
 GuidanceMode = Literal["joint", "text_first", "image_first", "text_only"]
 Coupling = Literal["joint", "cached"]
 NullSet = Literal["joint", "single"]
+Masking = Literal["tokens", "white"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -164,6 +165,9 @@ class Sampling(Denoising):
     and numbers with commas between them: up_blocks.1, 10:16, -6:."""
     auto_mask: bool = False
     """Find the subject of every reference that has no mask, and read nothing else of it."""
+    masking: Masking | None = None
+    """What masks leave out is not read (tokens), or painted white before all is read (white); the model's own
+    if not given."""
     coupling: Coupling | None = None
     """The paper's form, or references computed once and reused; the model's own if not given."""
     null_set: NullSet = "joint"

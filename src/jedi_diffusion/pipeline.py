@@ -56,9 +56,9 @@ from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.joint.sampler import SamplingPlan, Step, draw_noise, sample
-from jedi_diffusion.options import Coupling, GuidanceMode, NullSet, Sampling, check_interval
+from jedi_diffusion.options import Coupling, GuidanceMode, Masking, NullSet, Sampling, check_interval
 from jedi_diffusion.parts import Autoencoder, Config, setting
-from jedi_diffusion.references import Reference, listed_references, visibility_of, with_found_masks
+from jedi_diffusion.references import Reference, listed_references, read_pictures, with_found_masks
 from jedi_diffusion.sets import Conditions, SetBatch, concatenate_rows, select_rows
 from jedi_diffusion.visibility import Visibility
 from jedi_diffusion.weights import PathOrId, checked_folder, load_errors, model_index, network_of_file
@@ -90,6 +90,7 @@ class JeDiPipeline(RecordedAdapters):
     coupling: what a call takes that names none: the one that most of the training used.
     distance_slope: how much attention prefers near positions (`install_coupling`); None: as the UNet has it.
     temperature: what a call takes that names none; 1 for a model that has learned its world.
+    masking: what a call takes that names none; "white" for a model that knows things before plain grounds.
     targets_show: what targets have in the channels where references show their latents: "zeros", the paper's,
     or "grey", the encoding of a grey picture, which inpainting checkpoints were trained with.
     is_distilled: whether the model was distilled to few steps without guidance, as FLUX.2 [klein] says it.
@@ -131,6 +132,7 @@ class JeDiPipeline(RecordedAdapters):
         coupling: str = "joint",
         distance_slope: float | None = None,
         temperature: float = 1.0,
+        masking: str = "tokens",
         targets_show: str = "zeros",
         is_distilled: bool = False,
         clean_references: bool | None = None,
@@ -153,12 +155,14 @@ class JeDiPipeline(RecordedAdapters):
             tokenizer_3=tokenizer_3,
         )
         check_choice("coupling", coupling, get_args(Coupling))
+        check_choice("masking", masking, get_args(Masking))
         check_choice("targets_show", targets_show, ("zeros", "grey"))
         self.register_to_config(  # type: ignore[no-untyped-call]
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             coupling=coupling,
             distance_slope=self.backbone.distance_slope,
             temperature=checked_temperature(temperature),
+            masking=masking,
             targets_show=targets_show,
             is_distilled=is_distilled,
             clean_references=clean_references,
@@ -272,6 +276,7 @@ class JeDiPipeline(RecordedAdapters):
         references_stop: float = 1.0,
         coupled_layers: str = "all",
         auto_mask: bool = False,
+        masking: Masking | None = None,
         coupling: Coupling | None = None,
         null_set: NullSet | None = None,
         joint_targets: bool = False,
@@ -310,6 +315,8 @@ class JeDiPipeline(RecordedAdapters):
         references_start, references_stop: the references are read between these shares of the steps alone.
         coupled_layers: attention layers in which pictures read each other (`Backbone.layers_named`).
         auto_mask: references without a mask get that of their subject (`with_found_masks`).
+        masking: "tokens": what masks leave out is not read; "white": it is painted over, and all is read;
+        None: the model's own.
         coupling: "joint", the paper's; "cached": references run once, and every step and target reads them;
         None: the model's own (`own_coupling`), or "joint" with joint_targets.
         null_set: "joint" keeps the re-noised references in the unconditional set (eq. 3), "single" runs each
@@ -380,6 +387,7 @@ class JeDiPipeline(RecordedAdapters):
             embedded_guidance=embedded_guidance,
             reads=(references_start, references_stop),
             coupled_layers=coupled_layers,
+            masking=masking or config["masking"],
             coupling=coupling or ("joint" if joint_targets else own_coupling),
             null_set=null_set or own.null_set,
             joint_targets=joint_targets,
@@ -416,6 +424,7 @@ class JeDiPipeline(RecordedAdapters):
         embedded_guidance: float | None,
         reads: tuple[float, float],
         coupled_layers: str,
+        masking: Masking,
         coupling: Coupling,
         null_set: NullSet,
         joint_targets: bool,
@@ -430,6 +439,7 @@ class JeDiPipeline(RecordedAdapters):
             raise UsageError("There is no prompt; give at least one.")
         negatives = negatives and one_negative_each(negatives, texts.count)
         check_choice("coupling", coupling, get_args(Coupling))
+        check_choice("masking", masking, get_args(Masking))
         if coupling == "cached" and joint_targets:
             raise UsageError("joint_targets needs coupling='joint'; cached targets never see each other.")
         check_interval(*reads, "references")
@@ -488,6 +498,7 @@ class JeDiPipeline(RecordedAdapters):
         def fit(pictures: Sequence[Picture]) -> list[Tensor]:
             return backbone.fit_references(pictures, (height, width))
 
+        pixels, visibility = read_pictures(references, fit, masking)
         request = Request(
             texts=texts.rows(rows),
             negatives=negatives and negatives.rows(rows),
@@ -495,8 +506,8 @@ class JeDiPipeline(RecordedAdapters):
             embedded_guidance=embedded_guidance,
             captions=captions,
             size=(height, width),
-            pixels=fit([each.picture for each in references]),
-            visibility=visibility_of(references, fit),
+            pixels=pixels,
+            visibility=visibility,
             encoded=encoded,
             guidance=plan,
             scheduler=fresh_scheduler(self.scheduler, steps, set_timesteps),
@@ -665,13 +676,14 @@ class JeDiPipeline(RecordedAdapters):
         height: int | None = None,
         width: int | None = None,
         coupled_layers: str = "all",
+        masking: Masking | None = None,
     ) -> EncodedReferences:
         """Return references for any number of later calls, which take it in the place of pictures.
 
         Such calls are those with the pictures and coupling "cached", without the pass over the references;
         what is kept is large (`nbytes`). reference_prompts: as in a call. height, width: of the pictures that
         will be made, where the family brings references to their size; by default the network's own.
-        coupled_layers: as in those calls. Raises UsageError.
+        coupled_layers, masking: as in those calls. Raises UsageError.
         """
         given, backbone = listed_references(references, reference_prompts), self.backbone
         if not given:
@@ -688,7 +700,9 @@ class JeDiPipeline(RecordedAdapters):
         def fit(pictures: Sequence[Picture]) -> list[Tensor]:
             return backbone.fit_references(pictures, size)
 
-        pixels, visibility = fit([each.picture for each in given]), visibility_of(given, fit)
+        masking = masking or self.config["masking"]
+        check_choice("masking", masking, get_args(Masking))
+        pixels, visibility = read_pictures(given, fit, masking)
         with torch.no_grad():
             latents, extents = self._encode_pixels(pixels, size)
             silent = self._single_set(latents, [""] * len(given), extents, size, visibility)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jedi_diffusion.inputs import Picture
+    from jedi_diffusion.options import Masking
     from jedi_diffusion.visibility import Visibility
 
 
@@ -81,6 +82,24 @@ def with_found_masks(references: Sequence[Reference]) -> list[Reference]:
         else:
             logger.warning("No subject was found in reference %d: all of it is read. Draw its mask.", n + 1)
     return made
+
+
+def read_pictures(
+    references: Sequence[Reference], fit: Callable[[Sequence[Picture]], list[Tensor]], masking: Masking
+) -> tuple[list[Tensor], list[Visibility | None]]:
+    """Return the pictures as a model reads them, (3, H, W) in [-1, 1], and what is read of each.
+
+    masking: "tokens": what masks leave out is not read; "white": it is painted white, and all is read.
+    fit, None and errors: as in `visibility_of`.
+    """
+    pixels, visibility = fit([each.picture for each in references]), visibility_of(references, fit)
+    if masking == "white":
+        for number, seen in enumerate(visibility):
+            if seen is not None and seen.mask is not None:
+                mask = seen.mask.to(pixels[number])
+                pixels[number] = pixels[number] * mask + 1 - mask
+                visibility[number] = None if seen.strength == 1 else replace(seen, mask=None)
+    return pixels, visibility
 
 
 def visibility_of(

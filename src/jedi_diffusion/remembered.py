@@ -63,6 +63,7 @@ class ReferenceMemory:
             sampling.height,
             sampling.width,
             sampling.coupled_layers,
+            sampling.masking,
         )
         if owner is not None:
             self._kept[key] = made
@@ -87,7 +88,7 @@ def _key(
     sampling: SizedSampling,
 ) -> str:
     digest = hashlib.sha256(repr((owner, tuple(captions), sampling.height, sampling.width)).encode())
-    digest.update(sampling.coupled_layers.encode())
+    digest.update(repr((sampling.coupled_layers, sampling.masking)).encode())
     for each in pictures:
         reference = each if isinstance(each, Reference) else Reference(each)
         digest.update(repr((reference.caption, reference.strength)).encode())

@@ -304,6 +304,7 @@ def resolved(given: GenerateOptions, pipe: JeDiPipeline) -> GenerateOptions:
         **own_sampling(given, pipe),
         "coupling": given.coupling or ("joint" if given.joint_targets else pipe.own_coupling),
         "temperature": pipe.config["temperature"] if given.temperature is None else given.temperature,
+        "masking": given.masking or pipe.config["masking"],
     }
     return given.model_copy(update=own)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jedi_diffusion.devices import Precision
-from jedi_diffusion.options import Section
+from jedi_diffusion.options import Masking, Section
 from jedi_diffusion.recipes import checked, read_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -23,6 +23,7 @@ class ModelSection(Section):
         0.0, ge=0, allow_inf_nan=False, description="coupled attention prefers near positions by so much"
     )
     temperature: Fraction = Field(1.0, description="scale of the first noise in calls that name none")
+    masking: Masking = Field("tokens", description="how calls that do not say read masked references")
     text_width: PositiveInt = 192
     text_layers: PositiveInt = 2
     text_heads: PositiveInt = 4

@@ -82,7 +82,7 @@ class Models:
         self.scheduler = _built("scheduler", DDIMScheduler, section.scheduler)
         joint = [stage for stage in recipe.stages if isinstance(stage, JointStage)]
         self.coupling = main_coupling(joint[-1].cached if joint else 0.0)
-        self.temperature = section.temperature
+        self.temperature, self.masking = section.temperature, section.masking
 
     def _load(self, trained: JeDiPipeline) -> None:
         """Take the weights of a trained model of the same architectures. Raises ModelError."""
@@ -115,6 +115,7 @@ class Models:
             scheduler=self.scheduler,
             coupling=self.coupling,
             temperature=self.temperature,
+            masking=self.masking,
         )
 
 
