@@ -6,6 +6,7 @@ In "joint" every step runs the references; "cached" runs them once, and "kept" a
 that other load on the machine falls on all of them; ratios are taken within a turn. "denoising" runs from
 the first forward to the last step, a pass over the references included; "call" is the whole call, with
 pictures and captions encoded and the result decoded. Operations are those of denoising, counted on shapes.
+On a CPU no more time counts than its cores worked for it: what others had of them meanwhile does not.
 
 Prints a table and, as the last line, a JSON object:
   cached_3_over_plain    ratio of whole calls
@@ -179,11 +180,11 @@ def run(pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: Any) -> tup
     """Return seconds of one call: from its first forward to its last step, and in all. kept: encoded
     references.
     """
-    marks: list[float] = []
+    marks: list[tuple[float, float]] = []
 
     def mark(*_: object) -> None:
         wait(pipe.device)
-        marks.append(time.perf_counter())
+        marks.append((time.perf_counter(), time.process_time()))
 
     def after_step(_pipe: Any, step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
         if step == steps - 1:
@@ -196,7 +197,7 @@ def run(pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: Any) -> tup
 
     hook = pipe.network.register_forward_pre_hook(before_forward)
     wait(pipe.device)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     pipe(
         PROMPT,
         references=references(form, size) if kept is None else kept,
@@ -208,9 +209,15 @@ def run(pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: Any) -> tup
         callback_on_step_end=after_step,
         **form.settings,
     )
-    end = time.perf_counter()
+    end = time.perf_counter(), time.process_time()
     hook.remove()
-    return marks[1] - marks[0], end - start
+    return between(*marks[:2], pipe.device), between(start, end, pipe.device)
+
+
+def between(start: tuple[float, float], end: tuple[float, float], device: torch.device) -> float:
+    """Seconds that passed, and on a CPU no more than those that its cores worked."""
+    passed, worked = (after - before for before, after in zip(start, end, strict=True))
+    return min(passed, worked) if device.type == "cpu" else passed
 
 
 def wait(device: torch.device) -> None:

@@ -5,8 +5,11 @@ import runpy
 import sys
 from pathlib import Path
 
-from tests.helpers.small_flux2 import KLEIN_4B
-from tests.helpers.small_klein import save_klein
+import pytest
+from diffusers import Flux2KleinPipeline
+
+from tests.helpers.small_flux2 import KLEIN_4B, tiny_transformer
+from tests.helpers.small_klein import klein_parts, save_klein
 from tests.helpers.small_pipelines import save_joint
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sampling.py"
@@ -42,3 +45,17 @@ def test_counts_a_transformer_by_its_configuration(tmp_path, capsys, monkeypatch
     assert flops["cached, 3"] <= 2.4
     assert flops["kept, 3"] <= 1.5
     assert flops["kept, a quarter, 3"] <= 1.15
+
+
+@pytest.mark.slow
+def test_a_transformer_takes_the_time_of_what_it_computes(tmp_path, capsys, monkeypatch) -> None:
+    """Of every form over text-to-image, by a transformer that is wide enough for its operations to count."""
+    wide = {"num_layers": 1, "num_single_layers": 2, "attention_head_dim": 64, "num_attention_heads": 12}
+    parts = klein_parts()
+    parts["transformer"] = tiny_transformer(**wide, mlp_ratio=3.0, axes_dims_rope=(16, 16, 16, 16))
+    Flux2KleinPipeline(**parts, is_distilled=True).save_pretrained(tmp_path)
+    words = ["--model", tmp_path, "--size", 256, "--steps", 2, "--repetitions", 3, "--threads", 1]
+    monkeypatch.setattr(sys, "argv", ["sampling.py", *map(str, words)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["worst_time_over_flops"] <= 1.15
