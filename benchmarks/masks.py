@@ -115,7 +115,7 @@ def run(
 ) -> None:
     """Make one picture, and note it, its seconds, and the bytes of what was kept of the references."""
     start = time.perf_counter()
-    encoded = pipe.encode_references(references, height=size, width=size)
+    encoded = pipe.encode_references(references, height=size, width=size, masking="tokens")
     made = pipe(
         prompt,
         encoded,
