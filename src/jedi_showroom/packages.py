@@ -78,7 +78,8 @@ def require(folder: Path, packages: tuple[Package, ...] = PACKAGES) -> None:
     missing = [package for package in packages if not (folder / package.file).is_file()]
     if missing:
         commands = "; ".join(package.command for package in missing)
-        raise UsageError(f"{folder} lacks {len(missing)} packages of the showroom. Run there: {commands}")
+        count = f"{len(missing)} package{'s' * (len(missing) > 1)}"
+        raise UsageError(f"{folder} lacks {count} of the showroom. Run there: {commands}")
     for package in packages:
         with (folder / package.file).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

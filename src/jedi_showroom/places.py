@@ -14,7 +14,7 @@ from PIL import Image
 
 from jedi_diffusion.errors import DataError
 from jedi_showroom import panoramas
-from jedi_showroom.packages import FLOORS, members
+from jedi_showroom.packages import FLOORS, members, require
 from jedi_showroom.views import FLOOR, Array, Framing, sample
 
 FLOOR_PHRASES: Mapping[str, tuple[str, str]] = {
@@ -119,7 +119,11 @@ class Plain:
 
 
 def load_places(packages: Path, unpacked: Path) -> list[Place]:
-    """Every place of the packages, in a fixed order. Raises DataError if a panorama is missing."""
+    """Return every place of the packages, in a fixed order.
+
+    Raises UsageError or DataError for a missing package or panorama, or another file in a package's place.
+    """
+    require(packages, (FLOORS,))
     places: list[Place] = [Plain()]
     for stem, phrase in panoramas.PHRASES.items():
         path = unpacked / "panoramas" / f"{stem}.exr"

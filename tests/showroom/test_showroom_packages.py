@@ -11,6 +11,7 @@ import pytest
 
 from jedi_diffusion.errors import DataError, UsageError
 from jedi_showroom import emoji, furniture, packages, subjects
+from jedi_showroom.places import load_places
 from jedi_showroom.subjects import Subject
 from jedi_toybox.subjects import HELD_OUT_CLASSES
 
@@ -111,3 +112,10 @@ def test_one_noun_in_ten_is_held_out_whole() -> None:
     assert 0.08 < share < 0.12
     assert [each.split for each in things] == [each.split for each in twins]
     assert {Subject("a/b", noun, "", "", "").split for noun in HELD_OUT_CLASSES} == {"held_out"}
+
+
+def test_places_of_a_folder_without_the_floors_say_what_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"lacks 1 package of the showroom.* pip download --no-deps robosuite"
+    ):
+        load_places(tmp_path, tmp_path)
