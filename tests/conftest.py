@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("ray") is not None:
         pytest.importorskip("ray.serve", reason="needs the extras synthesis-ray and serve-ray")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """Undo what a command does that runs in the tests' process: it sends the package's warnings to stderr."""
+    yield
+    logger = logging.getLogger("jedi_diffusion")
+    logger.handlers, logger.propagate = [], True
 
 
 @pytest.fixture(scope="session")

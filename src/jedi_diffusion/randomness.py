@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _MT19937_WORDS = 624
 _MT19937_STATE = slice(24, 24 + 8 * _MT19937_WORDS)
@@ -18,6 +21,8 @@ _MT19937_STATE = slice(24, 24 + 8 * _MT19937_WORDS)
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Inside, the global generators of CPU and `device` start from `seed`; after it they are as before."""
+    import torch
+
     forked = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
@@ -30,6 +35,8 @@ def seeded_generator(seed: int) -> torch.Generator:
     torch itself uses the low 32 bits of a seed, so that seeds 2^32 apart would repeat each other. Below 2^32
     the generator is torch's own.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     if seed >= 2**32:
         words = np.random.SeedSequence(seed).generate_state(_MT19937_WORDS, np.uint32)
@@ -41,6 +48,8 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 def spawn_generators(seed: int, count: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
     """Return one generator a picture; the seed of number k depends on `seed` and k only, not on `count`."""
+    import torch
+
     seeds = (np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0] for k in range(count))
     return [torch.Generator(device).manual_seed(int(each) >> 1) for each in seeds]
 

@@ -156,11 +156,12 @@ def explained(model: str) -> Iterator[None]:
     """Turn what the libraries raise about a model into a ModelError of one sentence that names it."""
     try:
         with load_errors(model):
-            yield
-    except ImportError as error:
-        raise ModelError(
-            f"The model {model} needs a package that is not installed: {_first_line(error)}"
-        ) from error
+            try:
+                yield
+            except ImportError as error:
+                raise ModelError(
+                    f"The model {model} needs a package that is not installed: {_first_line(error)}"
+                ) from error
     except STRAY_ERRORS as error:
         raise ModelError(
             f"The model {model} cannot be loaded: {type(error).__name__}: {_first_line(error)}"
