@@ -27,10 +27,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
-    """Undo what a command does that runs in the tests' process: it sends the package's warnings to stderr."""
+    """Undo what a command does that runs in the tests' process: it sends warnings elsewhere."""
     yield
     logger = logging.getLogger("jedi_diffusion")
     logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
