@@ -35,6 +35,7 @@ from jedi_diffusion import Reference, devices, models
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.flops import count_sampling
 from jedi_diffusion.joint.guidance import Guidance, plan_guidance
+from jedi_diffusion.joint.references import EncodedReferences
 from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_toybox import folder_of
 
@@ -148,7 +149,7 @@ def captions(pipe: JeDiPipeline, form: Form) -> str | None:
     return None if pipe.backbone.clean_references or not form.references else REFERENCE_PROMPT
 
 
-def encode(pipe: JeDiPipeline, form: Form, size: int) -> Any:
+def encode(pipe: JeDiPipeline, form: Form, size: int) -> EncodedReferences:
     return pipe.encode_references(references(form, size), captions(pipe, form), size, size)
 
 
@@ -176,7 +177,9 @@ def guidance_of(sketch: JeDiPipeline, form: Form) -> Guidance:
     )
 
 
-def run(pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: Any) -> tuple[float, float]:
+def run(
+    pipe: JeDiPipeline, form: Form, size: int, steps: int, kept: EncodedReferences | None
+) -> tuple[float, float]:
     """Return seconds of one call: from its first forward to its last step, and in all. kept: encoded
     references.
     """

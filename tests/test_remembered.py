@@ -71,6 +71,8 @@ def test_the_same_references_are_read_once_and_give_the_same_pictures(pipe, pass
         {"owner": None},
         {"height": 96},
         {"coupled_layers": "up"},
+        {"auto_mask": True},
+        {"masking": "white"},
     ],
     ids=str,
 )

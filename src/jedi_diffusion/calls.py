@@ -11,7 +11,7 @@ from PIL import Image
 
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
-from jedi_diffusion.references import Reference, listed_references, with_found_masks
+from jedi_diffusion.references import Reference
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says of devices without memory, in small letters."""
@@ -70,18 +70,15 @@ def run_call(
     captions = list(call.captions) if call.references else []
     coupling = call.sampling.coupling or pipe.own_coupling
     with _between_layers(pipe, during_step), _memory_said(call, memory):
-        given: list[Image.Image | Reference] = list(call.references)
-        if call.sampling.auto_mask:
-            given = [*with_found_masks(listed_references(given, None))]
-        references: list[Image.Image | Reference] | EncodedReferences = given
+        references: list[Image.Image | Reference] | EncodedReferences = list(call.references)
         if memory is not None and references and coupling == "cached" and not call.joint_targets:
-            references = memory.encoded(pipe, call.owner, given, captions, call.sampling)
+            references = memory.encoded(pipe, call.owner, call.references, captions, call.sampling)
             captions = []
         made = pipe(
             prompt=list(call.prompts),
             references=references,
             reference_prompts=captions[0] if len(captions) == 1 else captions or None,
-            **call.sampling.arguments() | {"auto_mask": False},  # they are found
+            **call.sampling.arguments(),
             joint_targets=call.joint_targets,
             generator=[seeded_generator(seed) for seed in call.seeds],
             callback_on_step_end=callback,

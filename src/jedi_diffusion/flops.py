@@ -34,7 +34,7 @@ AUTOENCODERS = (AutoencoderKL, AutoencoderKLFlux2, PatchAutoencoder)
 
 
 @torch.no_grad()
-def counted(run: Callable[[], Any]) -> float:
+def counted(run: Callable[[], object]) -> float:
     """Return the floating-point operations of a call."""
     with FlopCounterMode(display=False) as counter:
         run()
@@ -140,7 +140,7 @@ class MemoryCounter(TorchDispatchMode):
                 self._note(tensor.untyped_storage())
         return result
 
-    def _note(self, storage: Any) -> None:
+    def _note(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known.add(key)
@@ -159,7 +159,7 @@ def networks_of(pipe: DiffusionPipeline) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def peak_bytes(run: Callable[[], Any], pipe: DiffusionPipeline) -> int:
+def peak_bytes(run: Callable[[], object], pipe: DiffusionPipeline) -> int:
     """Return the most bytes that a call held beside the weights of a pipeline, on whatever device."""
     with MemoryCounter(networks_of(pipe)) as memory:
         run()

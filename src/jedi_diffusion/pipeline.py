@@ -676,6 +676,7 @@ class JeDiPipeline(RecordedAdapters):
         height: int | None = None,
         width: int | None = None,
         coupled_layers: str = "all",
+        auto_mask: bool = False,
         masking: Masking | None = None,
     ) -> EncodedReferences:
         """Return references for any number of later calls, which take it in the place of pictures.
@@ -683,11 +684,12 @@ class JeDiPipeline(RecordedAdapters):
         Such calls are those with the pictures and coupling "cached", without the pass over the references;
         what is kept is large (`nbytes`). reference_prompts: as in a call. height, width: of the pictures that
         will be made, where the family brings references to their size; by default the network's own.
-        coupled_layers, masking: as in those calls. Raises UsageError.
+        coupled_layers, auto_mask, masking: as in those calls. Raises UsageError.
         """
         given, backbone = listed_references(references, reference_prompts), self.backbone
         if not given:
             raise UsageError("There are no references to encode; give at least one.")
+        given = with_found_masks(given) if auto_mask else given
         captions = [each.caption for each in given]
         for text in captions:
             check_prompt(text)

@@ -63,6 +63,7 @@ class ReferenceMemory:
             sampling.height,
             sampling.width,
             sampling.coupled_layers,
+            sampling.auto_mask,
             sampling.masking,
         )
         if owner is not None:
@@ -88,7 +89,7 @@ def _key(
     sampling: SizedSampling,
 ) -> str:
     digest = hashlib.sha256(repr((owner, tuple(captions), sampling.height, sampling.width)).encode())
-    digest.update(repr((sampling.coupled_layers, sampling.masking)).encode())
+    digest.update(repr((sampling.coupled_layers, sampling.auto_mask, sampling.masking)).encode())
     for each in pictures:
         reference = each if isinstance(each, Reference) else Reference(each)
         digest.update(repr((reference.caption, reference.strength)).encode())

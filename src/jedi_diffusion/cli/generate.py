@@ -343,10 +343,10 @@ def libraries_of(given: GenerateOptions) -> tuple[str, ...]:
     return LIBRARIES if given.enlarge is None else (*LIBRARIES, "ncnn")
 
 
-def recorded_reference(reference: Photo, with_digest: bool) -> dict[str, Any]:
+def recorded_reference(reference: Photo, with_digest: bool) -> dict[str, object]:
     """Return a reference in the settings file; see `RecordedReference`."""
-    row: dict[str, Any] = recorded_file(reference, with_digest)
-    return row if reference.mask is None else {**row, "mask": recorded_file(reference.mask, with_digest)}
+    row = recorded_file(reference, with_digest)
+    return {**row} if reference.mask is None else {**row, "mask": recorded_file(reference.mask, with_digest)}
 
 
 def recorded_file(file: Photo | Mask, with_digest: bool) -> dict[str, str]:

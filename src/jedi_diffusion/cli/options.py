@@ -32,12 +32,13 @@ from jedi_diffusion.options import (
 )
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return [value] if isinstance(value, str | int | float) else value
 
 
-def _files(value: Any) -> Any:
-    return ["" if each is None else each for each in _listed(value)]
+def _files(value: object) -> object:
+    listed = _listed(value)
+    return ["" if each is None else each for each in listed] if isinstance(listed, list | tuple) else listed
 
 
 OF_REFERENCES = {"--mask": "", "--strength": "1.0"}
