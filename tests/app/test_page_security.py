@@ -1,6 +1,7 @@
 """Attacks on the page: files of the server's user, stored script, and what gradio's advisories tell of."""
 
 import io
+import itertools
 import json
 import re
 import stat
@@ -223,8 +224,8 @@ def test_the_pages_policy_names_its_scripts(served) -> None:
 
 
 def test_row_11_paths_in_gradios_addresses_lead_nowhere(served, secret) -> None:
-    """CVE-2021-43831, 2023-34239, 2023-51449, 2024-47164, 2024-47166, 2025-23042 (letter case) and 2026-28414
-    (Windows): files by way of an address."""
+    """CVE-2021-43831, 2023-34239, 2023-51449, 2024-12217 (streams of NTFS), 2024-47164, 2024-47166,
+    2025-23042 (letter case) and 2026-28414 (Windows): files by way of an address."""
     running = served()
     folder = running.page.folder
     up = "/".join([".."] * 12)
@@ -251,7 +252,8 @@ def test_row_11_paths_in_gradios_addresses_lead_nowhere(served, secret) -> None:
 
 def test_row_12_gradio_fetches_nothing_and_sends_nobody_away(served) -> None:
     """CVE-2023-34239, 2024-1183, 2024-2206, 2024-4325, 2024-48052, 2026-28416 and 2026-48545 (requests to
-    other servers); CVE-2024-4940, 2024-8021 (its characters escaped) and gradio's issue 13608 (redirects)."""
+    other servers); CVE-2024-4940, 2024-8021 (its characters escaped), 2026-59806 and gradio's issue 13608
+    (redirects)."""
     addresses = ("http://example.org/a.png", "HTTPS://example.org/a.png", "//example.org/a.png")
     escaped = [quote(each, safe="") for each in addresses]
     names = [f"file{mark}{each}" for each in (*addresses, *escaped) for mark in "=/"]
@@ -286,7 +288,9 @@ UNUSED = [
     "gradio_api/api/x",
     "gradio_api/mcp/",
     "gradio_api/runs",
-    "gradio_api/run-history/buckets",
+    "gradio_api/run-history/buckets",  # CVE-2026-134825: the operator's token, by "Host: localhost"
+    "gradio_api/run-history/records",
+    "gradio_api/run-history/connect",
     "gradio_api/profiling/traces",
     "gradio_api/stream/x",
 ]
@@ -294,9 +298,9 @@ UNUSED = [
 
 def test_what_the_page_does_not_use_is_not_there(served) -> None:
     with served().client() as client:
-        for name in UNUSED:
-            for answer in (client.get(f"/{name}"), client.post(f"/{name}", json={})):
-                assert answer.json()["error"]["code"] in ("not_found", "method_not_allowed"), name
+        for name, host, method in itertools.product(UNUSED, ({}, {"Host": "localhost"}), ("GET", "POST")):
+            answer = client.request(method, f"/{name}", headers=host)
+            assert answer.json()["error"]["code"] in ("not_found", "method_not_allowed"), name
 
 
 def test_pages_of_other_origins_get_nothing(served) -> None:
@@ -351,7 +355,7 @@ def test_uploads_that_are_no_uploads(served) -> None:
 
 def test_each_advisory_that_the_docs_name_is_named_by_a_test_here_and_none_else() -> None:
     def numbers(text: str) -> set[str]:
-        return set(re.findall(r"\b20\d\d-\d{4,5}\b", text))
+        return set(re.findall(r"\b20\d\d-\d{4,6}\b", text))
 
     docs = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     table = docs.partition("advisories of gradio |")[2].partition("\n\n")[0]
