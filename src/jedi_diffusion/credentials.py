@@ -9,10 +9,19 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jedi_diffusion import __version__
 from jedi_diffusion.errors import JeDiError, UsageError
+
+if TYPE_CHECKING:
+    import c2pa
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
 
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's name for what a model makes that was trained on samples."""
@@ -43,7 +52,7 @@ def made_with(model: str) -> str:
     return f"made with jedi-diffusion, model {model}"
 
 
-def manifest(model: str) -> dict[str, Any]:
+def manifest(model: str) -> dict[str, object]:
     """Return what is signed: that jedi-diffusion made the picture, with which model, and that no
     camera did.
     """
@@ -109,7 +118,9 @@ class Credentials:
             raise JeDiError(f"The picture cannot be signed: {_reason(error)}.") from error
         return signed.getvalue()
 
-    def _make_signer(self, algorithm: str, chain: bytes, private: Any, path: str | Path) -> Any:
+    def _make_signer(
+        self, algorithm: str, chain: bytes, private: PrivateKey, path: str | Path
+    ) -> c2pa.Signer:
         from cryptography.hazmat.primitives import serialization as form
 
         pem = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
@@ -139,7 +150,7 @@ def _read(path: str | Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _load_key(path: str | Path) -> tuple[Any, str]:
+def _load_key(path: str | Path) -> tuple[PrivateKey, str]:
     """Return a private key and the name of its algorithm. Raises UsageError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -162,7 +173,7 @@ def _load_key(path: str | Path) -> tuple[Any, str]:
     raise UsageError(f"The key in {path} is of a kind that C2PA does not allow; take {allowed}.")
 
 
-def _check_dates(certificate: Any, path: str | Path) -> None:
+def _check_dates(certificate: x509.Certificate, path: str | Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now > last:

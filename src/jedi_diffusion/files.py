@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 from jedi_diffusion.errors import DataError, JeDiError, OutputError, RecipeError
 
@@ -123,7 +122,7 @@ def folders_in(folder: Path) -> list[Path]:
     return _listed(folder, os.DirEntry.is_dir)
 
 
-def _listed(folder: Path, wanted: Any) -> list[Path]:
+def _listed(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [each.name for each in entries if not is_hidden(each.name) and wanted(each)]
@@ -165,7 +164,7 @@ def lines_of(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
-def json_bytes(value: Any, indent: int | None = None) -> bytes:
+def json_bytes(value: object, indent: int | None = None) -> bytes:
     """Return a value as JSON in UTF-8. Names of files that are not UTF-8 survive as JSON's own escapes."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
@@ -218,14 +217,14 @@ class RunFolder:
     record: str = "recipe.json"
     holds: str = "holds a run of another recipe"
     remedy: str = "choose another folder for --out"
-    read: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+    read: Callable[[dict[str, object]], Mapping[str, object]] = dict
 
     @property
     def begun(self) -> bool:
         """Whether the folder has its record."""
         return (self.path / self.record).exists()
 
-    def open(self, settings: Mapping[str, Any]) -> Path:
+    def open(self, settings: Mapping[str, object]) -> Path:
         """Make the folder for these settings (plain JSON values), or check that it is theirs; give its path.
 
         Raises RecipeError that names what differs, OutputError.
@@ -237,7 +236,7 @@ class RunFolder:
             write_file(self.path / self.record, json_bytes(settings, indent=2))
         return self.path
 
-    def check(self, settings: Mapping[str, Any]) -> None:
+    def check(self, settings: Mapping[str, object]) -> None:
         """Raise RecipeError unless the folder was begun with these settings, naming what differs."""
         file = self.path / self.record
         try:

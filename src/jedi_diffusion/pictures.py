@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -324,7 +324,7 @@ def to_mask(picture: Image.Image) -> Image.Image:
     return _spread(shown, shown)
 
 
-def _spread(values: NDArray[Any], gray: NDArray[np.uint8]) -> Image.Image:
+def _spread(values: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Image.Image:
     """0 and 255 where there are but two values, one of them 0; else the gray."""
     top = values.max()
     two = top > 0 and bool(((values == 0) | (values == top)).all())
@@ -390,7 +390,9 @@ def _scaled(picture: Image.Image, cell: int) -> Image.Image:
     return ImageOps.contain(picture, (cell, cell), Image.Resampling.LANCZOS)
 
 
-def wrap(text: str, font: Any, width: float, lines: int = 3) -> list[str]:
+def wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, lines: int = 3
+) -> list[str]:
     """Return `text` in lines of at most `width` pixels, broken between words if possible, cut with an
     ellipsis.
     """
@@ -412,7 +414,7 @@ def wrap(text: str, font: Any, width: float, lines: int = 3) -> list[str]:
     return done
 
 
-def save_png(path: str | Path, picture: Image.Image, parameters: dict[str, Any] | None = None) -> None:
+def save_png(path: str | Path, picture: Image.Image, parameters: Mapping[str, object] | None = None) -> None:
     """Write a PNG in one step (see `write_file`), with `parameters` as in `png_bytes`.
 
     Raises OutputError with the path and the reason.
@@ -421,7 +423,7 @@ def save_png(path: str | Path, picture: Image.Image, parameters: dict[str, Any] 
 
 
 def png_bytes(
-    picture: Image.Image, parameters: dict[str, Any] | None = None, software: str | None = None
+    picture: Image.Image, parameters: Mapping[str, object] | None = None, software: str | None = None
 ) -> bytes:
     """Return the picture as PNG, with `parameters` as JSON and the name of the `software` in text chunks."""
     text = PngImagePlugin.PngInfo()

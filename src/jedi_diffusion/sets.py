@@ -150,27 +150,40 @@ class SetBatch:
         new = {name: value.expand(images, *value.shape[1:]) for name, value in conditions.items()}
         return replace(self, conditions=self.conditions | new)
 
-    def to(self, *args: Any, **kwargs: Any) -> SetBatch:
-        """Return the batch with every tensor moved or cast by `Tensor.to`."""
-        moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in self._tensors()}
-        conditions = {name: value.to(*args, **kwargs) for name, value in self.conditions.items()}
-        return replace(self, conditions=conditions, **moved)
+    def to(self, target: torch.device | torch.dtype | str) -> SetBatch:
+        """Return the batch with every tensor moved to a device or cast to a number format."""
+        return replace(
+            self,
+            latents=self.latents.to(target),
+            mask=self.mask.to(target),
+            conditions={name: value.to(target) for name, value in self.conditions.items()},
+            weight=None if self.weight is None else self.weight.to(target),
+            blank=None if self.blank is None else self.blank.to(target),
+        )
 
     def select(self, rows: Sequence[int] | torch.Tensor, set_sizes: Sequence[int]) -> SetBatch:
         """Return the pictures with these numbers, in this order, laid out as sets of the given sizes."""
-        chosen: dict[str, Any] = {name: value[rows] for name, value in self._tensors()}
-        if self.visibility is not None:
-            chosen["visibility"] = tuple(self.visibility[int(row)] for row in rows)
-        return SetBatch(conditions=select_rows(self.conditions, rows), set_sizes=tuple(set_sizes), **chosen)
+        return SetBatch(
+            latents=self.latents[rows],
+            mask=self.mask[rows],
+            conditions=select_rows(self.conditions, rows),
+            set_sizes=tuple(set_sizes),
+            weight=None if self.weight is None else self.weight[rows],
+            blank=None if self.blank is None else self.blank[rows],
+            visibility=self.visibility and tuple(self.visibility[int(row)] for row in rows),
+        )
 
     @staticmethod
     def concatenate(batches: Sequence[SetBatch]) -> SetBatch:
         """Return one batch of all sets, in order; every batch must hold the same fields."""
-        joined: dict[str, Any] = concatenate_rows([dict(batch._tensors()) for batch in batches])
-        conditions = concatenate_rows([batch.conditions for batch in batches])
-        if any(batch.visibility for batch in batches):
-            each = (batch.visibility or (None,) * len(batch.mask) for batch in batches)
-            joined["visibility"] = sum(each, ())
+        tensors = concatenate_rows([dict(batch._tensors()) for batch in batches])
+        visibility = [batch.visibility or (None,) * len(batch.mask) for batch in batches]
         return SetBatch(
-            conditions=conditions, set_sizes=sum((batch.set_sizes for batch in batches), ()), **joined
+            latents=tensors["latents"],
+            mask=tensors["mask"],
+            conditions=concatenate_rows([batch.conditions for batch in batches]),
+            set_sizes=sum((batch.set_sizes for batch in batches), ()),
+            weight=tensors.get("weight"),
+            blank=tensors.get("blank"),
+            visibility=sum(visibility, ()) if any(batch.visibility for batch in batches) else None,
         )

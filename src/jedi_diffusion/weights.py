@@ -241,7 +241,7 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
         )
 
 
-def _check_header(path: Path, header: Any, data_bytes: int) -> Shapes:
+def _check_header(path: Path, header: object, data_bytes: int) -> Shapes:
     """Return shapes by name; every tensor must have the bytes its shape asks for, and the file must hold
     them.
     """
@@ -446,7 +446,7 @@ def _ties_weights(module: nn.Module) -> bool:
     return bool(getattr(getattr(module, "config", None), "tie_word_embeddings", False))
 
 
-def add_weights(digest: Any, part: str, module: nn.Module) -> None:
+def add_weights(digest: hashlib._Hash, part: str, module: nn.Module) -> None:
     """Feed a hash (of hashlib) with the names, types, shapes and bytes of a module's weights."""
     for key, tensor in sorted(module.state_dict().items()):
         digest.update(f"{part}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -474,7 +474,7 @@ def _sampled(weight: torch.Tensor) -> bytes:
     return chosen.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def _adapters(network: nn.Module) -> Iterator[tuple[str, Any]]:
+def _adapters(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield what adapters on a network do, by layer: those active, their scales, those merged."""
     for name, module in network.named_modules():
         scaling = getattr(module, "scaling", None)

@@ -7,7 +7,7 @@ Importing the package loads no torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def load_pipeline(dtype: torch.dtype | None = None) -> JeDiPipeline:
     return JeDiPipeline.from_pretrained(FOLDER, dtype=dtype or torch.float32)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name != "sample_set":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from jedi_toybox.world import sample_set

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -18,7 +18,7 @@ def parsed(kind: type[Given], arguments: list[str], prog: str, default: Given | 
     tyro reads the words only; what is wrong with a value is said by the model, as it is everywhere.
     """
 
-    def values(**read: Any) -> dict[str, Any]:
+    def values(**read: object) -> dict[str, object]:
         return read
 
     def fields_of(info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -36,5 +36,5 @@ def parsed(kind: type[Given], arguments: list[str], prog: str, default: Given | 
     registry = ConstructorRegistry()
     registry.struct_rule(fields_of)
     with registry:
-        given: Any = tyro.cli(kind, args=arguments, prog=prog)
+        given: object = tyro.cli(kind, args=arguments, prog=prog)
     return read(kind, given, as_option)

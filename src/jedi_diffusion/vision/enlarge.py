@@ -7,7 +7,7 @@ Vulkan, is not used. Letters: H, W pixels of a picture.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class RealEsrgan:
             raise UsageError(
                 f"Enlarging needs the package ncnn: pip install 'jedi-diffusion[{EXTRA}]'."
             ) from error
-        self._ncnn: Any = ncnn
+        self._ncnn = ncnn
         self._net = ncnn.Net()
         options = self._net.opt
         options.use_vulkan_compute = False
