@@ -1,4 +1,5 @@
-"""Takes the pictures of the page: `page.png`, a whole screen, and `page_narrow.png`, a dark phone.
+"""Takes the pictures of the page: `page.png`, a whole screen, `page_narrow.png`, a dark phone, and
+`page_mask.png`, the brush over a photo.
 
     jedi serve --port 7860
     python tools/page_pictures.py http://127.0.0.1:7860 docs/images
@@ -23,6 +24,7 @@ SCREENS: dict[str, dict[str, Any]] = {
     "page.png": {"viewport": {"width": 1180, "height": 1060}},
     "page_narrow.png": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
+WHAT = "document.querySelector('#what textarea, #what input').value"
 EXAMPLE = 1
 """Which of the offered subjects is shown, from 0."""
 ENDINGS = ("on the beach", "in the snow", "in a forest", "at night")
@@ -40,9 +42,14 @@ def main() -> None:
             tab.set_default_timeout(WAIT)
             tab.on("request", lambda request: asked.append(request.url))
             tab.goto(address)
+            pick(tab)
+            if name == "page.png":
+                paint(tab, folder / "page_mask.png")
             generate(tab)
             if name == "page_narrow.png":
                 tab.evaluate("document.querySelector('#more').scrollIntoView()")
+            else:
+                tab.evaluate("scrollTo(0, 0)")
             tab.mouse.move(1, 1)
             tab.wait_for_timeout(1000)
             tab.screenshot(path=folder / name)
@@ -53,12 +60,39 @@ def main() -> None:
         sys.exit(f"The page asked for {', '.join(outside)}.")
 
 
-def generate(tab: Any) -> None:
-    """Pick an example and wait for its pictures."""
+def pick(tab: Any) -> None:
+    """Pick an example and wait for what it is called; `wait_for_function` needs eval, which pages forbid."""
     tab.click(f"#examples .thumbnail-item >> nth={EXAMPLE}")
     tab.wait_for_selector("#crops .thumbnail-item")
-    tab.wait_for_function("document.querySelector('#what textarea, #what input').value != ''")
-    what = tab.evaluate("document.querySelector('#what textarea, #what input').value")
+    while not tab.evaluate(WHAT):
+        tab.wait_for_timeout(100)
+
+
+def paint(tab: Any, path: Path) -> None:
+    """Find the subject, leave a part of it out with the brush, take a picture of that, and take it back."""
+    tab.click("#painting button")
+    tab.wait_for_selector("#brush")
+    tab.click("#find")
+    tab.wait_for_selector("#brushed .veil", state="attached")
+    tab.locator("#brush").scroll_into_view_if_needed()
+    box = tab.locator("#brush").bounding_box()
+    x, y = (box[name] + 0.3 * box[side] for name, side in (("x", "width"), ("y", "height")))
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 0.3 * box["width"], y, steps=8)
+    tab.mouse.up()
+    tab.wait_for_selector("#brushed [data-painted='1']", state="attached")
+    tab.wait_for_timeout(500)
+    tab.locator("#painting").screenshot(path=path)
+    shrink(path)
+    tab.click("#undo")
+    tab.wait_for_timeout(1000)
+    tab.click("#painting button")
+
+
+def generate(tab: Any) -> None:
+    """Wait for four pictures of what was picked."""
+    what = tab.evaluate(WHAT)
     tab.fill("#prompts textarea", "\n".join(f"{what} {ending}" for ending in ENDINGS))
     tab.click("#generate")
     tab.wait_for_selector("#status:has-text('Done in')")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jedi_diffusion.errors import PictureError, UsageError
-from jedi_diffusion.pictures import open_mask, to_mask, upright_size
+from jedi_diffusion.pictures import WHITE, open_mask, to_mask, upright_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+FADED = 0.8
+"""How white sheets and the page show what masks leave out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +174,14 @@ def open_mask_of(photo: bytes, photo_name: str, mask: bytes, mask_name: str) -> 
     except UsageError as error:
         raise PictureError(str(error)) from error
     return drawn
+
+
+def faded(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """Return an RGB picture, faded where its mask (L), of the same size, is black."""
+    if mask is None:
+        return picture
+    white = Image.blend(picture, Image.new("RGB", picture.size, WHITE), FADED)
+    return Image.composite(picture, white, mask)
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

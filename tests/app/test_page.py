@@ -19,6 +19,7 @@ from jedi_diffusion.app.service import Service
 from jedi_diffusion.app.session import Controls, Photo, Session, read_photo
 from jedi_diffusion.calls import Call
 from jedi_diffusion.pictures import read_parameters
+from jedi_diffusion.vision import subject_mask
 from tests.helpers.fake_runners import CARD, FakeRunner, ask, picture_of, wait
 from tests.helpers.running_servers import Running
 from tests.helpers.waiting import until, until_seen
@@ -304,6 +305,85 @@ def test_a_crop_is_moved_and_a_photo_removed(visit, photos) -> None:
     assert len(there.generate().references) == 1
     tab.click("#remove")
     tab.wait_for_selector("#crops", state="hidden")
+
+
+MASK_OF_VEIL = """() => {
+    const veil = document.querySelector("#brushed .veil"), film = document.createElement("canvas");
+    if (!veil) return null;
+    [film.width, film.height] = [veil.naturalWidth, veil.naturalHeight];
+    const context = film.getContext("2d");
+    context.drawImage(veil, 0, 0);
+    const data = context.getImageData(0, 0, film.width, film.height).data;
+    return [...Array(data.length / 4).keys()].map(place => data[4 * place + 3] < 128);
+}"""
+"""Which pixels are read, as the page shows it."""
+
+
+@pytest.mark.slow
+def test_a_mask_is_found_painted_and_taken_back(visit, photos, monkeypatch) -> None:
+    left = np.zeros((24, 48), dtype=bool)
+    left[:, :24] = True
+    monkeypatch.setattr(subject_mask, "subject_masks", lambda pictures: [left for _ in pictures])
+    there = visit(viewport={"width": 900, "height": 1600})
+    tab = there.tab
+
+    def shown() -> np.ndarray | None:
+        values = tab.evaluate(MASK_OF_VEIL)
+        return None if values is None else np.array(values).reshape(24, 48)
+
+    def becomes(changes: Callable[[np.ndarray | None], object]) -> None:
+        until(lambda: changes(shown()), tab=tab)
+
+    there.upload(photos[0])
+    there.prompt("a robot")
+    tab.click("#painting button")
+    tab.wait_for_selector("#brush")
+    tab.click("#find")
+    becomes(lambda mask: mask is not None and (mask == left).all())
+    until_seen(tab, "document.querySelector('#brush').width == 48")
+    box = tab.locator("#brush").bounding_box()
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    tab.mouse.move(*at(0.1, 0.5))
+    tab.mouse.down()
+    tab.mouse.move(*at(0.3, 0.5), steps=4)
+    tab.mouse.up()
+    becomes(lambda mask: mask.sum() < left.sum() and not mask[12, 5:14].any() and mask[1, 1])
+    painted = shown()
+    assert not (painted & ~left).any()
+
+    tab.check("#brush-does input[value=read]")
+    tab.focus("#brush")  # by keyboard: from the last place to the right, out of what was found
+    for _ in range(8):
+        tab.keyboard.press("ArrowRight")
+    tab.keyboard.down(" ")
+    for _ in range(2):
+        tab.keyboard.press("ArrowRight")
+    tab.keyboard.up(" ")
+    becomes(lambda mask: (mask & ~left).any() and (mask >= painted).all())
+    tab.focus("#strength input[type=range]")
+    tab.keyboard.press("Home")
+    tab.focus("#brush")
+    tab.keyboard.press("Control+z")
+    becomes(lambda mask: (mask == painted).all())
+    read = there.generate().references[0]
+    assert read.strength == 0.1
+    assert np.asarray(read.mask).shape == (16, 16)
+    assert 0 < np.asarray(read.mask).mean() < 255
+
+    tab.click("#undo")
+    becomes(lambda mask: (mask == left).all())
+    tab.click("#whole")
+    becomes(lambda mask: mask is None)
+    tab.click("#undo")
+    becomes(lambda mask: mask is not None)
+    tab.reload()
+    there.wait_for_photos(1)
+    tab.click("#painting button")
+    becomes(lambda mask: mask is not None and (mask == left).all())
+    assert there.width() <= 900
 
 
 @pytest.mark.slow

@@ -12,15 +12,17 @@ from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import SizedSampling
+from jedi_diffusion.references import Reference
 
 SIDE = 16
 CARD = ModelCard("toybox", "f" * 64, "DDIMScheduler", SIDE, 8, about="It knows robots.")
 
 
 def picture_of(
-    prompt: str, seed: int, references: tuple[Image.Image, ...] = (), side: int = SIDE
+    prompt: str, seed: int, references: tuple[Image.Image | Reference, ...] = (), side: int = SIDE
 ) -> Image.Image:
-    parts = [prompt.encode(), str(seed).encode(), *(each.tobytes() for each in references)]
+    shown = [each.picture if isinstance(each, Reference) else each for each in references]
+    parts = [prompt.encode(), str(seed).encode(), *(each.tobytes() for each in shown)]
     red, green, blue = hashlib.sha256(b"|".join(parts)).digest()[:3]
     return Image.new("RGB", (side, side), (red, green, blue))
 

@@ -50,32 +50,19 @@ from jedi_diffusion.app.uploads import DECODERS, MAX_PHOTO
 from jedi_diffusion.app.visitors import Visitors
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.options import Sampling
+from jedi_diffusion.references import faded
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
 
+from jedi_diffusion.app.page_masks import RAW, MaskControls
+
 SESSION_SECONDS = 6 * 3600
 REFRESH = 0.25
 """Seconds between two updates of the page at least."""
-SCRIPT = """// Control or Command with Enter does what the button does.
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    document.querySelector("#generate")?.click();
-  }
-}, true);
-// Gradio calls pictures "Thumbnail 1 of 8": their names are their captions.
-const name = () => {
-  for (const button of document.querySelectorAll(".thumbnail-lg, .upload-container")) {
-    const said = (button.querySelector(".caption-label") ?? button).textContent.replace(/\\s+/g, " ").trim();
-    if (said && button.ariaLabel !== said) button.ariaLabel = said;
-  }
-};
-new MutationObserver(name).observe(document, {childList: true, subtree: true, characterData: true});
-"""
 SCHEMA = Controls.model_json_schema()["properties"]
-STYLE = Path(__file__).with_name("page.css")
+STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 # Nothing is shared with anybody, so gradio's button for that goes.
 STRIP: dict[str, Any] = {
     "columns": 4,
@@ -87,9 +74,6 @@ STRIP: dict[str, Any] = {
 }
 SHOWN: dict[str, Any] = STRIP | {"allow_preview": True, "buttons": ["download", "fullscreen"]}
 """How galleries look."""
-WRITTEN: dict[str, Any] = {"sanitize_html": False, "latex_delimiters": []}
-"""How HTML of our own is shown, in which all that comes from outside is escaped. gr.HTML would evaluate
-scripts to show it, which the policy of the page forbids."""
 NOT_GIVEN = ("not given", "")
 """Choice of a setting that need not be given; the components of gradio have no None for it."""
 
@@ -167,9 +151,7 @@ class Page:
                     controls = self._controls(what)
                     with gr.Column(elem_id="go"):
                         self._words.render()
-                        status = gr.Markdown(
-                            said("Your pictures will appear here."), elem_id="status", **WRITTEN
-                        )
+                        status = gr.Markdown(said("Your pictures will appear here."), elem_id="status", **RAW)
                         with gr.Row(elem_id="buttons"):
                             start = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
                             stop = gr.Button("Cancel", elem_id="cancel", scale=1)
@@ -219,9 +201,10 @@ class Page:
                 gr.Slider(0, 100, 50, step=1, label=label, elem_id=name, elem_classes="ends")
                 for name, label in (("across", "Move the crop"), ("down", "Move the crop"))
             )
+            self._masks = MaskControls(session, crops, self._crops)
             remove = gr.Button("Remove this photo", size="sm", elem_id="remove")
         what = gr.Textbox(label="What it is", placeholder="a robot", max_length=200, elem_id="what")
-        self._shown = [chosen, crops, across, down, session]
+        self._shown = [chosen, crops, across, down, *self._masks.shown, session]
         files.upload(
             self.upload,
             [files, session],
@@ -231,7 +214,7 @@ class Page:
         )
         picked.select(self.pick, session, [*self._shown, what], api_visibility="private")
         surprise.click(self.surprise, session, [*self._shown, what], api_visibility="private")
-        crops.select(self.choose, session, [across, down], api_visibility="private")
+        crops.select(self.choose, session, [across, down, *self._masks.shown], api_visibility="private")
         remove.click(self.remove, session, self._shown, api_visibility="private")
         for slider in (across, down):  # `change` hears the keyboard too
             slider.change(
@@ -248,7 +231,7 @@ class Page:
             max_length=20_000,
             elem_id="prompts",
         )
-        self._words = gr.Markdown(elem_id="words", render=False, **WRITTEN)  # where it stays in sight
+        self._words = gr.Markdown(elem_id="words", render=False, **RAW)  # where it stays in sight
         label = "Stay close to my photos, or follow my prompt"
         balance = gr.Slider(-1, 1, 0, step=0.1, label=label, elem_id="balance", elem_classes="ends")
         with gr.Row():
@@ -267,7 +250,7 @@ class Page:
             height=96,
             elem_id="recorded",
         )
-        taken = gr.Markdown(elem_id="taken", **WRITTEN)
+        taken = gr.Markdown(elem_id="taken", **RAW)
         with gr.Accordion("More", open=False, elem_id="more") as more:
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
             chosen = [component(name, getattr(self.service.card.own, name)) for name in Sampling.model_fields]
@@ -332,9 +315,9 @@ class Page:
         session.give_photos([Photo(example.picture, example.what, is_example=True)])
         return *self._photos_shown(session, request), example.what
 
-    def choose(self, session: Session, event: gr.SelectData) -> tuple[Any, Any]:
+    def choose(self, session: Session, event: gr.SelectData) -> tuple[Any, ...]:
         session.chosen = int(event.index)
-        return self._sliders(session)
+        return *self._sliders(session), *self._masks.values(session)
 
     def remove(self, request: gr.Request, session: Session) -> tuple[Any, ...]:
         kept = [each for number, each in enumerate(session.photos) if number != session.chosen]
@@ -478,11 +461,15 @@ class Page:
         """Return values for the components of `_shown`."""
         self.visitors.note(session, request.state.client)
         chosen = gr.Column(visible=bool(session.photos))
-        return chosen, self._crops(session), *self._sliders(session), session
+        below = *self._sliders(session), *self._masks.values(session)
+        return chosen, self._crops(session), *below, session
 
     def _crops(self, session: Session) -> Any:
         side = self.service.card.size
-        crops = [(photo.crop(side, side), photo.name) for photo in session.photos]
+        crops = [
+            (faded(photo.crop(side, side), photo.mask_crop(side, side)), photo.name)
+            for photo in session.photos
+        ]
         return gr.Gallery(crops, selected_index=session.chosen if crops else None)
 
     def _sliders(self, session: Session) -> tuple[Any, Any]:
@@ -499,7 +486,7 @@ class Page:
 
 async def script() -> Response:
     """Return the page's own script."""
-    return Response(SCRIPT, media_type="text/javascript")
+    return Response(SCRIPT.read_text(encoding="utf-8"), media_type="text/javascript")
 
 
 def component(name: str, own: Any) -> Any:

@@ -25,6 +25,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import lines_of
 from jedi_diffusion.options import Between, Sampling, Seed, Settings, check_text, read
 from jedi_diffusion.pictures import open_picture
+from jedi_diffusion.references import Reference
 
 MAX_PHOTOS = 8
 MAX_MADE = 100
@@ -42,17 +43,45 @@ QUALITIES = {"fast": QUALITY["low"], "balanced": QUALITY["medium"], "best": QUAL
 @dataclass
 class Photo:
     """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre. Examples make
-    room for a visitor's own photos."""
+    room for a visitor's own photos.
+
+    mask: 8-bit grays of the picture's size, white on what is read; None: all of it. strength: as a
+    `Reference` has it. undone: earlier masks as PNG, empty for none; painted: number of the last stroke that
+    was drawn (`brush`). key: what strokes call it.
+    """
 
     picture: Image.Image
     name: str
     across: float = 0.5
     down: float = 0.5
     is_example: bool = False
+    mask: Image.Image | None = None
+    strength: float = 1.0
+    undone: tuple[bytes, ...] = ()
+    painted: int = 0
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(8))
 
     def crop(self, width: int, height: int) -> Image.Image:
-        centre = (self.across, self.down)
-        return ImageOps.fit(self.picture, (width, height), Image.Resampling.LANCZOS, centering=centre)
+        return self._cropped(self.picture, width, height, Image.Resampling.LANCZOS)
+
+    def mask_crop(self, width: int, height: int) -> Image.Image | None:
+        """Return the mask of the crop."""
+        return None if self.mask is None else self._cropped(self.mask, width, height, Image.Resampling.BOX)
+
+    def reference(self, width: int, height: int) -> Image.Image | Reference:
+        """Return the crop as the pipeline reads it. Raises UsageError where nothing of it is read."""
+        picture, mask = self.crop(width, height), self.mask_crop(width, height)
+        if mask is None and self.strength == 1:
+            return picture
+        if mask is not None and mask.getextrema()[1] == 0:
+            raise UsageError(
+                f"Nothing of {self.name} is read: its mask leaves out all of the crop. Paint its subject, or "
+                "read all of it."
+            )
+        return Reference(picture, mask=mask, strength=self.strength)
+
+    def _cropped(self, picture: Image.Image, width: int, height: int, by: Image.Resampling) -> Image.Image:
+        return ImageOps.fit(picture, (width, height), by, centering=(self.across, self.down))
 
 
 @dataclass(frozen=True)
@@ -113,8 +142,11 @@ class Session:
 
     @property
     def bytes(self) -> int:
-        """Memory that the photos hold: up to 24 MB, which follows from MAX_PHOTOS and PHOTO_SIDE."""
-        return size_of(each.picture for each in self.photos)
+        """Memory that the photos and their masks hold: some 32 MB at most, which follows from MAX_PHOTOS and
+        PHOTO_SIDE."""
+        masks = [each.mask.width * each.mask.height for each in self.photos if each.mask is not None]
+        earlier = [len(mask) for each in self.photos for mask in each.undone]
+        return size_of(each.picture for each in self.photos) + sum(masks) + sum(earlier)
 
     @property
     def photo(self) -> Photo | None:
@@ -198,7 +230,7 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         prompts=tuple(pictures),
         # As in `jedi generate`: picture k of every prompt has seed + k.
         seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
-        references=tuple(photo.crop(card.size, card.size) for photo in session.photos),
+        references=tuple(photo.reference(card.size, card.size) for photo in session.photos),
         captions=(controls.what.strip(),) if controls.what.strip() else (),
         sampling=sampling_of(controls, card.own).at(card.size, card.size),
     )

@@ -24,15 +24,8 @@ from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import free_suffix, json_bytes, make_folder, slugs, with_suffix, write_file
 from jedi_diffusion.options import OF_MODEL, SizedSampling
-from jedi_diffusion.pictures import (
-    WHITE,
-    contact_sheet,
-    fit_square,
-    open_picture,
-    png_bytes,
-    save_png,
-)
-from jedi_diffusion.references import Reference, open_mask_of, with_found_masks
+from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+from jedi_diffusion.references import Reference, faded, open_mask_of, with_found_masks
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
@@ -49,8 +42,6 @@ SHEET_PICTURES = 64
 SHEET_COLUMNS = 6
 UNLIMITED = 2**62
 """Bytes for the references of a run, which are in memory during each call anyway."""
-FADED = 0.8
-"""How white the sheet shows what masks leave out."""
 UNCHECKED = 20
 """Pictures of the model's own size, references included, whose memory is not estimated beforehand."""
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -508,11 +499,7 @@ def public_name(model: str) -> str:
 
 def as_read(photo: Photo, given: GenerateOptions) -> Image.Image:
     """Return a photo as a square, faded where its mask is black."""
-    picture, mask = fitted(photo, given, is_square=True)
-    if mask is None:
-        return picture
-    faded = Image.blend(picture, Image.new("RGB", picture.size, WHITE), FADED)
-    return Image.composite(picture, faded, mask)
+    return faded(*fitted(photo, given, is_square=True))
 
 
 def sheet(job: Run) -> Image.Image:

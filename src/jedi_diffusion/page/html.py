@@ -71,4 +71,9 @@ def embedded(picture: Image.Image, side: int) -> str:
     shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     shown.save(data, format="JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    return data_uri(data.getvalue(), "jpeg")
+
+
+def data_uri(file: bytes, kind: str) -> str:
+    """Return a picture file of a kind, as "png", as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
