@@ -50,6 +50,14 @@ def make_joint(unet: UNet2DConditionModel, distance_slope: float | None = None) 
     return install_coupling(widen_input(unet), distance_slope)
 
 
+def fresh_network(distance_slope: float | None = None, **settings: object) -> UNet2DConditionModel:
+    """Return a joint UNet of these settings (those of diffusers' class), its weights drawn anew.
+
+    distance_slope: see `install_coupling`.
+    """
+    return make_joint(UNet2DConditionModel(**settings), distance_slope)
+
+
 def is_joint(unet: UNet2DConditionModel) -> bool:
     """Return whether `make_joint` has been applied: a widened input, and coupling on every self-attention."""
     coupled = [isinstance(attn.processor, CoupledSelfAttnProcessor) for _, attn in _self_attention(unet)]

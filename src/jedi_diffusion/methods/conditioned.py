@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from jedi_diffusion.backbones.unet import UNetBackbone
+from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.cache import CacheView
 from jedi_diffusion.joint.record import AttentionWriter
@@ -34,9 +36,9 @@ class ConcatenationBaseline(nn.Module):
     reference. What is open in the paper: a set's first reference is read, others are not.
     """
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.single = UNetBackbone(unet)
+        self.single = family_of(network)(network)
 
     def forward(
         self,
@@ -67,9 +69,9 @@ class ConcatenationBaseline(nn.Module):
 class _TokenReader(nn.Module):
     """Reads a batch's references as tokens, each batch once while it is told to remember."""
 
-    def __init__(self, unet: Any, encoder: nn.Module, text_tokens: int) -> None:
+    def __init__(self, unet: ModelMixin, encoder: nn.Module, text_tokens: int) -> None:
         super().__init__()
-        self.denoiser, self.encoder = UNetBackbone(unet), encoder
+        self.denoiser, self.encoder = family_of(unet)(unet), encoder
         self.layers = add_image_layers(unet, text_tokens)
         self._seen: list[tuple[SetBatch, Tensor]] | None = None
 
@@ -155,7 +157,7 @@ def _no_record(attention_record: AttentionWriter | None) -> None:
 
 
 def _targets_alone(
-    denoiser: UNetBackbone, noisy: Tensor, timestep: Tensor, batch: SetBatch, is_target: list[bool]
+    denoiser: Backbone, noisy: Tensor, timestep: Tensor, batch: SetBatch, is_target: list[bool]
 ) -> Tensor:
     """Return every target as a set of one; zeros for references."""
     rows = [row for row, target in enumerate(is_target) if target]

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.evaluation.cases import EvaluationSet
 from jedi_diffusion.joint.attention import SetReads
@@ -54,7 +53,7 @@ class FreeCustom:
     weight: float = WEIGHT
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pipeline.backbone, UNetBackbone):
+        if self.pipeline.network_name != "unet":
             raise ModelError("FreeCustom needs a UNet of the Stable Diffusion family.")
 
     def __call__(

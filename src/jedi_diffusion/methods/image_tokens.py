@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -133,7 +133,7 @@ class DecoupledProcessor(nn.Module):
         return mixed + F.linear(image.transpose(1, 2).flatten(2), attn.to_out[0].weight)
 
 
-def add_image_layers(unet: UNet2DConditionModel, text_tokens: int) -> nn.ModuleDict:
+def add_image_layers(unet: ModelMixin, text_tokens: int) -> nn.ModuleDict:
     """Put a DecoupledProcessor on every cross-attention of a joint UNet, in place, and return them."""
     layers = {}
     processors: dict[str, Any] = dict(unet.attn_processors)
@@ -145,7 +145,7 @@ def add_image_layers(unet: UNet2DConditionModel, text_tokens: int) -> nn.ModuleD
     return nn.ModuleDict({name.replace(".", "-"): layer for name, layer in layers.items()})
 
 
-def remove_image_layers(unet: UNet2DConditionModel) -> None:
+def remove_image_layers(unet: ModelMixin) -> None:
     """Put back what `add_image_layers` replaced."""
     processors: dict[str, Any] = dict(unet.attn_processors)
     for name, each in processors.items():

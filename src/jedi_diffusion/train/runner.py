@@ -5,17 +5,18 @@ folder.
 import copy
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
+from jedi_diffusion.backbones import family_of
+from jedi_diffusion.backbones.unet import fresh_network
 from jedi_diffusion.data.source import SetSource
 from jedi_diffusion.errors import JeDiError, ModelError, RecipeError, UsageError
 from jedi_diffusion.files import replaced_folder
@@ -62,15 +63,14 @@ class Models:
         self.text_encoder: CLIPTextModel = make_text_encoder(
             self.tokenizer, section.text_width, section.text_layers, section.text_heads
         )
-        unet = _built(
+        self.unet = _built(
             "unet",
-            UNet2DConditionModel,
+            partial(fresh_network, section.distance_slope),
             section.unet,
             in_channels=channels,
             out_channels=channels,
             cross_attention_dim=section.text_width,
         )
-        self.unet = make_joint(unet, section.distance_slope)
         if trained is not None:
             self._load(trained)
         else:  # every channel is predicted as zero at first: none starts with a grain
@@ -266,7 +266,7 @@ class TrainingRun:
             models.scheduler, reference_weight=stage.reference_weight, min_snr=stage.min_snr
         )
         pool = LatentPool(**load_file(kept, device=self.device))
-        return JointTask(UNetBackbone(models.unet), models.text_encoder, pool, loss, stage)
+        return JointTask(family_of(models.unet)(models.unet), models.text_encoder, pool, loss, stage)
 
     def _show(self, stage: Stage, folder: Path, step: int) -> None:
         """Draw a sheet of the held-out sets at this step; of joint stages also write the model, to
