@@ -1,6 +1,7 @@
 """What a call is expected to cost, against what it does cost; memory that is not there."""
 
 import resource
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
@@ -13,6 +14,7 @@ from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.errors import JeDiError
 from jedi_diffusion.flops import MemoryCounter, networks_of
 from jedi_diffusion.options import SizedSampling
+from tests.helpers.small_klein import save_klein
 from tests.helpers.small_pipelines import save_joint
 
 
@@ -54,6 +56,32 @@ def test_costs_grow_with_pictures_and_with_the_square_of_attention() -> None:
     assert figures.work(SizedSampling(height=8, width=8), 4, 2, joint_targets=True) == (12, 72, 36, 64)
     assert figures.step_seconds(alone) == 4 * 64 + 4 * 64**2
     assert figures.work(SizedSampling(height=8, width=8, guidance=1.0), 1, 0).pairs == 1
+
+
+def test_references_of_their_own_size_are_counted_by_it() -> None:
+    figures = costs.Costs(costs.Growth(1, 0), costs.Growth(1, 1), costs.Growth(0, 0), "joint", 128)
+    how = SizedSampling(height=8, width=8, guidance=1.0)
+    assert figures.work(how, 1, 3) == (12, 49, 49, 64)  # as six of 64 pixels; encoded in twelve
+
+
+def test_a_model_that_reads_references_in_their_own_shape_is_measured_without(tmp_path, monkeypatch) -> None:
+    """And what it then takes with some is told."""
+    save_klein(tmp_path / "klein")
+    pipe = JeDiPipeline.from_pretrained(tmp_path / "klein")
+    pipe.set_progress_bar_config(disable=True)
+    calls = []
+    monkeypatch.setattr(
+        costs, "run_call", lambda pipe, call, *rest: calls.append(call) or run_call(pipe, call, *rest)
+    )
+    monkeypatch.setattr(costs, "LEAST_SIDE", 128)
+    figures = costs.measure(pipe, 128)
+    assert {len(call.references) for call in calls} == {0}
+    assert figures.reference_pixels == 1024**2
+    how, photos = SizedSampling(height=64, width=64, steps=1), [Image.new("RGB", (128, 64))] * 4
+    with MemoryCounter(networks_of(pipe)) as memory:
+        run_call(pipe, Call(["a dog"], [0], photos, [], how), lambda *_: None)
+    expected = replace(figures, reference_pixels=128 * 64)
+    assert memory.peak < expected.bytes(expected.work(how, 1, 4))
 
 
 def test_steps_without_guidance_cost_one_branch() -> None:

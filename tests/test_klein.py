@@ -180,6 +180,18 @@ def test_what_the_model_was_not_trained_for_is_said_once(folders, caplog):
     ]
 
 
+def test_generate_takes_more_references_than_the_model_was_trained_with(folders, tmp_path, capsys):
+    photo(64, 64).save(tmp_path / "dog.png")
+    given = ["--model", str(folders["distilled"][0]), *["--reference", str(tmp_path / "dog.png")] * 40]
+    given += ["--prompt", PROMPT, "--size", "64", "--steps", "1", "--out", str(tmp_path / "out")]
+    said = "trained with at most 4 references; 40 are given."
+    assert cli.main(["generate", "--dry-run", *given]) == 0
+    assert f"Untrained:  This model was {said}" in capsys.readouterr().out
+    assert cli.main(["generate", *given]) == 0
+    assert said in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 3  # picture, sheet, settings
+
+
 def test_a_saved_folder_loads_again_and_bfloat16_runs(folders, tmp_path):
     pipe = opened(folders, "kv")
     pipe.save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ the network, rows * P; coupled attention with the pairs of pictures that see eac
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -65,12 +66,14 @@ class Growth(NamedTuple):
 @dataclass(frozen=True)
 class Costs:
     """A model's own figures. memory: bytes of a call beside the weights; step: seconds of one step; rest:
-    seconds of what a call does once, to encode and decode; coupling: the model's own."""
+    seconds of what a call does once, to encode and decode; coupling: the model's own. reference_pixels: of
+    references that keep their own shape, at most; None where they have the pictures' size."""
 
     memory: Growth
     step: Growth
     rest: Growth
     coupling: str = "joint"
+    reference_pixels: int | None = None
 
     def bytes(self, work: Work) -> int:
         """Return the memory that a call needs at most."""
@@ -107,13 +110,15 @@ class Costs:
         self, branches: int, sampling: SizedSampling, targets: int, references: int, joint_targets: bool
     ) -> Work:
         coupling = "joint" if joint_targets else sampling.coupling or self.coupling
+        pixels = sampling.height * sampling.width
+        if self.reference_pixels is not None:  # counted in pictures of the targets' size
+            references = math.ceil(references * self.reference_pixels / pixels)
         if joint_targets:
             sets, size, seen = 1, references + targets, references + targets
         elif coupling == "cached":
             sets, size, seen = targets, 1, references + 1
         else:
             sets, size, seen = targets, references + 1, references + 1
-        pixels = sampling.height * sampling.width
         # References run once with coupling "cached"; they are encoded, and targets decoded, all at once.
         rows = max(branches * sets * size, 2 * references, 2 * targets)
         return Work(rows, branches * sets * size * seen, max(size * seen, references**2), pixels)
@@ -157,7 +162,10 @@ class Trial(NamedTuple):
 
 
 def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
-    """Run the model for a step at three sizes, one reference and one target. Raises JeDiError."""
+    """Run the model for a step at three sizes: one target, and one reference where that has its size.
+
+    Raises JeDiError.
+    """
     factor = pipe.vae_scale_factor * pipe.backbone.size_multiple
     large = own_size if own_size >= LEAST_SIDE // 2 else LEAST_SIDE
     small = max(1, large // factor // 2) * factor
@@ -165,7 +173,8 @@ def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
     sides = (least, max(2 * least, small), max(3 * least, large // factor * factor))
     _timed_call(pipe, sides[0])  # warms up
     trials = [_trial(pipe, side) for side in sides]
-    rows, pairs = 2, 4
+    own_shape = pipe.backbone.own_shape
+    rows, pairs = (2, 4) if own_shape is None else (1, 1)
     memory, step, rest = (
         _fitted(
             [
@@ -175,7 +184,8 @@ def measure(pipe: JeDiPipeline, own_size: int) -> Costs:
         )
         for kind in range(3)
     )
-    return Costs(memory, step, rest, pipe.config["coupling"])
+    pixels = None if own_shape is None else own_shape.pixels
+    return Costs(memory, step, rest, pipe.config["coupling"], pixels)
 
 
 def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
@@ -199,7 +209,7 @@ def _fitted(points: Sequence[tuple[int, int, float]]) -> Growth:
 
 
 def _trial(pipe: JeDiPipeline, side: int) -> Trial:
-    """Return what a call with one step of a set of two takes, in the fastest of several runs of it."""
+    """Return what a call with one step takes, in the fastest of several runs of it."""
     from jedi_diffusion.flops import MemoryCounter, networks_of
 
     with MemoryCounter(networks_of(pipe)) as memory:
@@ -232,7 +242,9 @@ def _timed_call(pipe: JeDiPipeline, side: int) -> Times:
 
     hooks = [pipe.network.register_forward_pre_hook(mark), pipe.network.register_forward_hook(mark)]
     sampling = SizedSampling(height=side, width=side, steps=1, guidance=1.0, coupling="joint")
-    call = Call(["a"], [0], [Image.new("RGB", (side, side), "gray")], ["a"], sampling)
+    is_alone = pipe.backbone.own_shape is not None  # references then have a size of their own
+    photos = [] if is_alone else [Image.new("RGB", (side, side), "gray")]
+    call = Call(["a"], [0], photos, ["a"], sampling)
     mark()
     try:
         run_call(pipe, call, lambda step, latents: None)

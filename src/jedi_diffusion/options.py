@@ -32,12 +32,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 MAX_REFERENCES = 16
+"""Of one request to a server, which decodes them all before a model sees any."""
 MAX_PICTURES = 10_000
 MAX_PROMPT = 10_000
 """Characters; text encoders read some 77 words, so longer prompts are mistakes."""
 MAX_SEED = 2**62
-MAX_SET = 32
-"""Pictures in one set with `--joint-targets`: attention grows with their square."""
 
 ARGUMENTS = {
     "steps": "num_inference_steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -329,6 +330,16 @@ def _spread(values: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Image.Image:
     top = values.max()
     two = top > 0 and bool(((values == 0) | (values == top)).all())
     return Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8) if two else gray)
+
+
+def within_pixels(picture: Image.Image, most: int) -> Image.Image:
+    """Return a picture of at most so many pixels: itself, or made smaller in its own shape."""
+    width, height = picture.size
+    if width * height <= most:
+        return picture
+    scale = math.sqrt(most / (width * height))
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def fit_square(picture: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:

@@ -526,22 +526,23 @@ class JeDiPipeline(RecordedAdapters):
         self._report_untrained(request)
         return request
 
+    def untrained(self, references: int, coupling: Coupling) -> dict[str, str]:
+        """Return what the model was not trained for in a call with so many references: a sentence a kind."""
+        most, found = self.backbone.trained_references, dict[str, str]()
+        if most is not None and references > most:
+            counted = f"{most} reference{'s' * (most > 1)}; {references} are given"
+            found["references"] = f"This model was trained with at most {counted}."
+        if references and self.backbone.cache_untrained and coupling == "cached" != self.own_coupling:
+            found["coupling"] = (
+                "This model was not trained with coupling 'cached': references that read nothing else may be "
+                f"followed less well than with its own, {self.config['coupling']!r}."
+            )
+        return found
+
     def _report_untrained(self, request: Request) -> None:
         """Warn of what the model was not trained for, of each kind once."""
-        most, given = self.backbone.trained_references, request.references
-        found = {
-            "references": (
-                most is not None and given > most,
-                f"This model was trained with at most {most} references; {given} are given.",
-            ),
-            "coupling": (
-                self.backbone.cache_untrained and request.coupling == "cached" != self.own_coupling,
-                "This model was not trained with coupling 'cached': references that read nothing else may be "
-                f"followed less well than with its own, {self.config['coupling']!r}.",
-            ),
-        }
-        for kind, (untrained, said) in found.items():
-            if untrained and kind not in self._reported:
+        for kind, said in self.untrained(request.references, request.coupling).items():
+            if kind not in self._reported:
                 self._reported.add(kind)
                 logger.warning("%s", said)
 
@@ -711,7 +712,7 @@ class JeDiPipeline(RecordedAdapters):
             captioned = silent
             if any(captions):
                 captioned = self._single_set(latents, captions, extents, size, visibility)
-            fitted = size if backbone.follows_targets else None
+            fitted = size if backbone.own_shape is None else None
             made = EncodedReferences(captioned, None if captioned is silent else silent, fitted)
             made.bind(self.network, backbone.coupled_layers)
             made.read([True], backbone.fill_cache)

@@ -42,6 +42,25 @@ class Reference:
     strength: float = 1.0
 
 
+@dataclass(frozen=True)
+class OwnShape:
+    """How a model reads references that keep their shape: in about `pixels` at most; a side has at least
+    `least` pixels, and at most `ratio` times those of the other."""
+
+    pixels: int
+    least: int
+    ratio: int
+
+    def check(self, size: tuple[int, int], called: str) -> None:
+        """Raise UsageError, with what it is called, for a picture of a (width, height) that is not read."""
+        width, height = size
+        if min(size) < self.least or max(size) > self.ratio * min(size):
+            raise UsageError(
+                f"{called} has {width} x {height} pixels; this model reads sides of at least {self.least} "
+                f"pixels and at most {self.ratio} times the other: cut it to its subject."
+            )
+
+
 def listed_references(
     references: Sequence[Picture | Reference] | Picture | Reference, captions: str | Sequence[str] | None
 ) -> list[Reference]:

@@ -15,6 +15,7 @@ from jedi_diffusion.app.application import Access, make_application
 from jedi_diffusion.app.engine import Engine
 from jedi_diffusion.app.jobs import Runner
 from jedi_diffusion.app.page import Page
+from jedi_diffusion.app.runner import ModelCard
 from jedi_diffusion.app.server import Server, open_socket
 from jedi_diffusion.app.service import Service
 from jedi_diffusion.app.session import Example
@@ -48,7 +49,7 @@ def event_loop_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Running]]:
     """Starts a server over a fake runner. service: settings of `Service`; page: from a service to what mounts
-    a page; runners: in the place of the fake one; settings: of `Engine`."""
+    a page; runners: in the place of the fake one; card: of the model; settings: of `Engine`."""
     made: list[Running] = []
 
     def start(
@@ -58,11 +59,12 @@ def serve() -> Iterator[Callable[..., Running]]:
         page: Callable | None = None,
         runners: Sequence[Runner] = (),
         grace: float = 0.2,
+        card: ModelCard = CARD,
         **settings: object,
     ) -> Running:
         runner = runner or FakeRunner()
         engine = Engine(runners or [runner], **settings)
-        served = Service(engine, CARD, **(service or {}))
+        served = Service(engine, card, **(service or {}))
         app = make_application(served, access, page and page(served))
         server = Server(app, engine, grace)
         listening = open_socket("127.0.0.1", 0)

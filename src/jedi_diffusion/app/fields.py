@@ -199,7 +199,10 @@ def check_fields(fields: Fields, references: int, card: ModelCard, masks: int = 
     ]:
         _explained(name, check_text, text)
     if references > MAX_REFERENCES:
-        message = f"{references} references are given; at most {MAX_REFERENCES} are used at once."
+        message = (
+            f"{references} references are given; a request holds at most {MAX_REFERENCES}, which leaves "
+            "memory for the requests of others: `jedi generate` takes more."
+        )
         raise FieldError(message, "image")
     for name, said, count in (
         ("reference_prompt", "reference prompts", len(fields.reference_prompt)),

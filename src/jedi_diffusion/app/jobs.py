@@ -73,8 +73,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Ask:
-    """One prompt and one seed a picture; references, upright RGB and already of the pictures' size, with one
-    caption for all, one each, or none; masks are of that size too.
+    """One prompt and one seed a picture; references, upright RGB and already of the pictures' size, or in
+    their own shape where the model reads that, with one caption for all, one each, or none; masks are of
+    their references' size.
 
     digests: SHA-256 of each reference's pixels, as the model sees them, with its mask and strength; taken
     from the references.

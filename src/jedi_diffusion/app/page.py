@@ -299,7 +299,7 @@ class Page:
         new = []
         for handle in files or ():
             with warned(), self.received.taken(handle) as path:
-                new.append(read_photo(path, path.name))
+                new.append(read_photo(path, path.name, self.service.card.own_shape))
         with warned():
             session.give_photos([*(each for each in session.photos if not each.is_example), *new])
         return None, *self._photos_shown(session, request)
@@ -465,17 +465,13 @@ class Page:
         return chosen, self._crops(session), *below, session
 
     def _crops(self, session: Session) -> Any:
-        side = self.service.card.size
-        crops = [
-            (faded(photo.crop(side, side), photo.mask_crop(side, side)), photo.name)
-            for photo in session.photos
-        ]
+        crops = [(faded(*photo.seen_by(self.service.card)), photo.name) for photo in session.photos]
         return gr.Gallery(crops, selected_index=session.chosen if crops else None)
 
     def _sliders(self, session: Session) -> tuple[Any, Any]:
         """Return a slider only where there is something to move: a crop is as long as the shorter side."""
         photo = session.photo
-        if photo is None:
+        if photo is None or self.service.card.own_shape is not None:
             return gr.Slider(visible=False), gr.Slider(visible=False)
         width, height = photo.picture.size
         return (

@@ -13,6 +13,7 @@ from jedi_diffusion.app.jobs import Preview, Runner
 from jedi_diffusion.calls import Call, run_call
 from jedi_diffusion.costs import Costs
 from jedi_diffusion.options import Sampling, SizedSampling
+from jedi_diffusion.references import OwnShape
 from jedi_diffusion.remembered import ReferenceMemory
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ModelCard:
     """What identifies a model, and what it can do: side of its own pictures and pixels that sides are
     multiples of. reader: a `inputs.PromptReader`, None for a model that reads all of every prompt.
     temperature: of the first noise, where a call names none. own: its settings where a request says nothing.
+    own_shape: how it reads references that keep their shape, None where they are cut to the pictures'.
     costs: what its calls cost; memory: the bytes that are free for them where it runs."""
 
     name: str
@@ -45,6 +47,7 @@ class ModelCard:
     reader: Any = None
     temperature: float = 1.0
     own: Sampling = field(default_factory=Sampling)
+    own_shape: OwnShape | None = None
     costs: Costs | None = None
     memory: int | None = None
 

@@ -71,7 +71,7 @@ class Service:
         sampling = fields.over(self.card.own).at(height, width)
         self.engine.budget.check(sampling, fields.n, len(photos))
         self.engine.check_room()
-        references = await self.photos.read(photos, width, height, masks)
+        references = await self.photos.read(photos, width, height, masks, self.card.own_shape)
         ask = to_ask(fields, references, sampling)
         is_watched = fields.stream and fields.partial_images > 0
         return self.engine.submit(ask, request.state.client, fields.deadline, previews=is_watched)

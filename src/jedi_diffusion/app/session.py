@@ -24,14 +24,14 @@ from jedi_diffusion.credentials import Seal, unsigned
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import lines_of
 from jedi_diffusion.options import Between, Sampling, Seed, Settings, check_text, read
-from jedi_diffusion.pictures import open_picture
-from jedi_diffusion.references import Reference
+from jedi_diffusion.pictures import open_picture, within_pixels
+from jedi_diffusion.references import OwnShape, Reference
 
 MAX_PHOTOS = 8
 MAX_MADE = 100
 """Pictures that a session keeps; the oldest go first."""
-PHOTO_SIDE = 1024
-"""Photos are kept no larger than this, in pixels of the longer side."""
+PHOTO_PIXELS = 1024**2
+"""Photos are kept no larger than this."""
 SEEDS = 10**6
 """Seeds are drawn below this: people can read them out."""
 COUNTS = (1, 2, 3, 4)
@@ -42,8 +42,8 @@ QUALITIES = {"fast": QUALITY["low"], "balanced": QUALITY["medium"], "best": QUAL
 
 @dataclass
 class Photo:
-    """A reference, upright RGB, with the place of its square crop: 0.5, 0.5 is the centre. Examples make
-    room for a visitor's own photos.
+    """A reference, upright RGB, with the place of its square crop, where the model reads squares: 0.5, 0.5 is
+    the centre. Examples make room for a visitor's own photos.
 
     mask: 8-bit grays of the picture's size, white on what is read; None: all of it. strength: as a
     `Reference` has it. undone: earlier masks as PNG, empty for none; painted: number of the last stroke that
@@ -61,22 +61,26 @@ class Photo:
     painted: int = 0
     key: str = field(default_factory=lambda: secrets.token_urlsafe(8))
 
+    def seen_by(self, card: ModelCard) -> tuple[Image.Image, Image.Image | None]:
+        """Return picture and mask as the model reads them: whole where that keeps shapes."""
+        if card.own_shape is not None:
+            return self.picture, self.mask
+        side, mask = card.size, self.mask
+        kept = None if mask is None else self._cropped(mask, side, side, Image.Resampling.BOX)
+        return self.crop(side, side), kept
+
     def crop(self, width: int, height: int) -> Image.Image:
         return self._cropped(self.picture, width, height, Image.Resampling.LANCZOS)
 
-    def mask_crop(self, width: int, height: int) -> Image.Image | None:
-        """Return the mask of the crop."""
-        return None if self.mask is None else self._cropped(self.mask, width, height, Image.Resampling.BOX)
-
-    def reference(self, width: int, height: int) -> Image.Image | Reference:
-        """Return the crop as the pipeline reads it. Raises UsageError where nothing of it is read."""
-        picture, mask = self.crop(width, height), self.mask_crop(width, height)
+    def reference(self, card: ModelCard) -> Image.Image | Reference:
+        """Return it as the pipeline reads it. Raises UsageError where nothing of it is read."""
+        picture, mask = self.seen_by(card)
         if mask is None and self.strength == 1:
             return picture
         if mask is not None and mask.getextrema()[1] == 0:
             raise UsageError(
-                f"Nothing of {self.name} is read: its mask leaves out all of the crop. Paint its subject, or "
-                "read all of it."
+                f"Nothing of {self.name} is read: its mask leaves out all of it that the model sees. Paint its "
+                "subject, or read all of it."
             )
         return Reference(picture, mask=mask, strength=self.strength)
 
@@ -143,7 +147,7 @@ class Session:
     @property
     def bytes(self) -> int:
         """Memory that the photos and their masks hold: some 32 MB at most, which follows from MAX_PHOTOS and
-        PHOTO_SIDE."""
+        PHOTO_PIXELS."""
         masks = [each.mask.width * each.mask.height for each in self.photos if each.mask is not None]
         earlier = [len(mask) for each in self.photos for mask in each.undone]
         return size_of(each.picture for each in self.photos) + sum(masks) + sum(earlier)
@@ -166,11 +170,12 @@ class Session:
         self.photos, self.chosen, self.has_lost_photos = list(photos), 0, False
 
 
-def read_photo(path: str | Path, name: str) -> Photo:
-    """Return an upload. Raises PictureError that gives its name."""
+def read_photo(path: str | Path, name: str, own_shape: OwnShape | None = None) -> Photo:
+    """Return an upload. Raises PictureError that gives its name, UsageError for a shape that is not read."""
     picture = open_picture(Path(path).read_bytes(), name)
-    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
-    return Photo(picture, name)
+    if own_shape is not None:
+        own_shape.check(picture.size, name)
+    return Photo(within_pixels(picture, PHOTO_PIXELS), name)
 
 
 def read_controls(values: Mapping[str, Any]) -> Controls:
@@ -230,7 +235,7 @@ def ask_of(session: Session, controls: Controls, card: ModelCard) -> Ask:
         prompts=tuple(pictures),
         # As in `jedi generate`: picture k of every prompt has seed + k.
         seeds=tuple(seed + number % controls.count for number in range(len(pictures))),
-        references=tuple(photo.reference(card.size, card.size) for photo in session.photos),
+        references=tuple(photo.reference(card) for photo in session.photos),
         captions=(controls.what.strip(),) if controls.what.strip() else (),
         sampling=sampling_of(controls, card.own).at(card.size, card.size),
     )

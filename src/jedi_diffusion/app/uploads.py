@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from jedi_diffusion.app.fetch import Fetcher
 from jedi_diffusion.app.fields import FieldError, Fields, check_supported, fitted
 from jedi_diffusion.errors import JeDiError, PictureError
 from jedi_diffusion.options import MAX_REFERENCES
-from jedi_diffusion.pictures import open_picture
-from jedi_diffusion.references import Reference, open_mask_of
+from jedi_diffusion.pictures import open_picture, within_pixels
+from jedi_diffusion.references import OwnShape, Reference, open_mask_of
 
 MAX_PHOTO = 25 * 2**20
 """Bytes of one photo."""
@@ -29,6 +29,8 @@ MAX_BODY = 200 * 2**20
 """Bytes of a request with photos."""
 MAX_JSON = 2**20
 """Bytes of a request without."""
+MAX_PIXELS = 2048**2
+"""Of photos that wait for a model that reads them in their own shape; larger ones are made smaller."""
 MAX_FIELD = 64 * 2**10
 """Bytes of one field of a form; the longest prompt fits."""
 PHOTOS = ("image", "image[]")
@@ -152,7 +154,8 @@ def _sorted(form: FormData) -> Form:
 
 
 class PhotoReader:
-    """Decodes photos, few at a time, and brings them to the pictures' size."""
+    """Decodes photos, few at a time, and brings them to the pictures' size, or to at most MAX_PIXELS in their
+    own shape."""
 
     def __init__(self, fetcher: Fetcher | None = None) -> None:
         self._fetcher = fetcher
@@ -160,32 +163,50 @@ class PhotoReader:
         self._fetching = anyio.CapacityLimiter(FETCHES)
 
     async def read(
-        self, photos: list[UploadFile | str], width: int, height: int, masks: list[UploadFile] | None = None
+        self,
+        photos: list[UploadFile | str],
+        width: int,
+        height: int,
+        masks: list[UploadFile] | None = None,
+        own_shape: OwnShape | None = None,
     ) -> list[Image.Image | Reference]:
-        """Return upright RGB references of width x height, with masks of that size. Raises PictureError
-        that names the file, FieldError."""
-        given: list[UploadFile | None] = [*masks] if masks else [None] * len(photos)
-        both = zip(photos, given, strict=True)
-        return [await self._read(*pair, number, width, height) for number, pair in enumerate(both, 1)]
+        """Return upright RGB references of width x height, or in their own shape where the model reads that,
+        with masks of their size. Raises PictureError that names the file, FieldError."""
 
-    async def _read(
-        self, photo: UploadFile | str, mask: UploadFile | None, number: int, width: int, height: int
-    ) -> Image.Image | Reference:
-        mask_name = "" if mask is None else shown_name(mask.filename, number, "mask")
-        drawn = b"" if mask is None else await self._bytes(mask, mask_name)
+        def fit(picture: Image.Image) -> Image.Image:
+            return fitted(picture, width, height) if own_shape is None else within_pixels(picture, MAX_PIXELS)
 
-        def decode(data: bytes, name: str) -> Image.Image | Reference:
-            picture = fitted(open_picture(data, name), width, height)
-            if mask is None:
-                return picture
-            kept = fitted(open_mask_of(data, name, drawn, mask_name), width, height)
+        def decode(data: bytes, name: str, drawn: bytes, mask_name: str) -> Image.Image | Reference:
+            picture = open_picture(data, name)
+            if own_shape is not None:
+                own_shape.check(picture.size, name)
+            if not drawn:
+                return fit(picture)
+            mask = open_mask_of(data, name, drawn, mask_name)
+            if own_shape is not None:  # large photos are decoded at a reduced scale
+                return Reference(fit(picture), mask=mask.resize(fit(picture).size, Image.Resampling.BOX))
+            kept = fit(mask)
             if kept.getextrema()[1] == 0:
                 raise PictureError(
                     f"{name} is cut to its centre, where its mask {mask_name} shows nothing: cut both to the "
                     "subject."
                 )
-            return Reference(picture, mask=kept)
+            return Reference(fit(picture), mask=kept)
 
+        given: list[UploadFile | None] = [*masks] if masks else [None] * len(photos)
+        both = zip(photos, given, strict=True)
+        return [await self._read(*pair, number, decode) for number, pair in enumerate(both, 1)]
+
+    async def _read(
+        self,
+        photo: UploadFile | str,
+        mask: UploadFile | None,
+        number: int,
+        decode: Callable[[bytes, str, bytes, str], Image.Image | Reference],
+    ) -> Image.Image | Reference:
+        """Return what `decode` makes of a photo and its mask, bytes and name of each, off the event loop."""
+        mask_name = "" if mask is None else shown_name(mask.filename, number, "mask")
+        drawn = b"" if mask is None else await self._bytes(mask, mask_name)
         if isinstance(photo, str):
             address, fetcher = photo, self._fetcher
             if fetcher is None:
@@ -193,11 +214,11 @@ class PhotoReader:
                     "image must be a file: this server takes no address, path or data URL for a picture.",
                     "image",
                 )
-            data = await self._fetch(fetcher, address)
-            return await anyio.to_thread.run_sync(decode, data, address[:200], limiter=self._limiter)
-        name = shown_name(photo.filename, number)
-        data = await self._bytes(photo, name)
-        return await anyio.to_thread.run_sync(decode, data, name, limiter=self._limiter)
+            data, name = await self._fetch(fetcher, address), address[:200]
+        else:
+            name = shown_name(photo.filename, number)
+            data = await self._bytes(photo, name)
+        return await anyio.to_thread.run_sync(decode, data, name, drawn, mask_name, limiter=self._limiter)
 
     async def _bytes(self, file: UploadFile, name: str) -> bytes:
         """Return what is in a file. Raises PictureError, TooLargeError."""

@@ -14,17 +14,19 @@ from typing import ClassVar, cast, get_args
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from PIL import Image
 from torch import nn
 
 from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.inputs import Picture, to_pixels
+from jedi_diffusion.inputs import Picture, to_image, to_pixels
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.joint.record import AttentionWriter
 from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.parts import Autoencoder, setting
+from jedi_diffusion.references import OwnShape
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, Conditions, SetBatch
 
 
@@ -36,8 +38,7 @@ class Backbone(nn.Module, ABC):
     lora_targets: the layers that adapters go on, as a regular expression over their names. shard_units: the
     blocks whose weights FSDP gathers at a time.
     clean_references: whether references are shown clean alone, never noised: they then carry no loss, and the
-    null branch of guidance has none. square_references: whether references have to be of the targets' shape.
-    trained_references: most references of a set in training, where the family says it.
+    null branch of guidance has none.
     size_multiple: what the sides of latents are multiples of. text_tokens: K of its captions, to count its
     work by. cache_untrained: whether published models were trained without cached references, so that
     coupling "cached" takes training.
@@ -50,9 +51,7 @@ class Backbone(nn.Module, ABC):
     shard_units: ClassVar[tuple[type[nn.Module], ...]]
     clean_references: bool = False
     coupled_layers: frozenset[str] | None = None
-    square_references: ClassVar[bool] = True
     lora_loader: ClassVar[type[LoraBaseMixin]] = StableDiffusionLoraLoaderMixin
-    trained_references: ClassVar[int | None] = None
     text_tokens: ClassVar[int] = 77
     size_multiple: ClassVar[int] = 1
     cache_untrained: ClassVar[bool] = False
@@ -152,9 +151,14 @@ class Backbone(nn.Module, ABC):
         return {}
 
     @property
-    def follows_targets(self) -> bool:
-        """Whether `fit_references` brings references to the targets' size."""
-        return self.square_references
+    def own_shape(self) -> OwnShape | None:
+        """How references are read that keep their shape; None where they are cut to that of the targets."""
+        return None
+
+    @property
+    def trained_references(self) -> int | None:
+        """Most references of a set in training, where the family says it."""
+        return None
 
     @property
     def own_guidance(self) -> float | None:
@@ -204,6 +208,14 @@ class Backbone(nn.Module, ABC):
         UsageError that names the number of one that cannot be read.
         """
         return list(to_pixels(pictures, *size))
+
+    def images_in_own_shape(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        """Return references as RGB images. Raises UsageError also for one that `own_shape` refuses."""
+        images = [to_image(picture, number) for number, picture in enumerate(pictures, start=1)]
+        for number, image in enumerate(images, start=1):
+            if self.own_shape is not None:
+                self.own_shape.check(image.size, f"Reference {number}")
+        return images
 
     def own_sampling(self, is_distilled: bool) -> Sampling:
         """Return what a call takes that says nothing; is_distilled: to few steps without guidance."""

@@ -33,16 +33,19 @@ from jedi_diffusion.backbones.sequences import (
 )
 from jedi_diffusion.backbones.text import TextReader, encode_t5, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.inputs import Picture, check_prompt, to_image
+from jedi_diffusion.inputs import Picture, check_prompt
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Coupling, Sampling
 from jedi_diffusion.parts import Config, setting
+from jedi_diffusion.references import OwnShape
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 OWN_SIZE = 128
 """Latents along a side of the images that these models were made for: 1024 pixels."""
 TEXT_TOKENS = 512
+KONTEXT_PIXELS = 1024**2
+"""About those of each size that Kontext was trained with."""
 PATCH = 2
 """Latents along a side of a token."""
 
@@ -97,7 +100,6 @@ class FluxBackbone(SequenceBackbone):
     plain = (FluxAttnProcessor,)
     embedded_guidance = 3.5
     clean_references = True
-    square_references = False
     size_multiple = PATCH
     most_text_tokens = TEXT_TOKENS
     lora_loader = FluxLoraLoaderMixin
@@ -119,8 +121,12 @@ class FluxBackbone(SequenceBackbone):
             self.embedded_guidance = 30.0  # Fill's
 
     @property
-    def follows_targets(self) -> bool:
-        return not self.clean_references
+    def own_shape(self) -> OwnShape | None:
+        return OwnShape(KONTEXT_PIXELS, least=16, ratio=8) if self.clean_references else None
+
+    @property
+    def trained_references(self) -> int | None:
+        return 1 if self.clean_references else None
 
     def reads_empty_captions(self, coupling: Coupling) -> bool:
         """Return whether they are cached: then they alone have pooled text, else it is the targets'."""
@@ -138,9 +144,9 @@ class FluxBackbone(SequenceBackbone):
         """Return references for Kontext at the one of its trained sizes, of a megapixel, that is nearest to
         their shape; for the others in the targets' shape.
         """
-        if not self.clean_references:
+        if self.own_shape is None:
             return super().fit_references(pictures, size)
-        return [_at_trained_size(to_image(picture, n)) for n, picture in enumerate(pictures, start=1)]
+        return [_at_trained_size(image) for image in self.images_in_own_shape(pictures)]
 
     def own_sampling(self, is_distilled: bool) -> Sampling:
         """Return 28 steps, for [schnell] 4, without guidance beside what the model was distilled to."""

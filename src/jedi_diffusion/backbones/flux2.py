@@ -7,7 +7,6 @@ height, width, where a latent is a 2x2 patch of the autoencoder's.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
@@ -36,11 +35,12 @@ from jedi_diffusion.backbones.sequences import (
     SequenceProcessor,
 )
 from jedi_diffusion.backbones.text import TextReader
-from jedi_diffusion.errors import UsageError
-from jedi_diffusion.inputs import SHOWN, TOKENIZING, Picture, check_prompt, to_image
+from jedi_diffusion.inputs import SHOWN, TOKENIZING, Picture, check_prompt
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.parts import Autoencoder, setting
+from jedi_diffusion.pictures import within_pixels
+from jedi_diffusion.references import OwnShape
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,7 @@ OWN_SIZE = 64
 STRIDE = 16
 """Pixels a latent."""
 MAX_PIXELS = 1024**2
-MIN_SIDE = 64
-MAX_RATIO = 8
-"""Of references: larger ones are made smaller; a side is at least 64 pixels and at most 8 times the other."""
+"""Of references: larger ones are made smaller."""
 TEXT_TOKENS = 512
 TEXT_LAYERS = (9, 18, 27)
 """Hidden states of Qwen3 that are joined to the text that [klein] reads."""
@@ -131,8 +129,6 @@ class Flux2Backbone(SequenceBackbone):
     lora_loader = Flux2LoraLoaderMixin
     text_tokens = TEXT_TOKENS
     most_text_tokens = TEXT_TOKENS
-    square_references = False
-    trained_references = 4
 
     processors: ClassVar = {
         Flux2Attention: CoupledDoubleProcessor,
@@ -140,6 +136,14 @@ class Flux2Backbone(SequenceBackbone):
     }
     plain = _PLAIN_PROCESSORS
     embedded_guidance = EMBEDDED_GUIDANCE
+
+    @property
+    def own_shape(self) -> OwnShape:
+        return OwnShape(MAX_PIXELS, least=64, ratio=8)
+
+    @property
+    def trained_references(self) -> int:
+        return 4
 
     @property
     def latent_channels(self) -> int:
@@ -205,7 +209,7 @@ class Flux2Backbone(SequenceBackbone):
 
         Raises UsageError also for a side below 64 pixels or longer than 8 times the other.
         """
-        return [_fitted(picture, number) for number, picture in enumerate(pictures, start=1)]
+        return [_fitted(image) for image in self.images_in_own_shape(pictures)]
 
     def own_sampling(self, is_distilled: bool) -> Sampling:
         """Return 4 steps without guidance for a distilled model, else 50 with guidance on the text.
@@ -256,19 +260,10 @@ class Flux2Backbone(SequenceBackbone):
         return {"text": torch.zeros(count, text_tokens, width, device=self.transformer.device)}
 
 
-def _fitted(picture: Picture, number: int) -> torch.Tensor:
-    """Return one reference as (3, H, W) in [-1, 1], as `Flux2KleinPipeline` prepares it."""
-    image = to_image(picture, number)
+def _fitted(image: Image.Image) -> torch.Tensor:
+    """Return an RGB image as (3, H, W) in [-1, 1], as `Flux2KleinPipeline` prepares it."""
+    image = within_pixels(image, MAX_PIXELS)
     width, height = image.size
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):
-        raise UsageError(
-            f"Reference {number} has {width} x {height} pixels; this model reads sides of at least "
-            f"{MIN_SIDE} pixels and at most {MAX_RATIO} times the other: cut it to its subject."
-        )
-    if width * height > MAX_PIXELS:
-        scale = math.sqrt(MAX_PIXELS / (width * height))
-        image = image.resize((int(width * scale), int(height * scale)), Image.Resampling.LANCZOS)
-        width, height = image.size
     columns, rows = width // STRIDE * STRIDE, height // STRIDE * STRIDE
     left, top = (width - columns) // 2, (height - rows) // 2
     pixels = torch.from_numpy(np.array(image.crop((left, top, left + columns, top + rows))))

@@ -71,6 +71,8 @@ def describe(
     for (path, picture), read in zip(photos, pixels, strict=True):
         size = f"{read.shape[2]} x {read.shape[1]}"
         lines.append(f"Reference:  {path}, {picture.width} x {picture.height} pixels, read as {size}")
+    coupling = chosen.coupling or sketch.own_coupling
+    lines += [f"Untrained:  {said}" for said in sketch.untrained(len(photos), coupling).values()]
     stride = sketch.vae_scale_factor
     sizes = [(each.shape[1] // stride, each.shape[2] // stride) for each in pixels]
     lines += estimates(sketch, chosen, folder, sizes, pictures, device, dtype)

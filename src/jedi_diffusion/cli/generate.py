@@ -123,8 +123,7 @@ def run(arguments: list[str]) -> None:
         return
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
-    check_memory(pipe, job.options, len(job.items))
-    check_fit(job, pipe)
+    check_memory(pipe, job)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
@@ -256,24 +255,25 @@ def load(job: Run, recorded: Recorded | None) -> tuple[JeDiPipeline, Run]:
     return pipe, job
 
 
-def check_memory(pipe: JeDiPipeline, given: GenerateOptions, pictures: int) -> None:
-    """Raise UsageError where a call of the run would take more memory than there is.
+def check_memory(pipe: JeDiPipeline, job: Run) -> None:
+    """Raise UsageError where a call of the run would take more memory than there is, and as `pixels_read`.
 
-    given: `resolved`. Calls that are not much larger than the model's own pictures are not estimated: to run
-    the model for its figures takes some seconds.
+    job: with options that are `resolved`. Calls that are not much larger than the model's own pictures are
+    not estimated: to run the model for its figures takes some seconds.
     """
     from jedi_diffusion import costs
 
-    at_once = pictures if given.joint_targets else min(pictures, given.batch)
-    how, own = sampling_of(given), models.own_size(pipe)
-    if how.width * how.height * (at_once + len(given.reference)) <= UNCHECKED * own**2:
+    given, count = job.options, len(job.references)
+    at_once = len(job.items) if given.joint_targets else min(len(job.items), given.batch)
+    how, own, of_references = sampling_of(given), models.own_size(pipe), pixels_read(job, pipe)
+    if how.width * how.height * at_once + of_references <= UNCHECKED * own**2:
         return
-    figures = costs.measure(pipe, own)
-    need = figures.bytes(figures.work(how, at_once, len(given.reference), given.joint_targets))
+    figures = replace(costs.measure(pipe, own), reference_pixels=of_references // max(1, count))
+    need = figures.bytes(figures.work(how, at_once, count, given.joint_targets))
     free = costs.free_memory(pipe.device)
     if need > free:
         raise UsageError(
-            f"{pictures_said(at_once, how)} at once with {references_said(len(given.reference))} would take "
+            f"{pictures_said(at_once, how)} at once with {references_said(count)} would take "
             f"about {need / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {LESS_MEMORY}."
         )
 
@@ -389,15 +389,19 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
                 job.shown.append(large)
 
 
-def check_fit(job: Run, pipe: JeDiPipeline) -> None:
-    """Raise PictureError or UsageError for photos that the model cannot read, before anything is written."""
-    size = job.options.size or 0
-    pipe.backbone.fit_references([picture for picture, _ in fitted_references(job, pipe)], (size, size))
+def pixels_read(job: Run, pipe: JeDiPipeline) -> int:
+    """Return the pixels of all photos together, as the model reads them.
+
+    Raises PictureError or UsageError for those that it cannot read, before anything is written.
+    """
+    size, photos = job.options.size or 0, [picture for picture, _ in fitted_references(job, pipe)]
+    read = pipe.backbone.fit_references(photos, (size, size))
+    return sum(each.shape[1] * each.shape[2] for each in read)
 
 
 def fitted_references(job: Run, pipe: JeDiPipeline) -> list[tuple[Image.Image, Image.Image | None]]:
     """Return the photos and their masks as the pipeline takes them. Raises PictureError."""
-    return [fitted(each, job.options, pipe.backbone.square_references) for each in job.references]
+    return [fitted(each, job.options, pipe.backbone.own_shape is None) for each in job.references]
 
 
 def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image.Image, Image.Image | None]:

@@ -16,8 +16,6 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import read_text
 from jedi_diffusion.options import (
     MAX_PICTURES,
-    MAX_REFERENCES,
-    MAX_SET,
     Between,
     Compute,
     GuidanceMode,
@@ -280,10 +278,6 @@ def check(options: GenerateOptions) -> None:
             raise UsageError(
                 "--attention-map shows where pictures look in the references: give one with --reference."
             )
-    if references > MAX_REFERENCES:
-        raise UsageError(f"{references} references are given; at most {MAX_REFERENCES} are used at once.")
-    if options.joint_targets and pictures + references > MAX_SET:
-        raise UsageError(f"{pictures} pictures and {references} references do not fit one set of {MAX_SET}.")
     if options.joint_targets and options.coupling == "cached":
         raise UsageError("--joint-targets needs --coupling joint: cached targets never see each other.")
     for name, own in (("masks", options.mask), ("strengths", options.strength)):

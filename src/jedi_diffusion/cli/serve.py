@@ -318,6 +318,7 @@ def card_of(pipe: JeDiPipeline, name: str) -> ModelCard:
         reader=PromptReader.of(pipe.tokenizer, pipe.tokenizer_2),
         temperature=pipe.config["temperature"],
         own=pipe.own_sampling,
+        own_shape=pipe.backbone.own_shape,
         costs=costs.measure(pipe, models.own_size(pipe)),
         memory=costs.free_memory(pipe.device),
     )
