@@ -119,6 +119,23 @@ def test_a_negative_prompt(pipes, kind):
     agree(pipes, kind, {**scale, "negative_prompt": NEGATIVE}, theirs, differs_from=scale)
 
 
+@pytest.mark.parametrize("kind", ["sdxl", "flux", "sd3"])
+def test_a_prompt_for_each_text_encoder(pipes, kind):
+    """Also of the negative prompt; a list has one each."""
+    scale = {"guided" if kind == "flux" else "guidance_scale": 3.0}
+    given = {"negative_prompt": NEGATIVE, "negative_prompt_2": "a cat", "prompt_2": "a robot on grass"}
+    if kind == "sd3":
+        given |= {"prompt_3": "snow", "negative_prompt_3": "sand"}
+    agree(pipes, kind, scale | given, differs_from={**scale, "negative_prompt": NEGATIVE})
+    ours = pipes(kind)[1]
+    want = call(ours, prompt=PROMPT, **scale, **given)
+    apart = {name: [NEGATIVE, text] for name, text in given.items()}
+    how = {"guidance_scale": 3.0, "num_inference_steps": 2, "output_type": "latent", **SIZE}
+    seeds = [torch.Generator().manual_seed(seed) for seed in (8, 3)]
+    got = ours([NEGATIVE, PROMPT], generator=seeds, **how, **apart).images
+    torch.testing.assert_close(got[1:], want, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_embeddings_in_the_place_of_prompts(pipes, kind):
     scale = {"guided" if kind == "flux" else "guidance_scale": 3.0}
@@ -230,6 +247,13 @@ REFUSED = [
     ("sd", {"pooled_prompt_embeds": WIDE[0]}, "needs prompt_embeds beside it"),
     ("sdxl", {"prompt": None, "prompt_embeds": WIDE[..., :24]}, "give pooled_prompt_embeds beside"),
     ("sd", {"prompt": None, "prompt_embeds": WIDE[..., :24], "pooled_prompt_embeds": WIDE[0]}, "no pooled"),
+    ("sd", {"prompt_2": "a dog"}, "prompt_2 is for another text encoder, but this model has one text"),
+    ("klein", {"negative_prompt_2": "a dog", "negative_prompt": "a"}, "negative_prompt_2 is for another"),
+    ("flux", {"prompt_3": "a dog"}, "prompt_3 is for another text encoder, but this model has 2 text enc"),
+    ("flux", {"prompt_2": ["a", "b"]}, "There are 2 of prompt_2 for 1 of prompt"),
+    ("flux", {"negative_prompt_2": "a dog"}, "negative_prompt_2 goes with negative_prompt"),
+    ("flux", {"prompt": None, "prompt_embeds": WIDE, "prompt_2": "a"}, "prompt_2 goes with prompt, which is"),
+    ("flux", {"prompt": [("a", "b")]}, "A prompt must be a string, not tuple"),
     ("sd", {"negative_prompt": "a dog", "guidance_scale": 1.0}, "there is no guidance: take a"),
     ("flux", {"negative_prompt": "a dog"}, "there is no guidance: take a"),
     ("sd", {"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts"),

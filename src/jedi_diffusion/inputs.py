@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -45,6 +45,8 @@ WORD = re.compile(r"[^\W_]+")
 TOKENIZING = threading.Lock()
 """Tokenizers of one pipeline serve calls in many threads, but keep the padding of a call while it lasts."""
 
+Caption = str | tuple[str, ...]
+"""A text, or in its place one for each text encoder."""
 Picture = Image.Image | NDArray[np.uint8] | Tensor
 
 
@@ -54,7 +56,7 @@ class Texts:
     (B, P) where the family has it. `captions` is empty then.
     """
 
-    captions: list[str]
+    captions: list[Caption]
     embedded: Conditions | None = None
 
     @property
@@ -64,7 +66,7 @@ class Texts:
     @property
     def matter(self) -> bool:
         """Whether any of them is more than the empty caption."""
-        return self.embedded is not None or any(self.captions)
+        return self.embedded is not None or any(text for each in self.captions for text in texts_of(each))
 
     def rows(self, numbers: Sequence[int]) -> Texts:
         """Return those with these numbers, in this order, repeats allowed."""
@@ -136,12 +138,24 @@ def read_texts(
     embeds: Tensor | None,
     pooled: Tensor | None,
     examples: Conditions,
+    others: Sequence[str | Sequence[str] | None] = (),
+    encoders: int = 1,
 ) -> Texts | None:
     """Return captions or their embeddings, None where neither is given.
 
     name: "prompt" or "negative_prompt"; embeds (B, K, D), pooled (B, P): in their place. examples: conditions
-    of the shapes that the network reads. Raises UsageError for both, and for embeddings of other shapes.
+    of the shapes that the network reads. others: what the second and the third of so many text encoders read
+    in place of the captions. Raises UsageError for both, and for embeddings of other shapes.
     """
+    own = {f"{name}_{number}": each for number, each in enumerate(others, start=2) if each is not None}
+    for called in own:
+        if captions is None:
+            raise UsageError(f"{called} goes with {name}, which is not given.")
+        if int(called[-1]) > encoders:
+            said = "one text encoder" if encoders == 1 else f"{encoders} text encoders"
+            raise UsageError(
+                f"{called} is for another text encoder, but this model has {said}: leave it out."
+            )
     prefix = name.removesuffix("prompt")
     given = {f"{prefix}prompt_embeds": embeds, f"{prefix}pooled_prompt_embeds": pooled}
     if embeds is None:
@@ -149,7 +163,7 @@ def read_texts(
             raise UsageError(f"{prefix}pooled_prompt_embeds needs {prefix}prompt_embeds beside it.")
         if captions is None:
             return None
-        return Texts([captions] if isinstance(captions, str) else list(captions))
+        return Texts(_one_each_encoder(name, captions, own, encoders))
     if captions is not None:
         raise UsageError(f"Both {name} and {prefix}prompt_embeds are given; give one of them.")
     embedded: Conditions = {}
@@ -170,6 +184,34 @@ def read_texts(
             raise UsageError(f"{called} holds NaN or infinity.")
         embedded[kind] = value
     return Texts([], embedded)
+
+
+def _one_each_encoder(
+    name: str, captions: str | Sequence[str], others: Mapping[str, str | Sequence[str]], encoders: int
+) -> list[Caption]:
+    """Return captions, with what other text encoders read of each where that is something else."""
+    first = [captions] if isinstance(captions, str) else list(captions)
+    for text in first:
+        check_prompt(text)
+    read = [first] * encoders
+    for called, given in others.items():
+        texts = [given] * len(first) if isinstance(given, str) else list(given)
+        if len(texts) != len(first):
+            raise UsageError(
+                f"There are {len(texts)} of {called} for {len(first)} of {name}; give one each, or one."
+            )
+        read[int(called[-1]) - 1] = [text or usual for text, usual in zip(texts, first, strict=True)]
+    return list(zip(*read, strict=True)) if others else list(first)
+
+
+def texts_of(caption: Caption) -> tuple[str, ...]:
+    """Return what all text encoders together read of a caption."""
+    return (caption,) if isinstance(caption, str) else caption
+
+
+def read_by(encoder: int, captions: Sequence[Caption]) -> list[str]:
+    """Return what text encoder number `encoder`, from 0, reads of captions."""
+    return [each if isinstance(each, str) else each[encoder] for each in captions]
 
 
 def checked_schedule(

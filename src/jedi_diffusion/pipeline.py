@@ -29,6 +29,7 @@ from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.inputs import (
+    Caption,
     Picture,
     Request,
     Texts,
@@ -49,6 +50,7 @@ from jedi_diffusion.inputs import (
     picture_size,
     read_prompt,
     read_texts,
+    texts_of,
 )
 from jedi_diffusion.joint.denoiser import Denoiser
 from jedi_diffusion.joint.guidance import plan_guidance
@@ -286,6 +288,10 @@ class JeDiPipeline(RecordedAdapters):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        prompt_2: str | Sequence[str] | None = None,
+        prompt_3: str | Sequence[str] | None = None,
+        negative_prompt_2: str | Sequence[str] | None = None,
+        negative_prompt_3: str | Sequence[str] | None = None,
         prompt_embeds: Tensor | None = None,
         pooled_prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -330,9 +336,10 @@ class JeDiPipeline(RecordedAdapters):
         None draws a seed from torch's global state.
         latents: (T, C, H, W) of unit variance, in place of the noise that targets would draw.
         negative_prompt: what the targets are guided away from, one for all or one a prompt; the references
-        are not. prompt_embeds (prompts, K, D), pooled_prompt_embeds (prompts, P): in place of `prompt` what
-        the text encoders make of it; the same for `negative_prompt`. max_sequence_length: tokens that
-        captions are cut at, for T5 and Qwen3.
+        are not. prompt_2, prompt_3, negative_prompt_2, negative_prompt_3: what the second and the third text
+        encoder read in their place, one for all or one each. prompt_embeds (prompts, K, D),
+        pooled_prompt_embeds (prompts, P): in place of `prompt` what the text encoders make of it; the same
+        for `negative_prompt`. max_sequence_length: tokens that captions are cut at, for T5 and Qwen3.
         sigmas, timesteps: every step, as the scheduler's `set_timesteps` takes them.
         callback_on_step_end(pipeline, step, timestep, tensors): of the tensors (T, C, H, W), "latents" go on
         to the next step, and it may return others; "clean_latents" are what the network takes the pictures to
@@ -351,6 +358,7 @@ class JeDiPipeline(RecordedAdapters):
         image_scale = own.image_guidance if image_guidance_scale is None else image_guidance_scale
         mode, interval = guidance_mode or own.guidance_mode, (guidance_start, guidance_stop)
         examples = self.backbone.example_conditions(1, 1)
+        encoders = max(1, len(self._text_encoders))
         schedule = checked_schedule(self.scheduler, sigmas, timesteps, num_inference_steps)
         names = callback_on_step_end_tensor_inputs or self._callback_tensor_inputs
         check_tensor_inputs(names, self._callback_tensor_inputs)
@@ -368,13 +376,23 @@ class JeDiPipeline(RecordedAdapters):
             given = with_found_masks(given) if auto_mask else given
         own_coupling: Coupling = "cached" if encoded is not None else self.own_coupling
         request = self._check(
-            texts=read_texts("prompt", prompt, prompt_embeds, pooled_prompt_embeds, examples),
+            texts=read_texts(
+                "prompt",
+                prompt,
+                prompt_embeds,
+                pooled_prompt_embeds,
+                examples,
+                (prompt_2, prompt_3),
+                encoders,
+            ),
             negatives=read_texts(
                 "negative_prompt",
                 negative_prompt,
                 negative_prompt_embeds,
                 negative_pooled_prompt_embeds,
                 examples,
+                (negative_prompt_2, negative_prompt_3),
+                encoders,
             ),
             text_tokens=max_sequence_length,
             references=given,
@@ -448,7 +466,8 @@ class JeDiPipeline(RecordedAdapters):
             encoded.check(self.network, self.backbone.layers_named(coupled_layers))
         captions = [each.caption for each in references]
         count = len(references) if encoded is None else len(encoded)
-        said = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
+        whole = [*texts.captions, *captions, *(negatives.captions if negatives else ())]
+        said = [text for caption in whole for text in texts_of(caption)]
         for text in said:
             check_prompt(text)
             if text:
@@ -800,16 +819,22 @@ class JeDiPipeline(RecordedAdapters):
         made = self._encode_texts(request, [""] * len(request.captions), request.negatives)
         return select_rows(made, request.rows)
 
-    def encode_captions(self, captions: Sequence[str], most_tokens: int | None = None) -> Conditions:
+    @property
+    def _text_encoders(self) -> list[tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
+        """Those that are loaded, in order, each behind its tokenizer."""
+        tokenizers = (self.tokenizer, self.tokenizer_2, self.tokenizer_3)
+        encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
+        pairs = zip(tokenizers, encoders, strict=True)
+        return [(each, encoder) for each, encoder in pairs if each is not None and encoder is not None]
+
+    def encode_captions(self, captions: Sequence[Caption], most_tokens: int | None = None) -> Conditions:
         """Return captions as the network reads them: `text` (B, K, D) and what its family adds.
 
         most_tokens: what they are cut at, where the family leaves that open. Raises UsageError where the text
         encoder is not loaded.
         """
-        self._need_text_encoder(captions[0])
-        tokenizers = (self.tokenizer, self.tokenizer_2, self.tokenizer_3)
-        encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
-        pairs = [(t, e) for t, e in zip(tokenizers, encoders, strict=True) if t is not None and e is not None]
+        self._need_text_encoder(texts_of(captions[0])[0])
+        pairs = self._text_encoders
         zeros: bool = self.config["force_zeros_for_empty_prompt"]
         reader = TextReader(tuple(t for t, _ in pairs), tuple(e for _, e in pairs), zeros, most_tokens)
         return self.backbone.encode_text(reader, captions, self._execution_device)

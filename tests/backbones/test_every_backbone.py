@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor, nn
 
 from jedi_diffusion.backbones import FAMILIES, family_of
@@ -20,6 +21,7 @@ from jedi_diffusion.errors import JeDiError, ModelError, UsageError
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.visibility import Visibility
 from tests.helpers.small_flux2 import flux2_batch, tiny_transformer
 from tests.helpers.small_mmdit import SD35_MEDIUM, mmdit_batch, tiny_flux, tiny_sd3
 from tests.helpers.small_models import SLOPE, random_batch, randomize_new_channels, tiny_sdxl_unet, tiny_unet
@@ -234,6 +236,37 @@ def test_gradients_reach_every_weight_that_can_matter(family: Family, coupling: 
     weights = dict(backbone.named_parameters())
     still = [name for name, weight in weights.items() if weight.grad is None or not weight.grad.any()]
     assert not [name for name in still if not re.search(family.idle, name)]
+
+
+@torch.no_grad()
+@coupling
+def test_every_coupled_layer_runs_on_the_backend_that_diffusers_is_told(
+    family: Family, coupling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only parts of references are read, and after the attention is coupled again."""
+    chosen, calls = AttentionBackendName._NATIVE_MATH, list[int]()
+    real = _AttentionBackendRegistry._backends[chosen]
+
+    def counted(**given: Tensor) -> Tensor:
+        calls.append(len(given["query"]))
+        return real(**given)
+
+    monkeypatch.setitem(_AttentionBackendRegistry._backends, chosen, counted)
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
+    backbone, batch = family.build(), family.batch((2,), (0,))
+    noisy, time = noise_like(batch.latents), torch.tensor(0.5 * family.times)
+    mask = torch.ones(8, 8)
+    mask[:4] = 0
+    for sets in (batch, replace(batch, visibility=(Visibility(mask), None))):
+        plain = backbone(noisy, time, sets, coupling)
+        assert not calls
+        backbone.network.set_attention_backend(chosen.value)  # the default of other networks too
+        family.kind.couple(backbone.network, family.slope)
+        close(backbone(noisy, time, sets, coupling), plain)
+        assert len(calls) >= len(backbone.attention_layers)
+        calls.clear()
+        backbone.network.reset_attention_backend()
+        _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
 
 
 @torch.no_grad()

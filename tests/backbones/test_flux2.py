@@ -3,7 +3,6 @@
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_flux2 import (
     Flux2KVAttnProcessor,
     Flux2KVParallelSelfAttnProcessor,
@@ -171,28 +170,6 @@ def test_images_beyond_the_first_target_lie_at_indices_of_references():
     assert image_indices([True, True, False]) == [1, 2, 0]
     assert image_indices([True, False, False, True, False]) == [1, 0, 3, 2, 4]
     assert image_indices([False, False]) == [0, 1]
-
-
-def test_the_backend_of_attention_is_diffusers_to_set(monkeypatch):
-    from jedi_diffusion.backbones import sequences
-
-    used = []
-    real = sequences.dispatch_attention_fn
-
-    def spy(*args, backend=None, **options):
-        used.append(backend)
-        return real(*args, backend=backend, **options)
-
-    monkeypatch.setattr(sequences, "dispatch_attention_fn", spy)
-    # Setting it on one network also makes it the default of all.
-    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
-    backbone = coupled()
-    backbone.network.set_attention_backend("_native_math")
-    Flux2Backbone.couple(backbone.network)
-    batch = flux2_batch((2,), (0,))
-    with torch.no_grad():
-        backbone(noise_like(batch.latents), TIME, batch)
-    assert {str(getattr(each, "value", each)) for each in used} == {"_native_math"}
 
 
 def test_families_know_a_flux2_transformer_and_refuse_what_is_not_coupled():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -165,24 +164,3 @@ def test_wrong_requests_are_refused():
     sdxl = UNetBackbone(make_joint(small_sdxl_unet()))
     with pytest.raises(UsageError, match="pooled_text"):
         sdxl(batch.latents, 1, batch)
-
-
-@torch.no_grad()
-def test_diffusers_backends_of_attention_reach_the_coupled_layers(monkeypatch):
-    from jedi_diffusion.joint import attention
-
-    used, real = set(), attention.dispatch_attention_fn
-
-    def spy(*args, backend=None, **options):
-        used.add(str(getattr(backend, "value", backend)))
-        return real(*args, backend=backend, **options)
-
-    monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
-    # Setting it on one network also makes it the default of all.
-    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
-    unet = make_joint(small_sd14_unet())
-    batch = random_batch(unet, (2,), references=(0,))
-    plain = UNetBackbone(unet)(batch.latents, 10, batch)
-    unet.set_attention_backend("_native_math")
-    torch.testing.assert_close(UNetBackbone(unet)(batch.latents, 10, batch), plain, atol=1e-5, rtol=0)
-    assert used == {"None", "_native_math"}

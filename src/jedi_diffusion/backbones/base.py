@@ -19,7 +19,7 @@ from torch import nn
 
 from jedi_diffusion.backbones.text import TextReader
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.inputs import Picture, to_image, to_pixels
+from jedi_diffusion.inputs import Caption, Picture, to_image, to_pixels
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CacheView, CacheWriter, ReferenceCache
 from jedi_diffusion.joint.process import Scheduler
@@ -176,7 +176,9 @@ class Backbone(nn.Module, ABC):
         return 0.0
 
     @abstractmethod
-    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+    def encode_text(
+        self, reader: TextReader, captions: Sequence[Caption], device: torch.device
+    ) -> Conditions:
         """Return captions as the network reads them: `text` (B, K, D) and what its family adds.
 
         Raises UsageError for what `inputs.check_prompt` refuses.

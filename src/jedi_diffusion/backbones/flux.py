@@ -31,9 +31,9 @@ from jedi_diffusion.backbones.sequences import (
     SequenceLayout,
     SequenceProcessor,
 )
-from jedi_diffusion.backbones.text import TextReader, encode_t5, tokenize
+from jedi_diffusion.backbones.text import TextReader, distinct_captions, encode_t5, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.inputs import Picture, check_prompt
+from jedi_diffusion.inputs import Caption, Picture, read_by, texts_of
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Coupling, Sampling
@@ -197,20 +197,21 @@ class FluxBackbone(SequenceBackbone):
             "txt_ids": torch.zeros(layout.text_tokens * len(layout.captioned), 3, dtype=torch.int64),
         }
 
-    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+    def encode_text(
+        self, reader: TextReader, captions: Sequence[Caption], device: torch.device
+    ) -> Conditions:
         """Return T5's `text` (B, K, D), CLIP's `pooled_text` (B, P), and `captioned` (B,), false for empty
         captions. Each distinct caption runs once; the end of one that is too long is dropped, with a warning.
         K is 512 if the reader does not say.
         """
         (clip_tokenizer, t5_tokenizer), (clip, t5) = reader.tokenizers, reader.encoders
-        distinct = list(dict.fromkeys(captions))
-        for caption in distinct:
-            check_prompt(caption)
-        tokens = torch.cat([tokenize(clip_tokenizer, caption) for caption in distinct]).to(device)
+        distinct = distinct_captions(captions)
+        tokens = torch.cat([tokenize(clip_tokenizer, text) for text in read_by(0, distinct)]).to(device)
+        most = reader.most_tokens or TEXT_TOKENS
         made = {
-            "text": encode_t5(t5_tokenizer, t5, distinct, reader.most_tokens or TEXT_TOKENS, device),
+            "text": encode_t5(t5_tokenizer, t5, read_by(1, distinct), most, device),
             "pooled_text": clip(tokens).pooler_output,
-            "captioned": torch.tensor([bool(caption) for caption in distinct], device=device),
+            "captioned": torch.tensor([any(texts_of(caption)) for caption in distinct], device=device),
         }
         return select_rows(made, [distinct.index(caption) for caption in captions])
 

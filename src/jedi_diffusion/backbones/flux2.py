@@ -34,8 +34,8 @@ from jedi_diffusion.backbones.sequences import (
     SequenceLayout,
     SequenceProcessor,
 )
-from jedi_diffusion.backbones.text import TextReader
-from jedi_diffusion.inputs import SHOWN, TOKENIZING, Picture, check_prompt
+from jedi_diffusion.backbones.text import TextReader, distinct_captions
+from jedi_diffusion.inputs import SHOWN, TOKENIZING, Caption, Picture, read_by
 from jedi_diffusion.joint.process import Scheduler
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.parts import Autoencoder, setting
@@ -160,16 +160,16 @@ class Flux2Backbone(SequenceBackbone):
     def latent_size(self) -> tuple[int, int]:
         return OWN_SIZE, OWN_SIZE
 
-    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+    def encode_text(
+        self, reader: TextReader, captions: Sequence[Caption], device: torch.device
+    ) -> Conditions:
         """Return `text` (B, K, D), and `captioned` (B,), false for empty captions.
 
         A caption is what a user says to Qwen3; each distinct one runs once. The model reads what pads it too.
         What exceeds K tokens, 512 if the reader does not say, is dropped, with a warning.
         """
         (tokenizer,), (encoder,) = reader.tokenizers, reader.encoders
-        distinct = list(dict.fromkeys(captions))
-        for caption in distinct:
-            check_prompt(caption)
+        distinct = read_by(0, distinct_captions(captions))
         said = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": caption}],
@@ -202,7 +202,7 @@ class Flux2Backbone(SequenceBackbone):
             "text": torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1),
             "captioned": torch.tensor([bool(caption) for caption in distinct], device=device),
         }
-        return select_rows(made, [distinct.index(caption) for caption in captions])
+        return select_rows(made, [distinct.index(caption) for caption in read_by(0, captions)])
 
     def fit_references(self, pictures: Sequence[Picture], size: tuple[int, int]) -> list[torch.Tensor]:
         """Return references in their own shape, of at most MAX_PIXELS, cut to whole latents.

@@ -24,9 +24,9 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.backbones.text import TextReader, encode_t5, tokenize
+from jedi_diffusion.backbones.text import TextReader, distinct_captions, encode_t5, tokenize
 from jedi_diffusion.errors import ModelError, UsageError
-from jedi_diffusion.inputs import check_prompt
+from jedi_diffusion.inputs import Caption, read_by
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.process import Scheduler, resolution_shift
 from jedi_diffusion.options import Sampling
@@ -194,19 +194,21 @@ class SD3Backbone(Backbone):
         )[0]
         return prediction.to(noisy.dtype)
 
-    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+    def encode_text(
+        self, reader: TextReader, captions: Sequence[Caption], device: torch.device
+    ) -> Conditions:
         """Return `text` (B, K, D), the CLIPs' states and then those of T5 (256 if the reader does not say),
         and the CLIPs' `pooled_text` (B, P).
 
         Without a third encoder T5's are zeros, as published. Each distinct caption runs once; the end of one
         that is too long is dropped, with a warning.
         """
-        distinct = list(dict.fromkeys(captions))
-        for caption in distinct:
-            check_prompt(caption)
+        distinct = distinct_captions(captions)
         states, pooled = [], []
-        for tokenizer, encoder in zip(reader.tokenizers[:2], reader.encoders[:2], strict=True):
-            tokens = torch.cat([tokenize(tokenizer, caption) for caption in distinct]).to(device)
+        for number, (tokenizer, encoder) in enumerate(
+            zip(reader.tokenizers[:2], reader.encoders[:2], strict=True)
+        ):
+            tokens = torch.cat([tokenize(tokenizer, text) for text in read_by(number, distinct)]).to(device)
             output = encoder(tokens, output_hidden_states=True)
             states.append(output.hidden_states[-2])
             pooled.append(output.text_embeds)
@@ -215,7 +217,7 @@ class SD3Backbone(Backbone):
         most = reader.most_tokens or TEXT_TOKENS
         t5 = clip.new_zeros(len(distinct), most, width)
         if len(reader.encoders) > 2:
-            t5 = encode_t5(reader.tokenizers[2], reader.encoders[2], distinct, most, device)
+            t5 = encode_t5(reader.tokenizers[2], reader.encoders[2], read_by(2, distinct), most, device)
         text = torch.cat([F.pad(clip, (0, width - clip.shape[-1])), t5.to(clip.dtype)], dim=1)
         made = {"text": text, "pooled_text": torch.cat(pooled, dim=-1)}
         return select_rows(made, [distinct.index(caption) for caption in captions])

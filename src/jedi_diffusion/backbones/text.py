@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from jedi_diffusion.inputs import SHOWN, TOKENIZING, check_prompt, cut_off_said, read_prompt
+from jedi_diffusion.inputs import (
+    SHOWN,
+    TOKENIZING,
+    Caption,
+    check_prompt,
+    cut_off_said,
+    read_by,
+    read_prompt,
+    texts_of,
+)
 from jedi_diffusion.sets import Conditions, select_rows
 
 if TYPE_CHECKING:
@@ -36,19 +45,17 @@ class TextReader:
     most_tokens: int | None = None
 
 
-def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device) -> Conditions:
+def encode_text(prompts: Sequence[Caption], reader: TextReader, device: torch.device) -> Conditions:
     """Return captions as `text` (B, K, D) and, for SDXL, `pooled_text` (B, P).
 
     One encoder (SD 1.x, 2.x) gives its last hidden states, two (SDXL) their penultimate ones, joined. Each
     distinct caption runs once. What exceeds a tokenizer's length is dropped, and a warning quotes it.
     Raises UsageError for what `check_prompt` refuses.
     """
-    distinct = list(dict.fromkeys(prompts))
-    for prompt in distinct:
-        check_prompt(prompt)
+    distinct = distinct_captions(prompts)
     states, pooled = [], None
-    for tokenizer, encoder in zip(reader.tokenizers, reader.encoders, strict=True):
-        tokens = torch.cat([tokenize(tokenizer, prompt) for prompt in distinct]).to(device)
+    for number, (tokenizer, encoder) in enumerate(zip(reader.tokenizers, reader.encoders, strict=True)):
+        tokens = torch.cat([tokenize(tokenizer, text) for text in read_by(number, distinct)]).to(device)
         output = encoder(tokens, output_hidden_states=len(reader.encoders) > 1)
         if len(reader.encoders) == 1:
             states.append(output.last_hidden_state)
@@ -59,9 +66,17 @@ def encode_text(prompts: Sequence[str], reader: TextReader, device: torch.device
     if pooled is not None:
         made["pooled_text"] = pooled
     if reader.zero_if_empty:
-        keep = torch.tensor([bool(prompt) for prompt in distinct], device=device)
+        keep = torch.tensor([any(texts_of(prompt)) for prompt in distinct], device=device)
         made = {name: value * keep.view(-1, *[1] * (value.ndim - 1)) for name, value in made.items()}
     return select_rows(made, [distinct.index(prompt) for prompt in prompts])
+
+
+def distinct_captions(captions: Sequence[Caption]) -> list[Caption]:
+    """Return each caption once, in order. Raises UsageError for what `check_prompt` refuses."""
+    distinct = list(dict.fromkeys(captions))
+    for text in (text for caption in distinct for text in texts_of(caption)):
+        check_prompt(text)
+    return distinct
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:

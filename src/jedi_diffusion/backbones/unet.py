@@ -27,6 +27,7 @@ from torch import nn
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.backbones.text import TextReader, encode_text
 from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.inputs import Caption
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.sets import Conditions, SetBatch
 
@@ -328,7 +329,9 @@ class UNetBackbone(Backbone):
             raise UsageError("This UNet (SDXL) needs `pooled_text` and `time_ids` in the batch.")
         return {"text_embeds": given["pooled_text"].to(self.unet.dtype), "time_ids": given["time_ids"]}
 
-    def encode_text(self, reader: TextReader, captions: Sequence[str], device: torch.device) -> Conditions:
+    def encode_text(
+        self, reader: TextReader, captions: Sequence[Caption], device: torch.device
+    ) -> Conditions:
         return encode_text(captions, reader, device)
 
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
