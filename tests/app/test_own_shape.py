@@ -63,6 +63,15 @@ def test_the_api_refuses_a_shape_that_is_not_read_and_bounds_pixels(serve) -> No
     assert running.runner.calls[0].references[0].size == (2896, 1448)
 
 
+def test_a_request_holds_sixteen_references(serve) -> None:
+    running = serve()
+    with running.client() as client:
+        assert edit(client, [photo()] * 16, [], size="16x16").status_code == 200
+        answer = edit(client, [photo()] * 17, [], size="16x16")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith("`jedi generate` takes more.")
+
+
 def test_the_page_asks_for_whole_photos(tmp_path: Path) -> None:
     for name, size in {"wide": (3000, 1000), "strip": (900, 100)}.items():
         Image.new("RGB", size, "teal").save(tmp_path / f"{name}.png")
