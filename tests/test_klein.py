@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from jedi_diffusion import JeDiPipeline, cli, models
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.randomness import seeded_generator
-from tests.helpers.small_klein import save_klein
+from tests.helpers.small_klein import save_dev, save_klein
 
 SIZE = {"height": 64, "width": 96}
 PROMPT = "a dog on the beach"
@@ -53,6 +53,13 @@ def folders(tmp_path_factory):
     return {name: (root / name, save_klein(root / name, *how)) for name, how in kinds.items()}
 
 
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    """Folder and diffusers' pipeline of FLUX.2 [dev]."""
+    folder = tmp_path_factory.mktemp("dev") / "dev"
+    return folder, save_dev(folder)
+
+
 def opened(folders, kind):
     pipe = JeDiPipeline.from_pretrained(folders[kind][0], dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -74,6 +81,22 @@ def test_latents_equal_those_of_diffusers(folders, kind, references):
     ).images
     assert got.shape == (1, 16, 4, 6)
     torch.testing.assert_close(got, in_our_form(theirs, want), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("references", [0, 1, 3])
+def test_latents_of_dev_equal_those_of_diffusers(dev, references):
+    """A folder that names a processor; guidance is an input, the model's own 4 or the call's."""
+    folder, theirs = dev
+    ours = JeDiPipeline.from_pretrained(folder)
+    ours.set_progress_bar_config(disable=True)
+    assert (ours.own_sampling.steps, ours.own_sampling.guidance) == (50, 1.0)
+    how = {"num_inference_steps": 3, "output_type": "latent", **SIZE}
+    for given, wanted in (({}, {}), ({"embedded_guidance": 2.5}, {"guidance_scale": 2.5})):
+        images = PHOTOS[:references]
+        want = theirs(images or None, PROMPT, generator=seeded(), **how, **wanted).images
+        got = ours(PROMPT, images, generator=seeded(), **how, **given).images
+        published = want.transpose(1, 2).unflatten(2, (4, 6))
+        torch.testing.assert_close(got, published, atol=1e-4, rtol=0)
 
 
 def tokens_seen(pipe, **options):

@@ -21,7 +21,7 @@ from diffusers.utils import BaseOutput
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from jedi_diffusion.adapters import RecordedAdapters
 from jedi_diffusion.backbones import PUBLISHED, SINGLE_IMAGE, family_of, network_class
@@ -192,8 +192,18 @@ class JeDiPipeline(RecordedAdapters):
         with load_errors(pretrained_model_name_or_path):
             folder, settings = checked_folder(pretrained_model_name_or_path, cls.download, kwargs)
             settings |= cls._of_single_file(folder, settings)
-            published = PUBLISHED.get(setting(model_index(folder), "_class_name", str, ""), {})
-            return super().from_pretrained(folder, **{**published, **settings})
+            index = model_index(folder)
+            published = PUBLISHED.get(setting(index, "_class_name", str, ""), {})
+            named = index.get("tokenizer")
+            if not (isinstance(named, list) and str(named[-1]).endswith("Processor")):
+                return super().from_pretrained(folder, **{**published, **settings})
+            # Processors prepare images too, which nobody gives them, and may need torchvision for that.
+            tokenizer = settings.pop("tokenizer", None) or AutoTokenizer.from_pretrained(
+                folder, subfolder="tokenizer"
+            )
+            made = super().from_pretrained(folder, **{**published, **settings, "tokenizer": None})
+            made.register_modules(tokenizer=tokenizer)  # type: ignore[no-untyped-call]
+            return made
 
     @classmethod
     def from_single_image_model(

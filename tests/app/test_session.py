@@ -103,9 +103,9 @@ def test_without_a_photo_nothing_is_asked() -> None:
 
 def test_photos_are_read_small_and_counted(tmp_path) -> None:
     path = tmp_path / "a.png"
-    stripes(4000, 100).save(path)
+    stripes(4000, 1000).save(path)
     photo = read_photo(path, "mine.png")
-    assert (photo.picture.size, photo.name) == ((1024, 26), "mine.png")
+    assert (photo.picture.size, photo.name) == ((2048, 512), "mine.png")
     path.write_bytes(b"x")
     with pytest.raises(PictureError, match=r"mine\.png"):
         read_photo(path, "mine.png")

@@ -29,6 +29,7 @@ FAMILIES = {
 PUBLISHED: dict[str, dict[str, str | bool]] = {
     "Flux2KleinPipeline": {"coupling": "joint"},
     "Flux2KleinKVPipeline": {"coupling": "cached", "is_distilled": True},
+    "Flux2Pipeline": {"coupling": "joint"},
     "FluxKontextPipeline": {"coupling": "joint"},
 }
 """Of the pipelines of diffusers those whose models read references as they are: what `JeDiPipeline` has to be

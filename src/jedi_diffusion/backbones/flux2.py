@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2TransformerBlock,
     _get_qkv_projections,
 )
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from PIL import Image
 
 from jedi_diffusion.backbones.sequences import (
@@ -43,6 +44,9 @@ from jedi_diffusion.pictures import within_pixels
 from jedi_diffusion.references import OwnShape
 from jedi_diffusion.sets import Conditions, SetBatch, select_rows
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
 
 OWN_SIZE = 64
@@ -52,8 +56,11 @@ STRIDE = 16
 MAX_PIXELS = 1024**2
 """Of references: larger ones are made smaller."""
 TEXT_TOKENS = 512
-TEXT_LAYERS = (9, 18, 27)
-"""Hidden states of Qwen3 that are joined to the text that [klein] reads."""
+TEXT_LAYERS = {"mistral3": (10, 20, 30)}
+"""Hidden states of a text encoder, by the type that its configuration names, that are joined to the text: of
+[dev]'s Mistral 3."""
+QWEN_LAYERS = (9, 18, 27)
+"""The same of Qwen3, which [klein] reads."""
 INDEX_STEP = 10
 """Reference k lies at T = 10 k of the position axes (T, H, W, L), the target at 0, text along L."""
 EMBEDDED_GUIDANCE = 4.0
@@ -143,7 +150,8 @@ class Flux2Backbone(SequenceBackbone):
 
     @property
     def trained_references(self) -> int:
-        return 4
+        """Return 4, for [dev] the 6 that its publisher recommends at most."""
+        return 4 if self.own_guidance is None else 6
 
     @property
     def latent_channels(self) -> int:
@@ -165,25 +173,19 @@ class Flux2Backbone(SequenceBackbone):
     ) -> Conditions:
         """Return `text` (B, K, D), and `captioned` (B,), false for empty captions.
 
-        A caption is what a user says to Qwen3; each distinct one runs once. The model reads what pads it too.
-        What exceeds K tokens, 512 if the reader does not say, is dropped, with a warning.
+        A caption is what a user says to Qwen3, or to Mistral 3 after a published instruction; each distinct
+        one runs once. The model reads what pads it too. What exceeds K tokens, 512 if the reader does not
+        say, is dropped, with a warning.
         """
         (tokenizer,), (encoder,) = reader.tokenizers, reader.encoders
         distinct = read_by(0, distinct_captions(captions))
-        said = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": caption}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-            )
-            for caption in distinct
-        ]
+        layers = TEXT_LAYERS.get(encoder.config.model_type, QWEN_LAYERS)
+        said = [_as_chat(tokenizer, caption, layers is QWEN_LAYERS) for caption in distinct]
         most = reader.most_tokens or TEXT_TOKENS
         padded = {"padding": "max_length", "truncation": True, "max_length": most}
         with TOKENIZING:
-            lengths = [len(numbers) for numbers in tokenizer(said).input_ids]
-            tokens = tokenizer(said, return_tensors="pt", **padded).to(device)
+            lengths = [len(numbers) for numbers in tokenizer(said, add_special_tokens=False).input_ids]
+            tokens = tokenizer(said, return_tensors="pt", add_special_tokens=False, **padded).to(device)
         for caption, length in zip(distinct, lengths, strict=True):
             if length > most:
                 logger.warning(
@@ -199,7 +201,7 @@ class Flux2Backbone(SequenceBackbone):
             use_cache=False,
         ).hidden_states
         made = {
-            "text": torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1),
+            "text": torch.cat([states[layer] for layer in layers], dim=-1),
             "captioned": torch.tensor([bool(caption) for caption in distinct], device=device),
         }
         return select_rows(made, [distinct.index(caption) for caption in read_by(0, captions)])
@@ -212,7 +214,8 @@ class Flux2Backbone(SequenceBackbone):
         return [_fitted(image) for image in self.images_in_own_shape(pictures)]
 
     def own_sampling(self, is_distilled: bool) -> Sampling:
-        """Return 4 steps without guidance for a distilled model, else 50 with guidance on the text.
+        """Return 4 steps without guidance for a distilled model, else 50 with guidance on the text, which one
+        does without that takes guidance as an input.
 
         Both are eq. 4 with scale 1 on the references, which costs nothing: in the order in which its branches
         are ones that the model knows.
@@ -220,6 +223,10 @@ class Flux2Backbone(SequenceBackbone):
         if is_distilled:
             return Sampling(
                 steps=4, guidance=1.0, image_guidance=1.0, guidance_mode="text_first", null_set="single"
+            )
+        if self.own_guidance is not None:
+            return Sampling(
+                steps=50, guidance=1.0, image_guidance=1.0, guidance_mode="text_first", null_set="single"
             )
         return Sampling(
             steps=50, guidance=4.0, image_guidance=1.0, guidance_mode="image_first", null_set="single"
@@ -258,6 +265,21 @@ class Flux2Backbone(SequenceBackbone):
     def example_conditions(self, count: int, text_tokens: int) -> Conditions:
         width = self.transformer.config["joint_attention_dim"]
         return {"text": torch.zeros(count, text_tokens, width, device=self.transformer.device)}
+
+
+def _as_chat(tokenizer: PreTrainedTokenizerBase, caption: str, is_qwen: bool) -> str:
+    """Return a caption as a text encoder is told it, with the marks of its chats."""
+    if is_qwen:
+        to_qwen = [{"role": "user", "content": caption}]
+        return str(
+            tokenizer.apply_chat_template(
+                to_qwen, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
+    texts = {"system": SYSTEM_MESSAGE, "user": caption.replace("[IMG]", "")}
+    said = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts.items()]
+    whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=False)  # type: ignore[arg-type]
+    return str(whole)
 
 
 def _fitted(image: Image.Image) -> torch.Tensor:
