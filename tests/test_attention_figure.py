@@ -91,6 +91,26 @@ def test_a_line_joins_the_pair() -> None:
     assert (columns.min(), columns.max()) == pytest.approx((eighth, SIDE + GAP + 7 * eighth), abs=8)
 
 
+def test_pictures_have_grids_and_shapes_of_their_own() -> None:
+    """A wide reference of 2 x 6 tokens beside a square target of 4 x 4; captions get a fifth."""
+    weights = torch.zeros(17, 2, 4, 6)
+    weights[:, 0, 1, 5], weights[:, 1, :4, :4] = 0.4, 0.4 / 16
+    maps = AttentionMap((4, 4), (5, *range(16)), weights, 1, 2, 3, sizes=((2, 6), (4, 4)))
+    assert maps.correspondences([0], 3) == [(0, 0, 2 * 6 - 1, pytest.approx(0.4))]
+    target, wide = Image.new("RGB", (64, 64), GREY), Image.new("RGB", (96, 32), GREY)
+    figure = attention_figure(target, [wide], [maps], (0.4, 0.3), "Where it looks")
+    pixels = np.asarray(figure.convert("L")).astype(int)
+    top = pixels.shape[0] - GAP - 18 - SIDE
+    heat = pixels[top : top + SIDE // 3 - 1, GAP + SIDE + GAP :][:, : SIDE - 1]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert row > heat.shape[0] // 2
+    assert column > heat.shape[1] * 5 // 6
+    assert (pixels[top + SIDE // 3 + 3 : top + SIDE - 3, GAP + SIDE + GAP :][:, : SIDE - 3] == 255).all()
+    vivid = np.asarray(figure.convert("HSV")).astype(int)[:, -(2 * SIDE + 2 * GAP) :]
+    _, columns = np.nonzero((vivid[..., 1] > 200) & (vivid[..., 2] > 200))
+    assert columns.max() == pytest.approx(SIDE + GAP + 11 * SIDE / 12, abs=8)
+
+
 def test_the_figure_grows_with_references_and_resolutions() -> None:
     one, rows = draw(1, [maps_of(1, [(0, 0)])]), draw(1, [maps_of(1, [(0, 0)])] * 3)
     many = draw(16, [maps_of(16, [(0, 0)] * 16, targets=2)], title="a robot on the beach " * 20)

@@ -73,8 +73,8 @@ def attention_figure(
 ) -> Image.Image:
     """Return the figure of one target as RGB: the pictures, then a row for each resolution.
 
-    target and references: RGB of one size; the references are the first R pictures of the maps. point:
-    (x, y), fractions from the target's top left.
+    target and references: RGB; the references are the first R pictures of the maps. point: (x, y), fractions
+    from the target's top left.
     A row has, left, the token at the point and the weights that it gives to the tokens of each reference, on
     one scale for the row; right, lines between tokens of the target and those of references that answer them.
     """
@@ -130,20 +130,19 @@ def _row(pictures: Sequence[Image.Image], each: AttentionMap) -> Image.Image:
     """Return one resolution: the point's token and its weights; the strongest correspondences."""
     target, *references = pictures
     count, (height, width) = len(references), each.size
-    weights = each.weights[0].cpu().numpy()
-    shares = weights.sum((1, 2))
-    most = float(weights[:count].max())
+    weights = [each.weights_of(number)[0].cpu().numpy() for number in range(each.weights.shape[1])]
+    shares = np.array([part.sum() for part in weights])
+    most = float(max(part.max() for part in weights[:count]))
     marked = _marked(target, [Box(*_corners(each.tokens[0], each.size, target.size), MARK)])
     heats = [heat_overlay(*both, most) for both in zip(references, weights[:count], strict=True)]
-    own, others = shares[each.own], 1 - shares[each.own] - shares[:count].sum()
-    labels = [f"itself: {own:.1%}" + (f", other targets: {others:.1%}" if others > 1e-4 else "")]
+    own, others = shares[each.own], shares[count:].sum() - shares[each.own]
+    beside = {"other targets": others, "captions": 1 - shares.sum()}
+    labels = [", ".join([f"itself: {own:.1%}", *(f"{n}: {s:.1%}" for n, s in beside.items() if s > 1e-4)])]
     labels += [f"{name}: {share:.1%}" for name, share in zip(_names(references), shares, strict=False)]
     head = f"{width}x{height} tokens, {each.layers} layers; most on one token {most:.2%}"
     pairs = each.correspondences(range(count), PAIRS)
     strip = _strip(pictures, ["target", *_names(references)], _head_of_pairs(pairs))
-    return _beside(
-        _strip([marked, *heats], labels, head), _marked(strip, _lines(pairs, each.size, target.size))
-    )
+    return _beside(_strip([marked, *heats], labels, head), _marked(strip, _lines(pairs, each, pictures)))
 
 
 def _head_of_pairs(pairs: Sequence[Correspondence]) -> str:
@@ -152,16 +151,22 @@ def _head_of_pairs(pairs: Sequence[Correspondence]) -> str:
     return f"{len(pairs)} pairs, weights {pairs[-1].weight:.2%} to {pairs[0].weight:.2%}"
 
 
-def _lines(pairs: Sequence[Correspondence], size: Size, shown: Size) -> list[Mark]:
+def _lines(
+    pairs: Sequence[Correspondence], each: AttentionMap, pictures: Sequence[Image.Image]
+) -> list[Mark]:
     """Return a line for each pair on a strip of the target and the references; colours go down the target."""
     marks: list[Mark] = []
-    for number, pair in enumerate(sorted(pairs, key=lambda each: each.token)):
+    step = _cell(pictures)[0] + GAP
+    for number, pair in enumerate(sorted(pairs, key=lambda found: found.token)):
         red, green, blue = colorsys.hsv_to_rgb(number / len(pairs), 0.9, 1.0)
         colour = (round(255 * red), round(255 * green), round(255 * blue))
         ends = []
-        for column, token in ((0, pair.token), (1 + pair.picture, pair.answer)):
-            (left, top), (right, bottom) = _corners(token, size, shown)
-            ends.append(((left + right) / 2 + column * (shown[0] + GAP), (top + bottom) / 2 + HEAD))
+        for column, token, size in (
+            (0, pair.token, each.size),
+            (1 + pair.picture, pair.answer, each.size_of(pair.picture)),
+        ):
+            (left, top), (right, bottom) = _corners(token, size, pictures[column].size)
+            ends.append(((left + right) / 2 + column * step, (top + bottom) / 2 + HEAD))
         marks += [Line(ends[0], ends[1], colour), *(Ring(end, colour) for end in ends)]
     return marks
 
@@ -204,8 +209,8 @@ def _draw_mark(draw: ImageDraw.ImageDraw, mark: Mark, colour: Colour, width: flo
 
 
 def _strip(pictures: Sequence[Image.Image], labels: Sequence[str], head: str) -> Image.Image:
-    """Return pictures of one size side by side, a label below each, a head above all."""
-    width, height = pictures[0].size
+    """Return pictures side by side in cells of one size, a label below each, a head above all."""
+    width, height = _cell(pictures)
     strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, HEAD + height + LINE + 2), WHITE)
     _write(strip, (0, 0), wrap(head, _font(), strip.width, lines=1)[0] if head else "")
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
@@ -213,6 +218,11 @@ def _strip(pictures: Sequence[Image.Image], labels: Sequence[str], head: str) ->
         strip.paste(picture, (left, HEAD))
         _write(strip, (left, HEAD + height + 2), wrap(label, _font(), width, lines=1)[0])
     return strip
+
+
+def _cell(pictures: Sequence[Image.Image]) -> Size:
+    """Return width and height that hold each of the pictures."""
+    return max(each.width for each in pictures), max(each.height for each in pictures)
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:

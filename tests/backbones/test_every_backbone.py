@@ -1,9 +1,11 @@
 """What every backbone keeps, whatever its family: what it says of itself, sets, couplings, cache, record."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,9 +17,10 @@ from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.backbones.flux import FluxBackbone
 from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.sd3 import SD3Backbone
-from jedi_diffusion.backbones.sequences import image_indices
+from jedi_diffusion.backbones.sequences import SequenceLayout, image_indices
 from jedi_diffusion.backbones.unet import UNetBackbone
 from jedi_diffusion.errors import JeDiError, ModelError, UsageError
+from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.record import AttentionRecord
 from jedi_diffusion.options import Sampling
 from jedi_diffusion.sets import SetBatch
@@ -270,19 +273,96 @@ def test_every_coupled_layer_runs_on_the_backend_that_diffusers_is_told(
 
 
 @torch.no_grad()
-def test_attention_is_recorded_without_a_trace_or_refused(family: Family) -> None:
+def test_attention_is_recorded_without_a_trace(family: Family) -> None:
     backbone, batch = family.build(), family.batch((3,), (0, 1))
     noisy, time = noise_like(batch.latents), torch.tensor(0.7 * family.times)
     plain, record = backbone(noisy, time, batch), AttentionRecord((0.5, 0.5))
     writer = record.writer(0, [2], tuple(noisy.shape[2:]))
-    if family.kind is not UNetBackbone:
-        with pytest.raises(UsageError, match="cannot be recorded"):
-            backbone(noisy, time, batch, attention_record=writer)
-        return
     assert torch.equal(backbone(noisy, time, batch, attention_record=writer), plain)
     for each in record.maps():
-        assert each.weights.shape[1:] == (3, *each.size)
-        close(each.weights.sum(dim=(1, 2, 3)), torch.ones(len(each.tokens)))
+        assert each.weights.shape[1] == 3
+        given = each.weights.sum(dim=(1, 2, 3))
+        if family.kind is UNetBackbone:
+            close(given, torch.ones(len(each.tokens)))
+        assert ((given > 0) & (given < 1 + 1e-5)).all()  # captions have a part in the other families
+
+
+class Seen(NamedTuple):
+    """What a layer computes with: for every image queries (L, H, D) and keys, and keys of captions."""
+
+    queries: list[Tensor]
+    keys: list[Tensor]
+    captions: list[Tensor]
+
+
+def seen_at_layers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Seen]:
+    """Of the latest pass of one set, by layer; images are in the order of a sequence where there is one."""
+    found: dict[str, Seen] = {}
+    of_rows, of_sequence = SetReads.attend, SequenceLayout.attend
+
+    def rows(self: SetReads, layer: str, query: Tensor, key: Tensor, *rest: Any, **more: Any) -> Tensor:
+        private = more.get("private")
+        text = [] if private is None else list(private[0])
+        found[layer] = Seen([each[: key.shape[1]] for each in query], list(key), text)
+        return of_rows(self, layer, query, key, *rest, **more)
+
+    def sequence(
+        self: SequenceLayout, layer: str, query: Tensor, key: Tensor, *rest: Any, **more: Any
+    ) -> Tensor:
+        queries, keys = (list(each[0].split(self._lengths)) for each in (query, key))
+        first = len(self.captioned)
+        found[layer] = Seen(queries[first:], keys[first:], keys[:first])
+        return of_sequence(self, layer, query, key, *rest, **more)
+
+    monkeypatch.setattr(SetReads, "attend", rows)
+    monkeypatch.setattr(SequenceLayout, "attend", sequence)
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["klein", "kontext", "flux", "sd3", "sd3.5"])
+@coupling
+def test_maps_are_the_means_of_dense_attention(
+    name: str, coupling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set of two references of their own sizes, half of the first hidden, and a target."""
+    family = EVERY[name]
+    backbone, batch = family.build(), family.batch((3,), (0, 1))
+    hidden, extents = torch.ones(8, 8), batch.extents
+    hidden[4:] = 0
+    batch = replace(batch, visibility=(Visibility(hidden, 2.0), None, None))
+    noisy, time = noise_like(batch.latents), torch.tensor(0.7 * family.times)
+    record, layers = AttentionRecord((0.3, 0.6)), seen_at_layers(monkeypatch)
+    sizes = tuple(noisy.shape[2:])
+    references = {}
+    if coupling == "joint":
+        backbone(noisy, time, batch, attention_record=record.writer(0, [2], sizes))
+    else:
+        view = backbone.fill_cache(batch.select([0, 1], (2,))).for_sets([0])
+        references = dict(layers)
+        target = batch.select([2], (1,))
+        backbone(noisy[[2]], time, target, coupling, view, record.writer(0, [0], sizes))
+    (found,) = record.maps()
+    assert found.layers == len(backbone.attention_layers)
+    grids = [each if name == "klein" else (each[0] // 2, each[1] // 2) for each in extents]
+    assert [found.size_of(number) for number in range(3)] == grids
+    want = torch.zeros(len(found.tokens), sum(height * width for height, width in grids))
+    for layer, seen in layers.items():
+        target_first = not name.startswith("sd3")  # of sequences
+        keys, queries = seen.keys, seen.queries[0 if target_first else -1]
+        if coupling == "cached":
+            keys = [*references[layer].keys, *keys]
+        elif target_first:
+            keys = [*keys[1:], keys[0]]
+        text = seen.captions[0 if target_first else -1] if seen.captions else queries[:0]
+        shown = torch.nn.functional.interpolate(hidden[None, None], grids[0], mode="area").flatten() >= 0.5
+        added = torch.where(shown, math.log(2), -math.inf)
+        every = torch.cat([*keys, text])
+        scores = torch.einsum("qhd,khd->hqk", queries[list(found.tokens)], every) / queries.shape[-1] ** 0.5
+        scores[..., : len(added)] += added
+        want += scores.softmax(-1).mean(0)[:, : want.shape[1]] / found.layers
+    got = torch.cat([found.weights_of(number).flatten(1) for number in range(3)], dim=1)
+    close(got, want)
 
 
 @torch.no_grad()

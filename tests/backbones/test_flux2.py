@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.sequences import image_indices
-from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.joint.process import Flow
 from jedi_diffusion.sets import SetBatch
@@ -179,9 +179,6 @@ def test_families_know_a_flux2_transformer_and_refuse_what_is_not_coupled():
         Flux2Backbone(transformer)
     with pytest.raises(ModelError, match="distance_slope"):
         Flux2Backbone.couple(transformer, 1.0)
-    batch = flux2_batch((1,))
-    with pytest.raises(UsageError, match="recorded"):
-        coupled()(batch.latents, TIME, batch, attention_record=object())
 
 
 @torch.no_grad()

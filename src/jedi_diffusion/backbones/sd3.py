@@ -168,11 +168,7 @@ class SD3Backbone(Backbone):
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
-        """Raise UsageError also for images of several sizes, or larger than the model's positions reach, and
-        if attention is to be recorded, of which captions have a part.
-        """
-        if reads.record is not None:
-            raise UsageError("Where an SD3 model looks cannot be recorded.")
+        """Raise UsageError also for images of several sizes, or larger than the model's positions reach."""
         pooled = batch.conditions.get("pooled_text")
         if pooled is None:
             raise UsageError("This transformer (SD3) needs `pooled_text` in the batch.")

@@ -23,9 +23,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from jedi_diffusion.backbones.base import Backbone
-from jedi_diffusion.errors import ModelError, UsageError
+from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint.attention import SetReads
 from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, visible_tokens
+from jedi_diffusion.joint.record import AttentionWriter, cached_images, seen_image
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.visibility import Visibility, VisibleTokens
@@ -61,7 +62,7 @@ class SequenceLayout:
 
     sets (G,): their numbers in the batch. rows: for each the numbers of its images, in the sequence's order.
     text_tokens: K. cache: what the pass writes, or reads beside each sequence. layers: those in which images
-    read each other, None for all.
+    read each other, None for all. record: takes down where targets look in those.
 
     Every token sees all images, or what is visible of them. A caption and its image see that caption alone,
     so text is private to each image; a reference without a caption of its own sees those of all targets. With
@@ -75,6 +76,7 @@ class SequenceLayout:
     text_tokens: int
     cache: CacheWriter | CacheView | None = None
     layers: frozenset[str] | None = None
+    record: AttentionWriter | None = None
 
     @property
     def captioned(self) -> list[int]:
@@ -155,6 +157,8 @@ class SequenceLayout:
             self._write(self.cache, layer, key, value, visible)
         elif coupled and isinstance(self.cache, CacheView):
             cached = self._cached(self.cache, layer, key)
+        if coupled and self.record is not None:
+            self._look(self.record, layer, query, key, visible)
         if len(readers) <= 1 and cached is None and not any(visible):
             return dispatch_attention_fn(query, key, value, backend=backend)
         queries, keys, values = (each.split(self._lengths, dim=1) for each in (query, key, value))
@@ -167,6 +171,42 @@ class SequenceLayout:
                 reader.parts, mixed.split([self._lengths[part] for part in reader.parts], dim=1), strict=True
             )
         return torch.cat([pieces[part] for part in range(len(self._lengths))], dim=1)
+
+    def _look(
+        self,
+        record: AttentionWriter,
+        layer: str,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        visible: Sequence[VisibleTokens | None],
+    ) -> None:
+        """Take down where the targets of each sequence look: in references of a cache, then in the set's
+        images in order, beside their own captions."""
+        queries, keys = (each.split(self._lengths, dim=1) for each in (query, key))
+        captioned, first = self.captioned, len(self.captioned)
+        read: Sequence[CachedTokens | None] = [None] * (1 + max(self.sets, default=0))
+        if isinstance(self.cache, CacheView):
+            read = self.cache.read(layer, like=key, one_size=False)
+        for row, (number, rows) in enumerate(zip(self.sets, self.rows, strict=True)):
+            before = [] if (cached := read[number]) is None else cached_images(cached)
+            order = sorted(range(len(rows)), key=rows.__getitem__)
+            for place in [place for place in order if not self.images[place].is_reference]:
+                seen = [
+                    seen_image(
+                        keys[first + other][row],
+                        (self.images[other].height, self.images[other].width),
+                        None if other == place else visible[other],
+                    )
+                    for other in order
+                ]
+                record.look(
+                    layer,
+                    rows[place],
+                    queries[first + place][row],
+                    [*before, *seen],
+                    len(before) + order.index(place),
+                    keys[captioned.index(place)][row],
+                )
 
     def _visible(self, image: ImageTokens, device: torch.device) -> VisibleTokens | None:
         return None if image.visibility is None else image.visibility.at((image.height, image.width), device)
@@ -186,7 +226,8 @@ class SequenceLayout:
                 read = visible_tokens(own[0].split(lengths), own[1].split(lengths), visible)
             else:  # Clones, because values are views of a projection that is many times as large.
                 read = CachedTokens(own[0][None].clone(), own[1][None].clone())
-            cache.store_set(layer, number, read)
+            sizes = tuple((image.height, image.width) for image in self.images)
+            cache.store_set(layer, number, read._replace(sizes=sizes))
 
     def _cached(self, cache: CacheView, layer: str, key: torch.Tensor) -> CachedTokens | None:
         """Return what each sequence reads of the cache, (G, tokens, H, D); bias (G, tokens), if any
@@ -274,6 +315,7 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
             text_tokens=batch.text.shape[1],
             cache=reads.cache,
             layers=reads.layers,
+            record=reads.record,
         )
         for (images, _), members in groups.items()
     ]
@@ -412,9 +454,6 @@ class SequenceBackbone(Backbone):
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor | float, batch: SetBatch, reads: SetReads
     ) -> torch.Tensor:
-        """Raise UsageError if attention is to be recorded: tokens of a sequence are of no one grid."""
-        if reads.record is not None:
-            raise UsageError(f"Where a {type(self.transformer).__name__} looks cannot be recorded.")
         times = torch.as_tensor(timestep, dtype=torch.float32, device=noisy.device).expand(len(noisy))
         dtype, seen = self.transformer.dtype, self._seen(noisy, batch)
         made: dict[int, torch.Tensor] = {}

@@ -72,7 +72,8 @@ class SetReads:
         elif self.cache is not None:
             references = self.cache.read(layer, like=key)
         if self.record is not None:
-            self.record.store(layer, query, key, sizes, references, bias, visible)
+            captions = None if private is None else private[0]
+            self.record.store(layer, query, key, sizes, references, bias, visible, captions)
         is_partial = any(read is not None and read.places is not None for read in references or ())
         if visible is None and not is_partial:
             return coupled_attention(

@@ -27,7 +27,8 @@ class CachedTokens(NamedTuple):
 
     The second form is that of references which may differ in size, or are not read whole: `places` (tokens,)
     are then the numbers of those read among all `total` tokens of the set, ascending; None for all. bias
-    (tokens,) is added to their scores, None for nothing.
+    (tokens,) is added to their scores, None for nothing. sizes: grids (h, w) of the references' tokens, where
+    these may differ.
     """
 
     keys: torch.Tensor
@@ -35,6 +36,7 @@ class CachedTokens(NamedTuple):
     places: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     total: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def visible_tokens(

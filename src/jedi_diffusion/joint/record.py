@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.cache import CachedTokens
@@ -31,14 +32,25 @@ class Correspondence(NamedTuple):
     weight: float
 
 
+class SeenImage(NamedTuple):
+    """What a target sees of an image at a layer: keys (L, H, D) of all its tokens, their grid (h, w), and
+    what is added to their scores (L,), minus infinity where they are not read."""
+
+    keys: torch.Tensor
+    size: Size
+    bias: torch.Tensor
+
+
 @dataclass(frozen=True)
 class AttentionMap:
     """Where tokens of one target look at one resolution: means over heads, then over layers and steps.
 
-    size: (h, w). tokens (Q,): numbers of the asked tokens, counted row by row: the one at the point, then a
-    regular grid of at most GRID x GRID. weights (Q, P, h, w) float32: what each gives to every token of the
-    pictures that it sees; a row sums to 1. Those pictures are, with coupling "joint", the set in order, with
-    "cached" the references, then the target. own: the target's place among them. layers, steps: how many.
+    size: (h, w) of the target. tokens (Q,): numbers of the asked tokens, counted row by row: the one at the
+    point, then a regular grid of at most GRID x GRID. weights (Q, P, h, w) float32: what each gives to every
+    token of the pictures that it sees; a row sums to 1, less what captions get, which some families read in
+    the same layers. Those pictures are, with coupling "joint", the set in order, with "cached" the
+    references, then the target. own: the target's place among them. layers, steps: how many. sizes: the grid
+    of each picture, where these differ; weights beyond it are 0.
     """
 
     size: Size
@@ -47,6 +59,16 @@ class AttentionMap:
     own: int
     layers: int
     steps: int
+    sizes: tuple[Size, ...] = ()
+
+    def size_of(self, picture: int) -> Size:
+        """Return the grid of a picture's tokens."""
+        return self.sizes[picture] if self.sizes else self.size
+
+    def weights_of(self, picture: int) -> torch.Tensor:
+        """Return what the asked tokens give to a picture's tokens, (Q, h, w) of its own grid."""
+        height, width = self.size_of(picture)
+        return self.weights[:, picture, :height, :width]
 
     def correspondences(self, pictures: Sequence[int], count: int) -> list[Correspondence]:
         """Return the `count` strongest mutual choices between the grid and these pictures' tokens, strongest
@@ -55,28 +77,29 @@ class AttentionMap:
         Mutual: the answer gets the token's greatest weight, and from no other token of the grid more. A token
         that everything looks at is so an answer once.
         """
-        rows = self.weights[1:, list(pictures)].flatten(1)
+        rows = torch.cat([self.weights_of(picture)[1:].flatten(1) for picture in pictures], dim=1)
+        places = [(picture, answer) for picture in pictures for answer in range(self._tokens_of(picture))]
         answers = rows.argmax(dim=1)
         asked = torch.arange(len(rows), device=rows.device)
         mutual = asked[rows.argmax(dim=0)[answers] == asked]
         strongest = mutual[rows[mutual, answers[mutual]].argsort(descending=True, stable=True)][:count]
-        tokens = rows.shape[1] // len(pictures)
         return [
             Correspondence(
-                token=self.tokens[1 + row],
-                picture=pictures[int(answers[row]) // tokens],
-                answer=int(answers[row]) % tokens,
-                weight=float(rows[row, answers[row]]),
+                self.tokens[1 + row], *places[int(answers[row])], weight=float(rows[row, answers[row]])
             )
             for row in strongest.tolist()
         ]
 
+    def _tokens_of(self, picture: int) -> int:
+        height, width = self.size_of(picture)
+        return height * width
+
 
 @dataclass
 class _Sum:
-    """What has been added up for a target at a resolution."""
+    """What has been added up for a target at a resolution. sizes: the grid of each picture that it sees."""
 
-    size: Size
+    sizes: tuple[Size, ...]
     own: int
     weights: torch.Tensor
     layers: set[str] = field(default_factory=set)
@@ -126,12 +149,13 @@ class AttentionRecord:
             raise UsageError(f"No attention of target {target} has been recorded.")
         return [
             AttentionMap(
-                size=each.size,
-                tokens=asked_tokens(self.point, each.size),
-                weights=(each.weights / each.passes).unflatten(1, (-1, *each.size)),
+                size=each.sizes[each.own],
+                tokens=asked_tokens(self.point, each.sizes[each.own]),
+                weights=each.weights / each.passes,
                 own=each.own,
                 layers=len(each.layers),
                 steps=len(each.steps),
+                sizes=each.sizes if len(set(each.sizes)) > 1 else (),
             )
             for each in found
         ]
@@ -156,32 +180,62 @@ class AttentionWriter:
         references: Sequence[CachedTokens | None] | None,
         bias: torch.Tensor | None = None,
         visible: Sequence[VisibleTokens | None] | None = None,
+        captions: torch.Tensor | None = None,
     ) -> None:
-        """Add a layer: query, key (I, L, H, D); references: for each set what it reads from a cache.
+        """Add a layer: key (I, L, H, D), and query (I, L, H, D), which may go on with those of captions.
 
-        bias (H, L, L): what the layer adds to the scores of every two pictures. visible (I,): what others
-        read of each image; tokens that nobody reads get no weight.
+        references: for each set what it reads from a cache. bias (H, L, L): what the layer adds to the scores
+        of every two pictures. visible (I,): what others read of each image; tokens that nobody reads get no
+        weight. captions (I, K, H, D): keys of the text that each image alone sees.
         """
-        tokens = query.shape[1]
-        size = token_grid(self._size, tokens)
-        asked = list(asked_tokens(self._record.point, size))
-        for target, row in enumerate(self._rows):
+        size = token_grid(self._size, key.shape[1])
+        for row in self._rows:
             number, start = _set_of(row, set_sizes)
-            own_set = range(start, start + set_sizes[number])
-            seen = [key[start : start + set_sizes[number]]]
-            shown = [None if visible is None or other == row else visible[other] for other in own_set]
-            biases = [_key_bias(tokens, key, each) for each in shown]
+            seen = []
+            for other in range(start, start + set_sizes[number]):
+                shown = None if visible is None or other == row else visible[other]
+                seen.append(seen_image(key[other], size, shown))
             cached = None if references is None else references[number]
-            if cached is not None:
-                seen.insert(0, _in_images(cached, tokens))
-                biases.insert(0, _key_bias(len(seen[0]) * tokens, key, cached))
-            keys = torch.cat(seen)
-            added = torch.cat(biases).expand(query.shape[2], len(asked), -1)
-            if bias is not None:
-                added = added + bias[:, asked].repeat(1, 1, len(keys))
-            weights = attention_weights(query[row, asked], keys.flatten(0, 1), added)
-            own = len(keys) - set_sizes[number] + row - start
-            self._add(target, tokens, _Sum(size, own, weights), layer)
+            before = [] if cached is None else cached_images(cached, size)
+            text = None if captions is None else captions[row]
+            self.look(layer, row, query[row], [*before, *seen], len(before) + row - start, text, bias)
+
+    @torch.no_grad()
+    def look(
+        self,
+        layer: str,
+        row: int,
+        query: torch.Tensor,
+        seen: Sequence[SeenImage],
+        own: int,
+        captions: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+    ) -> None:
+        """Add where a target looks at a layer; nothing for an image that is no target.
+
+        row: its number in the batch. query: of its tokens, (L, H, D), and maybe more. seen: the images that
+        it sees, itself as number `own`. captions (K, H, D): keys of text beside them. bias: as in `store`.
+        """
+        if row not in self._rows:
+            return
+        size = seen[own].size
+        asked = list(asked_tokens(self._record.point, size))
+        text = query[:0] if captions is None else captions
+        keys = torch.cat([*(image.keys for image in seen), text])
+        added = F.pad(torch.cat([image.bias for image in seen]), (0, len(text)))
+        added = added.expand(query.shape[1], len(asked), -1)
+        if bias is not None:
+            added = added + bias[:, asked].repeat(1, 1, len(seen))
+        weights = attention_weights(query[asked], keys, added)[:, : len(keys) - len(text)]
+        sizes = tuple(image.size for image in seen)
+        height, width = (max(each[axis] for each in sizes) for axis in (0, 1))
+        parts = weights.split([len(image.keys) for image in seen], dim=1)
+        grids = [
+            F.pad(part.unflatten(1, each), (0, width - each[1], 0, height - each[0]))
+            for part, each in zip(parts, sizes, strict=True)
+        ]
+        found = _Sum(sizes, own, torch.stack(grids, dim=1))
+        self._add(self._rows.index(row), size[0] * size[1], found, layer)
 
     def _add(self, target: int, tokens: int, new: _Sum, layer: str) -> None:
         total = self._record._sums.setdefault((target, tokens), new)
@@ -192,27 +246,33 @@ class AttentionWriter:
         total.steps.add(self._step)
 
 
-def _key_bias(tokens: int, like: torch.Tensor, read: VisibleTokens | CachedTokens | None) -> torch.Tensor:
-    """(tokens,): what is added to the scores of so many keys, minus infinity where they are not read."""
-    made = torch.zeros(tokens, device=like.device)
-    if read is None:
-        return made
-    bias = 0.0 if read.bias is None else read.bias
-    if read.places is None:
-        return made + bias
-    made.fill_(-math.inf)
-    made[read.places] = torch.as_tensor(bias, device=like.device).float()
-    return made
+def seen_image(keys: torch.Tensor, size: Size, read: VisibleTokens | None) -> SeenImage:
+    """Return an image of a set as a target sees it: keys (L, H, D), their grid, what of them is read."""
+    bias = torch.zeros(len(keys), device=keys.device)
+    if read is not None and read.places is None:
+        bias += read.bias
+    elif read is not None:
+        bias.fill_(-math.inf)
+        bias[read.places] = read.bias
+    return SeenImage(keys, size, bias)
 
 
-def _in_images(cached: CachedTokens, length: int) -> torch.Tensor:
-    """Return cached keys as those of whole images (R, L, H, D), zero where they are not kept."""
-    if cached.places is None:
-        return cached.keys
-    made = cached.keys.new_zeros(cached.total, *cached.keys.shape[2:])
-    made[cached.places] = cached.keys[0]
-    images: torch.Tensor = made.unflatten(0, (-1, length))
-    return images
+def cached_images(read: CachedTokens, size: Size = (0, 0)) -> list[SeenImage]:
+    """Return what a target sees of references in a cache; keys that are not kept are zero.
+
+    size: their grid, where it is the same for all.
+    """
+    keys = read.keys.flatten(0, 1)
+    kept = torch.arange(len(keys), device=keys.device) if read.places is None else read.places
+    total = read.total or len(keys)
+    whole = keys.new_zeros(total, *keys.shape[1:])
+    whole[kept] = keys
+    bias = torch.full((total,), -math.inf, device=keys.device)
+    bias[kept] = 0.0 if read.bias is None else read.bias.float()
+    sizes = read.sizes or (size,) * (total // max(1, size[0] * size[1]))
+    lengths = [height * width for height, width in sizes]
+    parts = zip(whole.split(lengths), sizes, bias.split(lengths), strict=True)
+    return [SeenImage(*part) for part in parts]
 
 
 def attention_weights(
