@@ -79,8 +79,8 @@ class Photo:
             return picture
         if mask is not None and mask.getextrema()[1] == 0:
             raise UsageError(
-                f"Nothing of {self.name} is read: its mask leaves out all of it that the model sees. Paint its "
-                "subject, or read all of it."
+                f"Nothing of {self.name} is read: its mask leaves out all that the model sees of it. Paint "
+                "its subject, or read all of it."
             )
         return Reference(picture, mask=mask, strength=self.strength)
 
