@@ -14,7 +14,11 @@ from tests.helpers.doc_checks import check_call, parse_call, resolve
 from tests.helpers.newcomer import blocks_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "integrations" / "comfyui" / "README.md",
+]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"(?:^|`)(?:\.venv/bin/)?jedi ([a-z][^`\n]*)", re.MULTILINE)
 

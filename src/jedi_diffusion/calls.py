@@ -45,6 +45,14 @@ class Call:
     owner: str | None = None
 
 
+def first_seed(seed: int, number: int, images_per_prompt: int, joint_targets: bool) -> int:
+    """Return the seed of the first picture of prompt `number`, from 0; those after it count on.
+
+    Targets of one set need noise of their own; separate prompts share it, so that they can be compared.
+    """
+    return seed + (number * images_per_prompt if joint_targets else 0)
+
+
 def run_call(
     pipe: JeDiPipeline,
     call: Call,

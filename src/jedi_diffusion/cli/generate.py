@@ -17,7 +17,14 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jedi_diffusion import __version__, devices, models
-from jedi_diffusion.calls import LESS_MEMORY, Call, pictures_said, references_said, run_call
+from jedi_diffusion.calls import (
+    LESS_MEMORY,
+    Call,
+    first_seed,
+    pictures_said,
+    references_said,
+    run_call,
+)
 from jedi_diffusion.cli import attention_map, options, show_notices
 from jedi_diffusion.cli.options import GenerateOptions, Recorded, RunOptions, Wanted
 from jedi_diffusion.credentials import Seal, seal_of, unsigned
@@ -228,8 +235,7 @@ def plan(given: GenerateOptions, references: list[Photo]) -> Run:
     enlarge = enlarger_of(given.enlarge)
     items = []
     for number, (prompt, name) in enumerate(zip(given.prompt, slugs(given.prompt), strict=True)):
-        # Targets of one set need noise of their own; separate prompts share it, so that they can be compared.
-        first = given.seed + (number * given.images_per_prompt if given.joint_targets else 0)
+        first = first_seed(given.seed, number, given.images_per_prompt, given.joint_targets)
         seeds = range(first, first + given.images_per_prompt)
         items += [Item(prompt, seed, f"{name}_{seed}.png") for seed in seeds]
     folder = make_folder(given.out or ".")
