@@ -37,6 +37,7 @@ SKIPPED = {
     ("showroom.md", "jedi showroom"): "needs the showroom's packages, 380 MB",
     ("showroom.md", "jedi train showroom"): "needs the showroom's packages, 380 MB",
     ("showroom.md", "jedi photos score"): "needs the showroom's packages, 380 MB",
+    ("showroom.md", "jedi demo --photos"): "needs the showroom's packages, 380 MB",
     ("scoring.md", "git clone"): "a small data set of the same form stands in for the download",
     ("scoring.md", "--clip clip-vit-base-patch32"): "needs CLIP's and DINO's weights",
     ("serving.md", "pip install"): INSTALL,
@@ -81,6 +82,7 @@ CHANGED = {  # what is replaced by what; "" stands for the end of the line or th
     ("README.md", "path/or/hub-id"): [("path/or/hub-id", "base")],
     ("README.md", "jedi toybox score"): FEW_PAIRS,
     ("model_card.md", "jedi toybox score"): FEW_PAIRS,
+    ("model_card.md", "jedi photos score"): [("DREAMBENCH", "dreambooth"), ("", FEW_STEPS)],
     ("data.md", "--base"): [(STABLE, "base"), ("--resolution 512", "--resolution 64")],
     ("guide.md", "jedi generate"): [("", FEW_STEPS)],
     ("guide.md", "pipe = load_pipeline() "): [("generator=", "num_inference_steps=2, generator=")],
@@ -182,12 +184,12 @@ def test_a_newcomer_gets_through(page: str, binaries: Path, tmp_path: Path) -> N
 
 def bring(page: str, folder: Path) -> None:
     """What the page takes for granted: photos of the reader's, a base model, a data set."""
-    for number, name in enumerate(("a.png", "a.jpg", "b.jpg", "dog.jpg")):
+    for number, name in enumerate(("a.png", "a.jpg", "b.jpg", "dog.jpg", "photo.jpg")):
         picture(number, size=160).save(folder / name)
     StableDiffusionPipeline(
         **sd_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
     ).save_pretrained(folder / "base")
-    if page in ("scoring.md", "training.md"):
+    if page in ("model_card.md", "scoring.md", "training.md"):
         make_clone(folder / "dreambooth")
     if page == "data.md":
         for number in range(3):

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.errors import UsageError
+from jedi_diffusion.joint import selective
 from jedi_diffusion.joint.attention import SetReads, coupled_attention
 from jedi_diffusion.joint.cache import visible_tokens
 from jedi_diffusion.joint.positions import distance_bias
@@ -272,6 +274,33 @@ def test_gradients_reach_what_is_read_of_a_reference_and_nothing_else():
     selective_attention(query, key, value, (2,), visible)[1].sum().backward()
     touched = value.grad.abs().sum(dim=(2, 3)) > 0
     assert touched.tolist() == [[False, True, True, False], [True] * 4]
+
+
+def test_in_one_masked_pass_references_read_themselves_and_targets_read_parts_of_them():
+    """Against calls of each image with what it reads; image 0 is a reference of which two tokens are read."""
+    query, key, value = torch.randn(3, 3, 4, 2, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    visible = [VisibleTokens(torch.tensor([0, 3]), 0.0), None, None]
+    flags = torch.tensor([True, False, False])
+    got = selective_attention(query, key, value, (3,), visible, is_reference=flags)
+    torch.testing.assert_close(got[:1], coupled_attention(query[:1], key[:1], value[:1], (1,)))
+    for target in (1, 2):
+        keys, values = (torch.cat([each[0, [0, 3]], each[target]]).transpose(0, 1) for each in (key, value))
+        want = scaled_dot_product_attention(query[target].transpose(0, 1), keys, values).transpose(0, 1)
+        torch.testing.assert_close(got[target], want)
+
+
+def test_the_implementation_that_is_asked_for_computes_parts_too(monkeypatch):
+    used, real = [], selective.dispatch_attention_fn
+
+    def spy(*args, backend=None, **options):
+        used.append(backend)
+        return real(*args, backend=backend, **options)
+
+    monkeypatch.setattr(selective, "dispatch_attention_fn", spy)
+    tokens = torch.randn(2, 4, 2, 8, generator=torch.Generator().manual_seed(0))
+    visible = [VisibleTokens(torch.tensor([1]), 0.0), None]
+    selective_attention(tokens, tokens, tokens, (2,), visible, backend="_native_math")
+    assert used == ["_native_math"] * 2
 
 
 def test_what_others_read_of_images_is_gathered_in_order():
