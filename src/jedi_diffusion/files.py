@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -34,6 +34,9 @@ HIDDEN = frozenset(
 )
 """What operating systems and network drives put beside people's files, in lower case."""
 NUMBERS = re.compile(r"(\d+)")
+CHANGES = "changes.jsonl"
+NAMED = 5
+"""Keys that a refusal names."""
 MASK_ENDING = ".mask.png"
 """The mask of x.jpg is x.mask.png beside it, 255 on the subject."""
 
@@ -205,12 +208,18 @@ def make_folder(path: str | Path) -> Path:
         raise OutputError(f"The folder {path} cannot be written to: {error.strerror or error}.") from error
 
 
+Changes = dict[str, tuple[object, object]]
+"""Key to its value before and after."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A folder bound to the settings that it was begun with, which it keeps in the JSON file `record`.
 
     holds, remedy: what a refusal says of the folder, and what to do. read: what counts of a record, from its
-    JSON object; raises ValueError for one that is of another kind.
+    JSON object; raises ValueError for one that is of another kind. may_change: whether the folder takes
+    another value of a key, "section.key" (`changed_keys`), with what is in it already. place: how far it is,
+    which changes.jsonl says of such a change.
     """
 
     path: Path
@@ -218,6 +227,8 @@ class RunFolder:
     holds: str = "holds a run of another recipe"
     remedy: str = "choose another folder for --out"
     read: Callable[[dict[str, object]], Mapping[str, object]] = dict
+    may_change: Callable[[str], bool] = lambda _: False
+    place: Callable[[], Mapping[str, object]] = dict
 
     @property
     def begun(self) -> bool:
@@ -227,17 +238,25 @@ class RunFolder:
     def open(self, settings: Mapping[str, object]) -> Path:
         """Make the folder for these settings (plain JSON values), or check that it is theirs; give its path.
 
-        Raises RecipeError that names what differs, OutputError.
+        Where keys have changed that may, the record says from now on what they are, and changes.jsonl what
+        they were. Raises RecipeError that names what differs, OutputError.
         """
         make_folder(self.path)
-        if self.begun:
-            self.check(settings)
-        else:
+        changes = self.check(settings) if self.begun else {}
+        if changes:
+            place, told = self.place(), self.path / CHANGES
+            rows = [{**place, "key": key, "before": old, "after": new} for key, (old, new) in changes.items()]
+            before = told.read_bytes() if told.exists() else b""
+            write_file(told, before + b"".join(json_bytes(row) + b"\n" for row in rows))
+        if changes or not self.begun:
             write_file(self.path / self.record, json_bytes(settings, indent=2))
         return self.path
 
-    def check(self, settings: Mapping[str, object]) -> None:
-        """Raise RecipeError unless the folder was begun with these settings, naming what differs."""
+    def check(self, settings: Mapping[str, object]) -> Changes:
+        """Return what differs from the settings that the folder was begun with, all of which may.
+
+        Raises RecipeError that names the keys where they may not.
+        """
         file = self.path / self.record
         try:
             told = dict(json.loads(file.read_bytes()))
@@ -247,9 +266,30 @@ class RunFolder:
             found, wanted = self.read(told), self.read(json.loads(json_bytes(settings)))
         except ValueError:
             raise RecipeError(f"{self.path} {self.holds}: {self.remedy}.") from None
-        if found != wanted:
-            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-            raise RecipeError(f"{self.path} {self.holds} (another {', '.join(names)}): {self.remedy}.")
+        changes = changed_keys(found, wanted)
+        refused = [key for key in changes if not self.may_change(key)]
+        if refused:
+            more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+            names = ", ".join(refused[:NAMED]) + more
+            raise RecipeError(f"{self.path} {self.holds} (another {names}): {self.remedy}.")
+        return changes
+
+
+def changed_keys(before: object, after: object, key: str = "") -> Changes:
+    """Return where two nests of JSON values differ: "section.list.0.key" to the value before and after.
+
+    What only one of them has is None in the other; lists of other lengths differ as a whole.
+    """
+    pairs: Iterable[tuple[str | int, object, object]]
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = dict.fromkeys([*before, *after])
+        pairs = ((name, before.get(name), after.get(name)) for name in names)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = ((number, *pair) for number, pair in enumerate(zip(before, after, strict=True)))
+    else:
+        return {} if before == after else {key: (before, after)}
+    found = (changed_keys(old, new, f"{key}.{name}" if key else str(name)) for name, old, new in pairs)
+    return {name: change for each in found for name, change in each.items()}
 
 
 @contextmanager

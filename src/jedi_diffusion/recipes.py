@@ -1,6 +1,6 @@
 """Recipes: YAML files read into checked models, with single keys changed from the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -85,6 +85,23 @@ def _change(raw: dict[str, Any], change: str) -> None:
         raise RecipeError(
             f"--set {change!r} changes nothing in the recipe; write KEY=VALUE, such as training.steps=10."
         ) from error
+
+
+def has_key(recipe: object, key: str) -> bool:
+    """Return whether a recipe, as JSON values, has a key "section.list.0.key", be it None."""
+    for name in key.split("."):
+        if isinstance(recipe, list) and name.isdecimal() and int(name) < len(recipe):
+            recipe = recipe[int(name)]
+        elif isinstance(recipe, dict) and name in recipe:
+            recipe = recipe[name]
+        else:
+            return False
+    return True
+
+
+def is_among(key: str, keys: Iterable[str]) -> bool:
+    """Return whether a key is one of these, or in a section that is."""
+    return any(key == each or key.startswith(f"{each}.") for each in keys)
 
 
 def checked(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:

@@ -63,7 +63,7 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     assert lost.read_bytes() == pictures[lost]
     other = jedi(*words, "--set", "methods.0.steps=2")
     assert other.status == 2
-    assert "joint holds pictures that were made otherwise (another method)" in other.err
+    assert "joint holds pictures that were made otherwise (another method." in other.err
 
 
 def test_finetuning_methods_report_their_fits_and_reuse_them(jedi, recipe, tmp_path, joint_model) -> None:

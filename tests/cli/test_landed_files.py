@@ -86,9 +86,9 @@ def test_a_run_from_before_a_key_existed_goes_on(landed: Path, jedi: Callable) -
     del told["records"]["keep_every"], told["lora"]
     path.write_text(json.dumps(told))
     words = ("train", "recipe.yaml", "--out", "run", "--device", "cpu")
-    other = jedi(*words, "--set", "records.keep_every=2")
+    other = jedi(*words, "--set", "lora.rank=2")
     assert other.status == 2
-    assert "run holds a run of another recipe" in other.err
+    assert "run holds a run of another recipe (another lora)" in other.err
     done = jedi(*words)
     assert done.status == 0, done.err
     assert [path.name for path in checkpoints(Path("run", "state"))][-1] == "step-00000003"

@@ -13,7 +13,7 @@ import tyro
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.files import RunFolder, make_folder
 from jedi_diffusion.models import quiet_libraries
-from jedi_diffusion.recipes import find_recipe
+from jedi_diffusion.recipes import find_recipe, has_key, is_among
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,6 +47,9 @@ class TrainOptions:
     """Change a key of the recipe: training.steps=10. May be given several times."""
     resume: Literal["latest", "never"] = "latest"
     """From the newest checkpoint in the folder, or refuse a folder that has one."""
+    allow_change: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Go on with another value of this key of the recipe, such as training.steps. May be given several times;
+    keys that decide no result need none."""
     processes: int | None = None
     """Stop if not as many processes run: some launchers start one and say nothing."""
     minutes: float | None = None
@@ -167,11 +170,39 @@ def _print_estimate(recipe: JointRecipe, processes: int) -> None:
 
 def _run_folder(options: TrainOptions, recipe: Recipe | JointRecipe) -> RunFolder:
     """Return the run's folder, for this recipe's values only: a key that a run lacks has its default
-    there.
+    there. Keys that decide no result may change, others where --allow-change names them.
+
+    Raises UsageError where it names a key that recipes lack, or one that a run cannot go on without.
     """
+    whole = recipe.model_dump(mode="json")
+    for key in options.allow_change:
+        if not has_key(whole, key):
+            raise UsageError(f"--allow-change is {key!r}, but the recipe has no such key.")
+        if is_among(key, recipe.fixed_keys) and not is_among(key, recipe.free_keys):
+            raise UsageError(
+                f"--allow-change is {key!r}, which a run cannot change: choose another folder for --out."
+            )
+    taken = (*recipe.free_keys, *options.allow_change)
+    folder = Path(options.out)
     return RunFolder(
-        Path(options.out), read=lambda found: type(recipe).model_validate(found).model_dump(mode="json")
+        folder,
+        remedy="choose another folder for --out, or say --allow-change KEY where the run shall go on so",
+        read=lambda found: type(recipe).model_validate(found).model_dump(mode="json"),
+        may_change=lambda key: is_among(key, taken),
+        place=lambda: _newest(folder),
     )
+
+
+def _newest(folder: Path) -> dict[str, object]:
+    """Return the newest checkpoint's step, and the stage that is under way in a run in stages."""
+    from jedi_diffusion.trainer.state import checkpoints, step_of
+
+    for state in (folder / "state", *folder.glob("*/state")):
+        found = checkpoints(state)
+        if found:
+            stage = None if state.parent == folder else state.parent.name
+            return {"stage": stage, "step": step_of(found[-1])}
+    return {"stage": None, "step": 0}
 
 
 def _check_begun(options: TrainOptions, recipe: Recipe | JointRecipe) -> None:

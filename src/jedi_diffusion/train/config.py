@@ -1,7 +1,7 @@
 """Training recipes: YAML read into checked models, every value with its unit and range."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -117,6 +117,11 @@ class Recipe(Section):
 
     source "showroom": real-looking subjects beside the toybox's, as `showroom` says.
     """
+
+    free_keys: ClassVar[tuple[str, ...]] = ("save_minutes", "sample_minutes")
+    """Keys that change no result."""
+    fixed_keys: ClassVar[tuple[str, ...]] = ("source", "showroom", "seed", "supersample", "alike", "model")
+    """What a run that has begun cannot go on with another value of."""
 
     name: str
     source: Literal["toybox", "showroom"]

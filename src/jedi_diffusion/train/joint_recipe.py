@@ -1,6 +1,6 @@
 """Recipes that train a pretrained model of the Stable Diffusion family on sets of pictures (section 4)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -88,6 +88,19 @@ class JointRecipe(Section):
     trained further; "toybox" is the bundled model. `fresh_unet` keeps all of it but the UNet, which starts
     from random weights. `lora` left out trains all weights of the UNet.
     """
+
+    free_keys: ClassVar[tuple[str, ...]] = (
+        "data.workers",
+        "data.bad_items",
+        "training.micro_batch",
+        "training.gradient_checkpointing",
+        "training.channels_last",
+        "training.sharded",
+        "records",
+    )
+    """Keys and sections that change speed, memory and records, and results by rounding only."""
+    fixed_keys: ClassVar[tuple[str, ...]] = ("base", "fresh_unet", "seed", "data", "lora")
+    """What a run that has begun cannot go on with another value of."""
 
     name: str
     base: str
