@@ -16,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(\.venv/bin/)?(jedi|python|pip|git|curl|make|torchrun|ray|apt-get)\b|\w+=")
-READY_SECONDS = 120
+READY_SECONDS = 600
 
 
 class Block(NamedTuple):
@@ -117,6 +117,9 @@ class Newcomer:
     def leave(self) -> None:
         """End a server as Ctrl-C does."""
         if self.server is not None:
-            self.server.send_signal(signal.SIGINT)
-            assert self.server.wait(60) in (0, 130)
-            self.server = None
+            server, self.server = self.server, None
+            server.send_signal(signal.SIGINT)
+            try:
+                assert server.wait(60) in (0, 130)
+            finally:
+                server.kill()

@@ -246,7 +246,18 @@ def test_a_budget_of_time_sets_end_and_learning_rate_and_a_restart_goes_on_in_it
     assert resumed.steps == pytest.approx(10)
     resumed.train()
     assert (resumed.step, resumed.spent, resumed.progress) == (7, 60.0, 1)
-    assert rates()[5:] == pytest.approx(fallen(0.4, 0.6, 0.8), abs=1e-6)
+    assert rates() == pytest.approx(fallen(0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), abs=1e-6)
+
+
+def test_a_log_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
+    """The row of a step that a kill undid is written anew, a row that it cut short is dropped."""
+    log = tmp_path / "log.jsonl"
+    Trainer(Line(), replace(SETTINGS, steps=4, log=Every(steps=1)), Processes("cpu"), tmp_path).train()
+    told = log.read_text()
+    log.write_text(told + told.splitlines(keepends=True)[-1].replace('"step": 4', '"step": 5') + told[:20])
+    Trainer(Line(), replace(SETTINGS, steps=6, log=Every(steps=1)), Processes("cpu"), tmp_path).train()
+    assert log.read_text().startswith(told)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from jedi_diffusion.errors import ModelError, RecipeError
+from jedi_diffusion.files import write_file
 from jedi_diffusion.trainer.interrupts import stop_requests
 from jedi_diffusion.trainer.processes import Processes
 from jedi_diffusion.trainer.settings import Every, Settings
@@ -220,6 +221,7 @@ class Trainer:
         if self.folder is None or not self.processes.main:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
+        forget_rows(self.folder / LOG, self.step)
         return opened.enter_context((self.folder / LOG).open("a"))
 
     def _row(self, loss: Tensor, norm: Tensor) -> Row:
@@ -325,6 +327,19 @@ class Trainer:
         if facts.get("scaler") is not None and self.processes.scaler is not None:
             self.processes.scaler.load_state_dict(facts["scaler"])
         self.step, self.spent = facts["step"], facts["spent"]
+
+
+def forget_rows(log: Path, step: int) -> None:
+    """Take rows of later steps than this out of a log: a kill undid those steps, and they will be made again.
+
+    A row that a kill cut short goes too.
+    """
+    if not log.exists():
+        return
+    lines = log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_file(log, b"".join(kept))
 
 
 def in_words(row: Row) -> str:
