@@ -51,13 +51,19 @@ def test_a_run_goes_on_with_what_decides_no_result_and_with_what_it_is_told(
     jedi: Callable, tmp_path: Path
 ) -> None:
     base, subjects = save_base(tmp_path / "base"), save_subjects(tmp_path / "photos")
+    for name in ("0.png", "1.png"):  # two of three
+        (subjects / "thing 1" / name).write_bytes(b"no picture")
     file, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    file.write_text(yaml.safe_dump(recipe(base, subjects, training__steps=2)))
+    file.write_text(yaml.safe_dump(recipe(base, subjects, training__steps=2, training__batch=8)))
 
     def train(*words: object) -> object:
         return jedi("train", file, "--out", run, "--device", "cpu", *words)
 
-    assert train().status == 0
+    first = train()
+    assert first.status == 0, first.err
+    lost = len((run / "quarantine.jsonl").read_text().splitlines())
+    assert first.out.endswith(f"model (unusable items of the data: {lost}, in {run / 'quarantine.jsonl'})\n")
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["unusable"] == lost > 0
     begun = json.loads((run / "recipe.json").read_text())
     free = ("--set", "records.keep_last=1", "--set", "training.micro_batch=3")
     more = ("--set", "training.steps=3", "--set", "training.learning_rate=1e-4")

@@ -425,7 +425,8 @@ def test_a_row_in_a_few_words() -> None:
     row = {"step": 7, "loss": 0.12345, "tflops_per_device": 12.345}
     assert loop.in_words(row) == "step=7, loss=0.1235, 12.3 TFLOP/s"
     assert loop.in_words({**row, "mfu": 0.456}) == "step=7, loss=0.1235, MFU 46%"
-    assert loop.in_words({"step": 7, "loss": None}) == "step=7, loss=none"
+    assert loop.in_words({"step": 7, "loss": None, "unusable": 0}) == "step=7, loss=none"
+    assert loop.in_words({"step": 7, "loss": None, "unusable": 3}) == "step=7, loss=none, unusable=3"
 
 
 def test_only_steps_in_a_row_that_are_skipped_end_a_run(caplog) -> None:

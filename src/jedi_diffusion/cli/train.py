@@ -146,7 +146,8 @@ def _run_joint(raw: dict[str, Any], path: Path, device: str, options: TrainOptio
     mixture = _open_mixture(recipe, folder, accelerator)
     result = JointRun(recipe, mixture, folder, accelerator, folder_of(recipe.base)).train()
     if accelerator.is_main_process:
-        print(f"Trained: {result}")
+        lost, listed = len(mixture.quarantine), mixture.quarantine.path
+        print(f"Trained: {result}" + (f" (unusable items of the data: {lost}, in {listed})" if lost else ""))
 
 
 def _exported_step(given: str) -> int | None:

@@ -92,7 +92,7 @@ class MixtureTask(Task):
         self._kept = []
 
     def figures(self, seconds: float) -> Row:
-        return self.tally.close(seconds)
+        return {**self.tally.close(seconds), "unusable": len(self.mixture.quarantine)}
 
     def gather(self) -> None:
         """Give the pipeline a whole network again, on the main process, where it is sharded."""

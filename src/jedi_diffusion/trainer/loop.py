@@ -350,4 +350,6 @@ def in_words(row: Row) -> str:
         words.append(f"MFU {row['mfu']:.0%}")
     elif speed is not None:
         words.append(f"{speed:.3g} TFLOP/s")
+    if row.get("unusable"):
+        words.append(f"unusable={row['unusable']}")
     return ", ".join(words)
