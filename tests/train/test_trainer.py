@@ -15,7 +15,7 @@ from jedi_diffusion.train.config import AutoencoderStage, Recipe, load_recipe
 from jedi_diffusion.train.stage import plain_attention, stage_trainer, step_seed
 from jedi_diffusion.trainer.loop import Trainer
 from jedi_diffusion.trainer.settings import Schedule, Settings
-from jedi_diffusion.trainer.state import checkpoints, load_state, save_state
+from jedi_diffusion.trainer.state import checkpoints, load_state, save_state, write_tensors
 
 RECIPE = CONFIGS / "train" / "toybox.yaml"
 
@@ -208,13 +208,17 @@ def test_an_unfinished_checkpoint_is_never_read(tmp_path: Path) -> None:
 def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path, 1, {"x": torch.ones(2)}, {})
 
-    def full(*args: object, **kwargs: object) -> None:
+    def full(tensors: object, path: Path) -> None:
+        path.write_bytes(b"its begin")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("jedi_diffusion.trainer.state.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         save_state(tmp_path, 2, {"x": torch.ones(2)}, {})
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001"]
+    with pytest.raises(OutputError, match=r"more\.safetensors cannot be written: .*No space left"):
+        write_tensors(tmp_path / "step-00000001" / "more.safetensors", {"x": torch.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert {path.name for path in tmp_path.glob("*/*")} == {"state.safetensors", "state.json"}
     assert load_state(tmp_path, "cpu") is not None
 
 
