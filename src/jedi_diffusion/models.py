@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +33,13 @@ SCHEDULERS = {
 }
 
 
-def check_model_name(name: str) -> None:
-    """Raise ModelError if `name` is neither "toybox", an existing model folder, nor the form of a Hub id."""
+def check_model_name(name: str, lora: Sequence[str] = ()) -> None:
+    """Raise ModelError if `name` is neither "toybox", an existing model folder, nor the form of a Hub id.
+
+    lora: adapters on it, as `load_model` takes them, which are checked as `with_scale` does.
+    """
+    for each in lora:
+        with_scale(each)
     path = Path(name)
     if name == "toybox" or (path / "model_index.json").is_file():
         return
@@ -49,10 +57,11 @@ def check_model_name(name: str) -> None:
         )
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipeline:
+def load_model(name: str, device: torch.device, dtype: torch.dtype, lora: Sequence[str] = ()) -> JeDiPipeline:
     """Load the pipeline called `name` ("toybox", a diffusers folder, a Hub id) on `device` in `dtype`.
 
-    A single-image model is made joint without training, and says so. Raises ModelError.
+    A single-image model is made joint without training, and says so. lora: adapters to put on it, each a
+    folder or file, "folder:0.7" with a scale. Raises ModelError, UsageError for a scale that is no number.
     """
     from jedi_diffusion.weights import load_errors
 
@@ -73,9 +82,46 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> JeDiPipel
                     kind,
                 )
             pipe = open_base(name, dtype)
+        if lora:
+            put_adapters(pipe, lora)
         pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def put_adapters(pipe: JeDiPipeline, lora: Sequence[str]) -> None:
+    """Put adapters on a pipeline, all of them active. lora: as `load_model` takes it."""
+    scales = {}
+    for number, (source, scale) in enumerate(map(with_scale, lora)):
+        scales[f"lora_{number}"] = scale
+        with warnings.catch_warnings():  # peft's of a second adapter, which is what was asked for
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            pipe.load_lora_weights(source, adapter_name=f"lora_{number}")
+    pipe.set_adapters([*scales], adapter_weights=[*scales.values()])
+
+
+def with_scale(lora: str) -> tuple[str, float]:
+    """Return the adapters that "folder:0.7" names, and their scale; 1 where it says none.
+
+    Raises ModelError where there are no such files, UsageError for a scale that is no number.
+    """
+    source, colon, scale = lora.rpartition(":")
+    if not colon or Path(lora).exists():
+        source, scale = lora, "1"
+    try:
+        factor = float(scale)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise UsageError(f"--lora is {lora!r}, but behind its last colon must be a number, such as 0.7.")
+    if not Path(source).exists():
+        raise ModelError(f"There are no adapters {source}: give a folder that `jedi train` wrote, or a file.")
+    return source, factor
+
+
+def placed(lora: Sequence[str]) -> list[str]:
+    """Return adapters by absolute paths, for records and for other working folders."""
+    return [f"{Path(source).resolve()}:{scale:g}" for source, scale in map(with_scale, lora)]
 
 
 def open_base(name: str, dtype: torch.dtype | None = None) -> JeDiPipeline:
@@ -167,15 +213,17 @@ def own_size(pipe: JeDiPipeline) -> int:
 
 
 def fingerprint(pipe: JeDiPipeline) -> str:
-    """Return SHA-256 over the names, types, shapes and bytes of all weights."""
+    """Return SHA-256 over the names, types, shapes and bytes of all weights, and the scales of adapters."""
     import torch
 
-    from jedi_diffusion.weights import add_weights
+    from jedi_diffusion.weights import add_weights, scales_of_adapters
 
     digest = hashlib.sha256()
     for part, module in sorted(pipe.components.items()):
         if isinstance(module, torch.nn.Module):
             add_weights(digest, part, module)
+            for name, scales in scales_of_adapters(module):
+                digest.update(f"{part}.{name} {scales}".encode())
     return digest.hexdigest()
 
 

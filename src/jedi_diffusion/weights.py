@@ -459,7 +459,7 @@ def network_stamp(network: nn.Module) -> str:
     Of every weight 16 values count, which are read in moments, not those between them. Weights that wait
     elsewhere for their turn (the meta device) count by name and shape.
     """
-    digest = hashlib.sha256(f"{id(network)} {sorted(_adapters(network))}".encode())
+    digest = hashlib.sha256(f"{id(network)} {sorted(scales_of_adapters(network))}".encode())
     for name, weight in network.named_parameters():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(_sampled(weight))
@@ -474,7 +474,7 @@ def _sampled(weight: torch.Tensor) -> bytes:
     return chosen.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def _adapters(network: nn.Module) -> Iterator[tuple[str, str]]:
+def scales_of_adapters(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield what adapters on a network do, by layer: those active, their scales, those merged."""
     for name, module in network.named_modules():
         scaling = getattr(module, "scaling", None)

@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> None:
     """Read and check all lines, load the model, make what is missing. Raises JeDiError if a line failed."""
     given = parsed(BatchOptions, arguments, "jedi batch")
     show_notices()
-    models.check_model_name(given.model)
+    models.check_model_name(given.model, given.lora)
     seal = seal_of(given.content_credentials, generate.public_name(given.model))
     lines = read_lines(given)
     good = [line for line in lines if line.given is not None]

@@ -64,6 +64,7 @@ def describe(
     together = "one set" if given.joint_targets else f"{min(given.batch, pictures)} at once"
     lines = [
         f"Model:      {given.model}: {kind} with a {type(sketch.network).__name__}; {state}",
+        *(f"Adapters:   {source}, scale {scale:g}" for source, scale in map(models.with_scale, given.lora)),
         f"Its own:    {', '.join(own) or 'nothing: all is given'}",
         *([f"Given:      {', '.join(typed)}"] if typed else []),
         f"Pictures:   {pictures} of {side} x {side} pixels, {together}",

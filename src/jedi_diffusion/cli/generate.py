@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> None:
     given = options.parse(arguments)
     options.check(given)
     show_notices()
-    models.check_model_name(given.model)
+    models.check_model_name(given.model, given.lora)
     seal = seal_of(given.content_credentials, public_name(given.model))
     recorded = options.read_settings(given.from_) if given.from_ else None
     references = read_references(given)
@@ -287,7 +287,7 @@ def check_memory(pipe: JeDiPipeline, job: Run) -> None:
 def load_pipe(given: RunOptions) -> JeDiPipeline:
     """Return the pipeline that the options name. Raises ModelError, UsageError."""
     device = devices.pick_device(given.device)
-    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
+    pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device), given.lora)
     models.set_scheduler(pipe, given.scheduler)
     return pipe
 
@@ -490,6 +490,9 @@ def picture_parameters(settings: dict[str, Any]) -> dict[str, Any]:
     )
     kept = {name: value for name, value in settings["options"].items() if name not in dropped}
     kept["model"] = public_name(kept["model"])
+    if "lora" in kept:
+        named = map(models.with_scale, kept["lora"])
+        kept["lora"] = [f"{public_name(source)}:{scale:g}" for source, scale in named]
     return {
         "program": settings["program"],
         "options": kept,

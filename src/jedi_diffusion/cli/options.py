@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from jedi_diffusion import models
 from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.errors import UsageError
@@ -94,6 +95,9 @@ class RunOptions(Compute):
     model: str = "toybox"
     """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion or FLUX.1 model runs untrained,
     FLUX.2 [klein] and FLUX.1 Kontext as they are."""
+    lora: Repeated = ()
+    """Adapters on the model, a folder or a file, with a scale if not 1: runs/mine/lora:0.7. May be given
+    several times."""
     scheduler: Literal["model", "ddim", "dpm++", "euler", "lcm"] = "model"
     """Sampler; that of the model if not given."""
     batch: Annotated[int, Between(1, 256)] = 4
@@ -240,6 +244,10 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
     record = options.model_dump(mode="json", exclude={"from_", "overwrite", "content_credentials", "dry_run"})
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
+    if options.lora:
+        record["lora"] = models.placed(options.lora)
+    else:
+        del record["lora"]
     if options.enlarge is None:  # so that records of pictures that are not enlarged are what they always were
         del record["enlarge"]
     if options.out:

@@ -50,6 +50,9 @@ class ServeOptions(Compute):
 
     model: str = "toybox"
     """"toybox" (bundled), a folder, or a Hub id. A plain Stable Diffusion model runs untrained."""
+    lora: Repeated = ()
+    """Adapters on the model, a folder or a file, with a scale if not 1: runs/mine/lora:0.7. May be given
+    several times."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 7860
@@ -116,7 +119,7 @@ def run(arguments: list[str]) -> None:
     check(given)
     tokens = read_tokens(given.token_file, os.environ.get(TOKENS, ""))
     show_notices()
-    models.check_model_name(given.model)
+    models.check_model_name(given.model, given.lora)
     seal = seal_of(given.content_credentials, public_name(given.model))
     try:
         from jedi_diffusion.app import cluster, gate, server
@@ -231,7 +234,7 @@ def prepare(
     if cluster is not None:
         runners, card = cluster.runners(), cluster.card
     else:
-        runner, card = load(given.model, given.device, given.dtype, given.references_mb)
+        runner, card = load(given.model, given.device, given.dtype, given.references_mb, given.lora)
         runners = [runner]
     batch = given.batch or measured_batch(runners[0], card.size)
     budget = Budget(
@@ -280,7 +283,7 @@ def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
     is_folder = given.model != "toybox" and Path(given.model).exists()
     model = str(Path(given.model).resolve()) if is_folder else given.model
     cluster = Cluster(
-        partial(load, model, given.device, given.dtype, given.references_mb),
+        partial(load, model, given.device, given.dtype, given.references_mb, models.placed(given.lora)),
         f"jedi-{socket.gethostname()}-{port}",
         given.replicas,
         given.ray_address,
@@ -291,12 +294,14 @@ def start_cluster(given: ServeOptions, port: int, stack: ExitStack) -> Cluster:
     return cluster
 
 
-def load(name: str, device_name: str, dtype: str, references_mb: int = 0) -> tuple[Runner, ModelCard]:
+def load(
+    name: str, device_name: str, dtype: str, references_mb: int = 0, lora: Sequence[str] = ()
+) -> tuple[Runner, ModelCard]:
     """Return a model that is ready, in the process that shall run it. Raises ModelError, UsageError."""
     from jedi_diffusion.app.runner import PipelineRunner
 
     device = devices.pick_device(device_name)
-    pipe = models.load_model(name, device, devices.pick_dtype(dtype, device))
+    pipe = models.load_model(name, device, devices.pick_dtype(dtype, device), lora)
     kept = references_mb * 2**20
     card = card_of(pipe, name)
     memory = None if card.memory is None else max(0, card.memory - kept)
