@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -220,6 +221,24 @@ def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     assert {path.name for path in tmp_path.glob("*/*")} == {"state.safetensors", "state.json"}
     assert load_state(tmp_path, "cpu") is not None
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its two files and, once it is renamed, the folder; what a killed process left of another is gone."""
+    synced, real = [], os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, len(checkpoints(tmp_path))))
+        real(handle)
+
+    (tmp_path / ".partial-1").mkdir()
+    monkeypatch.setattr(os, "fsync", spy)
+    made = save_state(tmp_path, 1, {"x": torch.ones(2)}, {})
+    files = [made / "state.safetensors", made / "state.json", tmp_path]
+    assert synced == [(path.stat().st_ino, number) for path, number in zip(files, (0, 0, 1), strict=True)]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_only_damage_is_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
