@@ -304,6 +304,11 @@ def test_a_broken_shard_is_quarantined_and_left_out(tmp_path: Path) -> None:
     Path(index_name(str(tars[0]))).unlink()
     with pytest.raises(DataError, match=r"more than the limit of 1; .*bad\.jsonl"):
         Shards(str(tmp_path / "sets"), quarantine)
+    for tar in tars:
+        Path(index_name(str(tar))).unlink(missing_ok=True)
+    why = rf"sets holds no samples: {len(tars)} of its shards cannot be used; the first: .*{tars[0].name}"
+    with pytest.raises(DataError, match=why):
+        Shards(str(tmp_path / "sets"), Quarantine())
 
 
 def test_members_whose_names_are_not_utf8_are_indexed(tmp_path: Path) -> None:

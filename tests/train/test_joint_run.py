@@ -364,6 +364,18 @@ def test_trackers_that_are_missing_are_named(tmp_path, base, subjects) -> None:
         start_processes(checked, tmp_path, "cpu")
 
 
+def test_trackers_are_told_the_recipe_and_write_into_the_run(tmp_path, base, subjects, monkeypatch) -> None:
+    run, told = run_of(tmp_path / "run", recipe(base, subjects, training__steps=1)), []
+    records = run.recipe.records.model_copy(update={"trackers": ("wandb",)})
+    run.recipe = run.recipe.model_copy(update={"records": records})
+    monkeypatch.setattr(run.accelerator, "init_trackers", lambda *given, **more: told.append((given, more)))
+    run.train()
+    ((names, more),) = told
+    assert names == ("tiny",)
+    assert JointRecipe.model_validate_json(more["config"]["recipe"]) == run.recipe
+    assert more["init_kwargs"] == {"wandb": {"dir": str(tmp_path / "run")}}
+
+
 def test_two_processes_train_what_one_trains(tmp_path, base, subjects) -> None:
     """With whole weights and sharded (FSDP2); resumed by as many processes, by more, and by fewer."""
     plain = recipe(base, subjects, training__micro_batch=3, conditions__cached=0.5)

@@ -278,6 +278,7 @@ class Shards:
         self.place = place
         self._tars: list[str] = []
         self._indexes: list[ShardIndex] = []
+        faults: list[str] = []
         for tar in tars_of(place):
             try:
                 index = load_index(tar)
@@ -285,12 +286,14 @@ class Shards:
                 if quarantine is None:
                     raise
                 quarantine.add(place, tar, str(error))
+                faults.append(str(error))
                 continue
             self._tars.append(tar)
             self._indexes.append(index)
         self._ends = list(accumulate(len(index) for index in self._indexes))
         if not self:
-            raise DataError(f"{place} holds no samples.")
+            why = f": {len(faults)} of its shards cannot be used; the first: {faults[0]}" if faults else "."
+            raise DataError(f"{place} holds no samples{why}")
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

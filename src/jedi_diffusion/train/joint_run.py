@@ -134,7 +134,11 @@ class JointRun:
         Raises KeyboardInterrupt, after a checkpoint, when Ctrl-C or SIGTERM asked the run to stop.
         """
         if self.recipe.records.trackers:
-            self.accelerator.init_trackers(self.recipe.name)
+            self.accelerator.init_trackers(
+                self.recipe.name,
+                config={"recipe": self.recipe.model_dump_json()},
+                init_kwargs={"wandb": {"dir": str(self.folder)}},  # else into the current folder
+            )
         try:
             with first_only(text.logger):
                 self.trainer.train(self._show)
