@@ -1,10 +1,13 @@
 """`jedi evaluate` on a tiny model: generate, score, resume; and recipes with faults."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from pydantic import TypeAdapter
 
 from jedi_diffusion import models
@@ -60,7 +63,8 @@ def test_a_recipe_is_generated_scored_and_resumed(jedi, recipe, tmp_path, monkey
     lost = next(path for path in pictures if "joint" in path.parts)
     lost.unlink()
     assert jedi(*words).status == 0
-    assert lost.read_bytes() == pictures[lost]
+    alone, among = (np.asarray(Image.open(each)).astype(int) for each in (lost, io.BytesIO(pictures[lost])))
+    assert np.abs(alone - among).max() <= 1  # fewer in a call may round otherwise
     other = jedi(*words, "--set", "methods.0.steps=2")
     assert other.status == 2
     assert "joint holds pictures that were made otherwise (another method." in other.err
