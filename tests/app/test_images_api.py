@@ -18,7 +18,7 @@ from openai.types import (
 )
 from PIL import ExifTags, Image
 
-from jedi_diffusion.app.fields import CLOSE, read_fields
+from jedi_diffusion.app.fields import read_fields
 from jedi_diffusion.app.images import due_steps
 from jedi_diffusion.app.session import Controls, sampling_of
 from jedi_diffusion.credentials import media_type, seal_of
@@ -71,11 +71,14 @@ def test_quality_is_a_share_of_the_models_own_steps_unless_these_are_given(quali
 
 def test_high_input_fidelity_is_the_pages_end_for_photos_unless_guidance_is_given() -> None:
     close = sampling_of(Controls(balance=-1.0), Sampling())
-    assert {name: getattr(close, name) for name in CLOSE} == CLOSE
+    assert (close.guidance_mode, close.guidance, close.image_guidance) == ("text_first", 1.5, 4.5)
     asked = {"prompt": "a", "input_fidelity": "high"}
     assert read_fields(asked).over(Sampling()) == close
     own = read_fields(asked | {"guidance_scale": 7.0}).over(Sampling())
     assert (own.guidance_mode, own.guidance, own.image_guidance) == ("joint", 7.0, None)
+    distilled = Sampling(guidance=1.0, image_guidance=1.0, guidance_mode="text_first")
+    only = read_fields(asked).over(distilled)
+    assert (only.guidance_mode, only.guidance, only.image_guidance) == ("text_first", 1.0, 1.5)
 
 
 def test_the_answer_says_what_was_made_and_how_much(running, client) -> None:

@@ -63,6 +63,15 @@ def test_the_balance_becomes_a_mode_and_two_scales() -> None:
     assert guidance(balance=1.0, by_hand=True, **by_hand) == ("text_only", 2.0, 1.0)
 
 
+def test_a_model_without_guidance_on_text_leans_by_the_references_alone() -> None:
+    distilled = Sampling(steps=4, guidance=1.0, image_guidance=1.0, guidance_mode="text_first")
+    for balance, scale in ((-1.0, 1.5), (0.0, 1.0), (1.0, 0.5)):
+        how = sampling_of(Controls(balance=balance, negative_prompt="fog"), distilled)
+        assert (how.guidance_mode, how.guidance, how.image_guidance) == ("text_first", 1.0, scale)
+        assert how.negative_prompt is None  # nothing would lead away from it
+    assert sampling_of(Controls(negative_prompt="fog"), Sampling()).negative_prompt == "fog"
+
+
 def test_what_the_engine_is_asked() -> None:
     session = Session([Photo(stripes(64, 32), "a", across=1.0)])
     controls = Controls(

@@ -39,8 +39,8 @@ QUALITY = {"low": 0.4, "medium": 1.0, "high": 2.0, "xhigh": 4.0, "max": 8.0}
 """Steps of each quality, in shares of the model's own."""
 QUALITIES = {"auto": "medium", "standard": "medium", "hd": "high"}
 """Older names of qualities, and the one that is taken where none is given."""
-CLOSE = {"guidance_mode": "text_first", "guidance": 1.5, "image_guidance": 4.5}
-"""Guidance of the highest input fidelity; the paper finds most identity with the text first (Table 6)."""
+GUIDANCE = {"guidance_mode", "guidance", "image_guidance"}
+"""Settings that the input fidelity stands in for."""
 NO_OTHER_FORMAT = "pictures are made as PNG, JPEG or WebP"
 UNSUPPORTED = {
     "mask": "pictures are made anew, not painted over; what of a photo is read goes into reference_mask",
@@ -86,8 +86,8 @@ class OpenAIFields(Settings):
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] = "auto"
     """Steps, where these are not given: 10, 25, 50, 100 or 200; auto and standard: 25, hd: 50."""
     input_fidelity: Literal["low", "high"] = "low"
-    """high: stay close to the references, by guidance with the text first (1.5, references 4.5), where no
-    guidance is given."""
+    """high: stay close to the references, by more guidance on them and less on the text, where no guidance
+    is given."""
     response_format: Literal["b64_json", "url"] = "b64_json"
     """The picture itself, or an address on this server that holds it for some minutes."""
     output_format: PictureFormat = "png"
@@ -149,8 +149,8 @@ class Fields(Sampling, OpenAIFields):
         Quality and input fidelity stand in for settings that are not given.
         """
         meant: dict[str, Any] = {"steps": steps_of(own, QUALITY[self.quality_level])}
-        if self.input_fidelity == "high" and not CLOSE.keys() & self.model_fields_set:
-            meant |= CLOSE
+        if self.input_fidelity == "high" and not GUIDANCE & self.model_fields_set:
+            meant |= leaning(own, -1.0)
         given = self.model_fields_set & Sampling.model_fields.keys()
         return own.model_copy(update=meant | {name: getattr(self, name) for name in given})
 
@@ -158,6 +158,20 @@ class Fields(Sampling, OpenAIFields):
 def steps_of(own: Sampling, share: float) -> int:
     """Return a share of a model's own steps, at least one."""
     return max(1, round(share * own.steps))
+
+
+def leaning(own: Sampling, balance: float) -> dict[str, Any]:
+    """Return a model's own guidance, leaning to the references (balance -1) or to the prompt (1).
+
+    The paper finds more identity with the text first, and more prompt with the references first (Table 6).
+    Beside that the favoured side's scale grows by up to half, and the other's shrinks as much. Where a model
+    does without guidance on the text, the references' scale moves alone.
+    """
+    text = own.guidance
+    image = text if own.image_guidance is None else own.image_guidance
+    mode = "image_first" if balance > 0 and text != 1 else "text_first"
+    chosen = {"guidance_mode": mode, "image_guidance": round(image * (1 - balance / 2), 2)}
+    return chosen if text == 1 else {**chosen, "guidance": round(text * (1 + balance / 2), 2)}
 
 
 def read_fields(values: dict[str, Any]) -> Fields:

@@ -231,6 +231,10 @@ class Page:
             max_length=20_000,
             elem_id="prompts",
         )
+        own = self.service.card.own
+        # Only where guidance on the text leads away from it; else it belongs to what is set by hand.
+        beside = {"negative_prompt"} if own.guidance != 1 else set[str]()
+        settings = {name: component(name, getattr(own, name)) for name in beside}
         self._words = gr.Markdown(elem_id="words", render=False, **RAW)  # where it stays in sight
         label = "Stay close to my photos, or follow my prompt"
         balance = gr.Slider(-1, 1, 0, step=0.1, label=label, elem_id="balance", elem_classes="ends")
@@ -253,7 +257,9 @@ class Page:
         taken = gr.Markdown(elem_id="taken", **RAW)
         with gr.Accordion("More", open=False, elem_id="more") as more:
             by_hand = gr.Checkbox(False, label="Set all by hand, in place of the two controls above")
-            chosen = [component(name, getattr(self.service.card.own, name)) for name in Sampling.model_fields]
+            for name in (each for each in Sampling.model_fields if each not in beside):
+                settings[name] = component(name, getattr(own, name))
+        chosen = [settings[name] for name in Sampling.model_fields]
         self._locked = locked
         gr.on(  # one listener for both, so that an answer never overtakes a newer one
             [prompts.change, what.change],

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from PIL import Image, ImageOps
 
-from jedi_diffusion.app.fields import MAX_PICTURES, QUALITY, steps_of
+from jedi_diffusion.app.fields import MAX_PICTURES, QUALITY, leaning, steps_of
 from jedi_diffusion.app.jobs import Ask, Job, size_of
 from jedi_diffusion.app.results import file_of, parameters_of
 from jedi_diffusion.app.runner import ModelCard
@@ -191,18 +191,16 @@ def label(name: str) -> str:
 def sampling_of(controls: Controls, own: Sampling) -> Sampling:
     """Return how the pictures are sampled; own: the model's own settings.
 
-    The paper finds more identity with the text first, and more prompt with the references first (Table 6).
-    Beside that the favoured side's scale grows by up to half, and the other's shrinks as much.
+    A negative prompt counts in either way, where the model has guidance that could lead away from it.
     """
     if controls.by_hand:
         return controls
-    balance, text = controls.balance, own.guidance
-    image = text if own.image_guidance is None else own.image_guidance
+    image = own.guidance if own.image_guidance is None else own.image_guidance
     chosen: dict[str, Any] = {"steps": steps_of(own, QUALITIES[controls.quality]), "image_guidance": image}
-    if abs(balance) >= 0.05:
-        chosen["guidance_mode"] = "image_first" if balance > 0 else "text_first"
-        chosen["guidance"] = round(text * (1 + balance / 2), 2)
-        chosen["image_guidance"] = round(image * (1 - balance / 2), 2)
+    if own.guidance != 1:
+        chosen["negative_prompt"] = controls.negative_prompt
+    if abs(controls.balance) >= 0.05:
+        chosen |= leaning(own, controls.balance)
     return own.model_copy(update=chosen)
 
 
