@@ -2,11 +2,17 @@
 
 import importlib.util
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, PipelineQuantizationConfig
+from diffusers import (
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    PipelineQuantizationConfig,
+    TorchAoConfig,
+)
 from safetensors.torch import save_file
 
 from jedi_diffusion import JeDiPipeline
@@ -19,6 +25,7 @@ CPU = torch.device("cpu")
 OFFLOADING = {
     "model": lambda pipe: pipe.enable_model_cpu_offload(device="cpu"),
     "sequential": lambda pipe: pipe.enable_sequential_cpu_offload(),
+    "every layer": lambda pipe: offload_every_layer(pipe),
     "group": lambda pipe: pipe.enable_group_offload(CPU, offload_type="leaf_level"),
 }
 MAKERS = {
@@ -40,10 +47,31 @@ def draw(pipe, **given):
     return pipe("a dog", generator=torch.Generator().manual_seed(3), output_type="np", **given).images
 
 
+class Placed(NamedTuple):
+    """What accelerate's hooks say of where a module runs."""
+
+    execution_device: torch.device = CPU
+
+
+def offload_every_layer(pipe):
+    """As accelerate does on a GPU: weights are there while their own layer runs, and nowhere else."""
+    for component in (each for each in pipe.components.values() if isinstance(each, torch.nn.Module)):
+        component._hf_hook = Placed()
+        for layer in [each for each in component.modules() if each._parameters]:
+            kept = {name: weight for name, weight in layer._parameters.items() if weight is not None}
+            away = {name: torch.nn.Parameter(weight.to("meta")) for name, weight in kept.items()}
+            layer._parameters.update(away)
+            layer._hf_hook = Placed()
+            layer.register_forward_pre_hook(lambda each, _, own=kept: each._parameters.update(own))
+            layer.register_forward_hook(lambda each, _, made, own=away: each._parameters.update(own))
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="accelerate cannot do it on a CPU")
 
 
-@pytest.mark.parametrize("how", ["model", "group", pytest.param("sequential", marks=needs_gpu)])
+@pytest.mark.parametrize(
+    "how", ["model", "group", "every layer", pytest.param("sequential", marks=needs_gpu)]
+)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_offloading_changes_no_picture(kind, how):
     """With every step's references, cached ones, and kept ones."""
@@ -116,6 +144,31 @@ def test_quantization_reaches_every_part_and_names_the_package_that_it_lacks(tmp
         )
         with pytest.raises(ModelError, match=r"cannot be loaded: .*bitsandbytes"):
             JeDiPipeline.from_pretrained(tmp_path / "klein", quantization_config=config)
+
+
+def test_weights_of_8_bits_through_torchao(tmp_path):
+    """Where the package is there, as bitsandbytes cannot do without a GPU."""
+    torchao = pytest.importorskip("torchao.quantization")
+    theirs = save_klein(tmp_path / "klein")
+    kind = TorchAoConfig(torchao.Int8WeightOnlyConfig())
+    config = PipelineQuantizationConfig(quant_mapping={"transformer": kind})
+    pipe = JeDiPipeline.from_pretrained(tmp_path / "klein", quantization_config=config)
+    quantized = {type(each.data).__name__ for each in pipe.transformer.parameters()}
+    assert quantized - {type(each.data).__name__ for each in theirs.transformer.parameters()}
+    whole = JeDiPipeline.from_pretrained(tmp_path / "klein")
+    for coupling in ("joint", "cached"):
+        got, want = (draw(each, coupling=coupling) for each in (pipe, whole))
+        assert 0 < abs(got - want).max() < 0.05
+
+
+def test_a_quantizer_that_misses_its_device_is_one_sentence(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("No GPU found. A GPU is needed for quantization.")
+
+    save_klein(tmp_path / "klein")
+    monkeypatch.setattr(Flux2Transformer2DModel, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=r"klein cannot be loaded: No GPU found\."):
+        JeDiPipeline.from_pretrained(tmp_path / "klein")
 
 
 def test_parts_that_are_given_need_no_files(tmp_path):

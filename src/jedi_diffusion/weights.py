@@ -94,7 +94,7 @@ def load_errors(path_or_id: PathOrId) -> Iterator[None]:
         yield
     except JeDiError:
         raise
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The model {os.fspath(path_or_id)} cannot be loaded: {reason}") from error
 
