@@ -144,6 +144,7 @@ def serving(model: Path, folder: Path, *options: object, open_files: int = 4096)
         process = subprocess.Popen(
             [*limited, sys.executable, "-m", "jedi_diffusion", *map(str, words)],
             cwd=folder,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup leaves it ignored
             env={**os.environ, serve.TOKENS: TOKEN, "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=errors,
