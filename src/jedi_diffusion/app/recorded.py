@@ -41,6 +41,8 @@ class Options(SizedSampling):
     joint_targets: bool = False
     fit: str = "crop"
     enlarge: int | None = None
+    choose_best: int = 1
+    judge: str | None = None
     attention_map: str | None = None
 
 
@@ -52,6 +54,12 @@ class RecordedModel(BaseModel):
     scheduler: str
 
 
+class Chosen(BaseModel):
+    """Which of several draws a picture is."""
+
+    seed: int
+
+
 class Recorded(BaseModel):
     """A settings.json, or the parameters of one picture, which have its prompt and seed."""
 
@@ -60,6 +68,7 @@ class Recorded(BaseModel):
     references: list[Any] = []
     prompt: str | None = None
     seed: int | None = None
+    chosen: Chosen | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ def take_settings(path: Path, card: ModelCard) -> Taken:
         recorded = Recorded.model_validate(rows[0])
         values = dict(recorded.options)
         if recorded.prompt is not None:  # of one picture
-            values |= {"prompt": [recorded.prompt], "seed": recorded.seed, "images_per_prompt": 1}
+            seed = recorded.seed if recorded.chosen is None else recorded.chosen.seed
+            values |= {"prompt": [recorded.prompt], "seed": seed, "images_per_prompt": 1, "choose_best": 1}
         side = values.get("size") or card.size
         options = Options.model_validate({"height": side, "width": side, **values})
     except ValidationError as error:
@@ -141,6 +151,7 @@ def _not_of_the_page(options: Options, recorded: Recorded, card: ModelCard) -> I
     for name, value, usual in (
         ("fit", options.fit, "crop"),
         ("enlarge", options.enlarge, None),
+        ("choose_best", options.choose_best, 1),
         ("attention_map", options.attention_map, None),
     ):
         if value != usual:

@@ -138,7 +138,8 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
 
 def steps_of(line: Line) -> int:
     assert line.given is not None
-    return (line.given.steps or 0) * len(line.given.prompt) * line.given.images_per_prompt
+    given = line.given
+    return (given.steps or 0) * len(given.prompt) * given.images_per_prompt * given.choose_best
 
 
 def do(line: Line, pipe: JeDiPipeline, fingerprint: str, bar: tqdm, seal: Seal) -> None:
@@ -152,6 +153,7 @@ def do(line: Line, pipe: JeDiPipeline, fingerprint: str, bar: tqdm, seal: Seal) 
         job = generate.plan(planned, generate.read_references(given))
         job = replace(job, options=generate.resolved(given, pipe), seal=seal)
         generate.check_memory(pipe, job)
+        job.judge = generate.judge_of(job, pipe)
         settings = generate.describe(job, pipe, fingerprint)
         drop_outdated(job)
         missing = [item for item in job.items if not is_made(job, item, settings)]
@@ -228,7 +230,7 @@ def is_made(job: generate.Run, item: generate.Item, settings: dict[str, Any]) ->
 def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return a picture's parameters without what may change between two days of the same work, and without
     the names of references, which pictures need not hold."""
-    dropped = ("program", "versions", "references")
+    dropped = ("program", "versions", "references", "chosen")
     kept = {name: value for name, value in parameters.items() if name not in dropped}
     given = without_defaults(kept.get("options", {}))
     return kept | {"options": {name: value for name, value in given.items() if name != "batch"}}

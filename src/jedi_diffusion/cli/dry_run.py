@@ -60,14 +60,15 @@ def describe(
     state = "reads references as it is" if models.is_ready(kind) else "a single-image model, runs untrained"
     own = [f"{name} {getattr(chosen, name)}" for name in SHOWN if getattr(given, name) is None]
     typed = [f"{name} {getattr(given, name)}" for name in SHOWN if getattr(given, name) is not None]
-    pictures = len(given.prompt) * given.images_per_prompt
+    pictures = len(given.prompt) * given.images_per_prompt * given.choose_best
     together = "one set" if given.joint_targets else f"{min(given.batch, pictures)} at once"
+    kept = f"; the best of each {given.choose_best} is kept" if given.choose_best > 1 else ""
     lines = [
         f"Model:      {given.model}: {kind} with a {type(sketch.network).__name__}; {state}",
         *(f"Adapters:   {source}, scale {scale:g}" for source, scale in map(models.with_scale, given.lora)),
         f"Its own:    {', '.join(own) or 'nothing: all is given'}",
         *([f"Given:      {', '.join(typed)}"] if typed else []),
-        f"Pictures:   {pictures} of {side} x {side} pixels, {together}",
+        f"Pictures:   {pictures} of {side} x {side} pixels, {together}{kept}",
     ]
     for (path, picture), read in zip(photos, pixels, strict=True):
         size = f"{read.shape[2]} x {read.shape[1]}"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from jedi_diffusion import __version__, devices, models
+from jedi_diffusion import __version__, choosing, devices, models
 from jedi_diffusion.calls import (
     LESS_MEMORY,
     Call,
@@ -31,12 +31,21 @@ from jedi_diffusion.credentials import Seal, seal_of, unsigned
 from jedi_diffusion.errors import ModelError, PictureError, UsageError
 from jedi_diffusion.files import free_suffix, json_bytes, make_folder, slugs, with_suffix, write_file
 from jedi_diffusion.options import OF_MODEL, SizedSampling
-from jedi_diffusion.pictures import contact_sheet, fit_square, open_picture, png_bytes, save_png
+from jedi_diffusion.pictures import (
+    WHITE,
+    contact_sheet,
+    fit_square,
+    open_picture,
+    png_bytes,
+    read_parameters,
+    save_png,
+)
 from jedi_diffusion.references import Reference, faded, open_mask_of, with_found_masks
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 
 if TYPE_CHECKING:
+    from jedi_diffusion.choosing import Judge, Verdict
     from jedi_diffusion.joint.record import AttentionRecord
     from jedi_diffusion.pipeline import JeDiPipeline
 
@@ -107,6 +116,7 @@ class Run:
     suffix: str
     seal: Seal = unsigned
     enlarge: Enlarger = unchanged
+    judge: Judge | None = None
     made: int = 0
     shown: list[Image.Image] = field(default_factory=list)
 
@@ -131,12 +141,13 @@ def run(arguments: list[str]) -> None:
     job = replace(plan(given, references), seal=seal)
     pipe, job = load(job, recorded)
     check_memory(pipe, job)
+    job.judge = judge_of(job, pipe)
     settings = describe(job, pipe, models.fingerprint(pipe))
     if recorded:
         check_same_model(recorded, settings)
     write_file(job.path(SETTINGS), json_bytes(settings, indent=2))
     try:
-        with progress(len(job.items) * (job.options.steps or 0)) as bar:
+        with progress(len(job.items) * job.options.choose_best * (job.options.steps or 0)) as bar:
             make(job, pipe, settings, bar)
     except KeyboardInterrupt:
         made = f"{job.made} of {len(job.items)} pictures are in {job.folder}"
@@ -380,10 +391,14 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
     for batch in batches(job):
         bar.set_description(f"pictures {job.made + 1}-{job.made + len(batch)} of {len(job.items)}")
         record = attention_map.new_record(given)
-        pictures = sample(pipe, given, references, batch, bar, record, memory)
-        for number, (item, picture) in enumerate(zip(batch, pictures, strict=True)):
+
+        def draw(items: list[Item], record: AttentionRecord | None = record) -> list[Image.Image]:
+            return sample(pipe, given, references, items, bar, record, memory)
+
+        kept = drawn(job, batch, draw)
+        for number, (item, (picture, chosen)) in enumerate(zip(batch, kept, strict=True)):
             large = job.enlarge(picture)
-            png = png_bytes(large, parameters_of(item, settings))
+            png = png_bytes(large, parameters_of(item, settings) | chosen)
             write_file(job.path(item.file), job.seal(png))
             if record is not None:
                 name = f"{item.prompt} (seed {item.seed})"
@@ -393,6 +408,59 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
             job.made += 1
             if job.made <= SHEET_PICTURES:
                 job.shown.append(large)
+    if job.judge is not None:
+        note_chosen(job, settings)
+
+
+def judge_of(job: Run, pipe: JeDiPipeline) -> Judge | None:
+    """Return what chooses among draws, None where all are kept. Raises UsageError where it is missing."""
+    given = job.options
+    if given.choose_best == 1:
+        return None
+    shown = [cut_out(picture, mask) for picture, mask in fitted_references(job, pipe)]
+    return choosing.judge_of(given.judge or choosing.own_judge(given.model), shown)
+
+
+def cut_out(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """Return a picture with white where its mask is black."""
+    return picture if mask is None else Image.composite(picture, Image.new("RGB", picture.size, WHITE), mask)
+
+
+def drawn(
+    job: Run, items: Sequence[Item], sample: Callable[[list[Item]], list[Image.Image]]
+) -> list[tuple[Image.Image, dict[str, Any]]]:
+    """Return a picture for each item, and with --choose-best what its file says of the choice."""
+    if job.judge is None:
+        return [(picture, {}) for picture in sample(list(items))]
+    count, given = job.options.choose_best, job.options
+    draws = [replace(item, seed=seed) for item in items for seed in choosing.seeds_of(item.seed, count)]
+    starts = range(0, len(draws), given.batch)
+    pictures = [each for start in starts for each in sample(draws[start : start + given.batch])]
+    verdicts = job.judge.verdicts(pictures, [each.prompt for each in draws])
+    kept = []
+    for start in range(0, len(draws), count):
+        best = max(range(start, start + count), key=lambda number: verdicts[number].rank)
+        kept.append((pictures[best], {"chosen": choice(draws[start : start + count], verdicts, start, best)}))
+    return kept
+
+
+def choice(draws: Sequence[Item], verdicts: Sequence[Verdict], start: int, best: int) -> dict[str, Any]:
+    """Return which of the draws, from number `start` on, was kept, and the scores of all."""
+    scored = zip(draws, verdicts[start : start + len(draws)], strict=True)
+    return {
+        "seed": draws[best - start].seed,
+        "draws": [{"seed": item.seed, **verdict.record()} for item, verdict in scored],
+    }
+
+
+def note_chosen(job: Run, settings: dict[str, Any]) -> None:
+    """Write into the settings what the pictures' files say of the choice among their draws."""
+    for row in settings["pictures"]:
+        path = job.folder / row["file"]
+        found = (read_parameters(path) or {}) if path.exists() else {}
+        if "chosen" in found:
+            row["chosen"] = found["chosen"]
+    write_file(job.path(SETTINGS), json_bytes(settings, indent=2))
 
 
 def pixels_read(job: Run, pipe: JeDiPipeline) -> int:

@@ -11,6 +11,7 @@ import tyro
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from jedi_diffusion import models
+from jedi_diffusion.choosing import MAX_DRAWS, JudgeName
 from jedi_diffusion.cli.attention_map import read_point
 from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.errors import UsageError
@@ -79,6 +80,11 @@ class Wanted(SquareSampling, Subject):
     model's own if not given."""
     images_per_prompt: Annotated[int, Between(1, MAX_PICTURES)] = 1
     """Pictures for every prompt, each with its own seed."""
+    choose_best: Annotated[int, Between(1, MAX_DRAWS)] = 1
+    """Draw so many for each picture and keep the best by identity, prompt and distance to copies."""
+    judge: JudgeName | None = None
+    """What chooses: toybox (the toybox's scorer; the bundled model's own) or lite2 (photos; the extra
+    imagenet)."""
     joint_targets: bool = False
     """All pictures share one set: same subject throughout, also from prompts alone."""
     enlarge: Literal[4] | None = None
@@ -250,6 +256,8 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
         del record["lora"]
     if options.enlarge is None:  # so that records of pictures that are not enlarged are what they always were
         del record["enlarge"]
+    if options.choose_best == 1:  # nor of those that are not chosen
+        del record["choose_best"], record["judge"]
     if options.out:
         record["out"] = str(Path(options.out).resolve())
     record["reference"] = [str(Path(path).resolve()) for path in options.reference]
@@ -273,8 +281,18 @@ def check(options: GenerateOptions) -> None:
     if not options.out and not options.dry_run:
         raise UsageError("No folder for the results is given: name one with --out.")
     pictures = prompts * options.images_per_prompt
-    if pictures > MAX_PICTURES:
-        raise UsageError(f"{pictures} pictures are asked for; at most {MAX_PICTURES} are made in one run.")
+    if pictures * options.choose_best > MAX_PICTURES:
+        drawn = f" and {options.choose_best} drawn for each" if options.choose_best > 1 else ""
+        raise UsageError(
+            f"{pictures} pictures are asked for{drawn}; at most {MAX_PICTURES} are made in one run."
+        )
+    if options.choose_best > 1:
+        for name, is_given in (
+            ("--joint-targets", options.joint_targets),
+            ("--attention-map", options.attention_map is not None),
+        ):
+            if is_given:
+                raise UsageError(f"--choose-best draws each picture several times: leave {name} out.")
     if references == 0 and not (options.joint_targets and pictures > 1):
         raise UsageError(
             "0 references are given; at least 1 is needed: --reference photo.jpg. (Without one, "
