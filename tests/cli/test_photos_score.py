@@ -105,3 +105,15 @@ def test_a_classifier_of_other_features_is_refused_before_anything_is_made(
     assert done.status == 1
     assert "reads lite2, not lite0" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_bundled_classifier_judges_places_that_it_knows(caplog) -> None:
+    from jedi_diffusion.evaluation.photo_subjects import PLACES
+    from jedi_toybox import world
+
+    known = photos_score.place_classifier(None, PLACES)
+    assert known is not None
+    assert (known.encoder, known.places) == ("lite2", tuple(world.SCENES))
+    assert known.record["held_out"]["accuracy"] > 0.85
+    assert photos_score.place_classifier(None, ["on the roof"]) is None
+    assert "does not know 'on the roof'" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -10,12 +11,18 @@ from jedi_diffusion import devices, models
 from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.cli.parsing import parsed
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.options import Between, Compute, SquareSampling
 from jedi_diffusion.pictures import save_png
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jedi_diffusion.evaluation.encoders import Encoder
+    from jedi_diffusion.vision.places import PlaceClassifier
+
+logger = logging.getLogger(__name__)
 
 ENCODER: Literal["lite2"] = "lite2"
 SHEET = "sheet.png"
@@ -39,7 +46,8 @@ class PhotosOptions(SquareSampling, Compute):
     place: Repeated = ()
     """Where to show the subjects: "in the snow". May be given several times; three places if not given."""
     places: str | None = None
-    """What judges the place: a file of `jedi evaluate places`. Without one the place is not scored."""
+    """What judges the place: a file of `jedi evaluate places`; the bundled one, which knows the toybox's
+    scenes, if not given."""
     called: str | None = None
     """What every subject is called in prompts, such as toy; its own class if not given."""
     seed: Annotated[int, Between(0, 2**31)] = 0
@@ -60,12 +68,10 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.methods.joint import Joint
     from jedi_diffusion.vision.classes import ClassJudge
     from jedi_diffusion.vision.lite import LiteEncoder
-    from jedi_diffusion.vision.places import PlaceClassifier, PlaceJudge
+    from jedi_diffusion.vision.places import PlaceJudge
 
     places = given.place or PLACES
-    classifier = PlaceClassifier.load(given.places) if given.places else None
-    if classifier is not None:
-        classifier.check_knows(places)
+    classifier = place_classifier(given.places, places)
     wanted = open_photo_subjects(given.folder, places, given.called, given.seed)
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
@@ -96,3 +102,21 @@ def run(arguments: list[str]) -> None:
     print(photo_score.table(results, ENCODER))
     print(f"The autoencoder's PSNR on the photos: {psnr:.1f} dB on average")
     print(f"Pictures:  {out / SHEET}\nReport:    {files[-1]}")
+
+
+def place_classifier(file: str | None, places: Sequence[str]) -> PlaceClassifier | None:
+    """Return what judges these places: that of the file, else the bundled one, else (where that does not know
+    them all) nothing, with a warning. Raises ModelError, and UsageError for a place that the file lacks.
+    """
+    from jedi_diffusion.vision.places import PlaceClassifier
+    from jedi_toybox.places import CLASSIFIER
+
+    classifier = PlaceClassifier.load(file or CLASSIFIER)
+    try:
+        classifier.check_knows(places)
+    except UsageError as error:
+        if file is not None:
+            raise
+        logger.warning("Places are not scored. %s Train one with `jedi evaluate places`.", error)
+        return None
+    return classifier
