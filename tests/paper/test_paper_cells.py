@@ -91,7 +91,7 @@ def test_a_cell_stopped_anywhere_goes_on_and_nothing_is_made_twice(data: Path, t
     assert cells_of(data, tmp_path, method).run(CELL).scores == scored.scores
     assert len(method.asked) == asked
 
-    with pytest.raises(RecipeError, match=r"was made by another recipe \(another set\)"):
+    with pytest.raises(RecipeError, match=r"was made by another recipe \(another set"):
         cells_of(data, tmp_path, method, set__seed=5).run(CELL)
 
 

@@ -83,7 +83,7 @@ def test_a_small_run_goes_on_after_ctrl_c_and_repeats_nothing(tables, recipe, tm
 
     other = tables(*words, "--set", "training.steps=3")
     assert other.status == 2
-    assert "joint-6 was made by another recipe (another stage." in other.err
+    assert "joint-6 was made by another recipe (another stage" in other.err
 
 
 def test_processes_on_one_folder_share_the_methods(tmp_path, monkeypatch) -> None:
