@@ -21,7 +21,17 @@ SOURCE = ROOT / "src"
 CHAIN = (
     # what any part may use
     *("errors", "devices", "estimates", "files", "options", "parts", "personalizer", "randomness"),
-    *("pictures", "recipes", "visibility", "sets", "copies", "credentials", "page"),
+    *(
+        "pictures",
+        "recipes",
+        "visibility",
+        "sets",
+        "copies",
+        "credentials",
+        "watermark",
+        "provenance",
+        "page",
+    ),
     # the method, and a pipeline of it
     *("networks", "weights", "vision", "joint", "attention_figure", "inputs", "references"),
     *("backbones", "flops", "adapters", "pipeline", "remembered", "calls", "costs", "trainer"),

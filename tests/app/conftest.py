@@ -48,8 +48,8 @@ def event_loop_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Running]]:
-    """Starts a server over a fake runner. service: settings of `Service`; page: from a service to what mounts
-    a page; runners: in the place of the fake one; card: of the model; settings: of `Engine`."""
+    """Starts a server over a fake runner. service: settings of `Service`; page, tools: from a service to what
+    mounts a page, tools; runners: in the place of the fake one; card: of the model; settings: of `Engine`."""
     made: list[Running] = []
 
     def start(
@@ -57,6 +57,7 @@ def serve() -> Iterator[Callable[..., Running]]:
         access: Access | None = None,
         service: dict | None = None,
         page: Callable | None = None,
+        tools: Callable | None = None,
         runners: Sequence[Runner] = (),
         grace: float = 0.2,
         card: ModelCard = CARD,
@@ -65,7 +66,7 @@ def serve() -> Iterator[Callable[..., Running]]:
         runner = runner or FakeRunner()
         engine = Engine(runners or [runner], **settings)
         served = Service(engine, card, **(service or {}))
-        app = make_application(served, access, page and page(served))
+        app = make_application(served, access, page and page(served), tools and tools(served))
         server = Server(app, engine, grace)
         listening = open_socket("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

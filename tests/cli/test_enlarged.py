@@ -8,6 +8,7 @@ from PIL import Image
 
 from jedi_diffusion.pictures import read_parameters
 from jedi_diffusion.vision import enlarge
+from jedi_diffusion.watermark import marked
 
 
 class Repeats:
@@ -34,7 +35,7 @@ def test_generate_enlarges_last_and_repeats_it(generate, jedi, repeats, tmp_path
     assert done.status == 0, done.err
     (small,), (large,) = ((tmp_path / name).glob("a-robot*.png") for name in ("small", "large"))
     with Image.open(small) as picture:
-        assert pixels(large) == ((128, 128), Repeats()(picture).tobytes())
+        assert pixels(large) == ((128, 128), marked(Repeats()(picture)).tobytes())
     assert read_parameters(large)["options"]["enlarge"] == 4
     assert "enlarge" not in read_parameters(small)["options"]
     settings = tmp_path / "large" / "settings.json"

@@ -31,9 +31,13 @@ class Access:
 
 
 def make_application(
-    service: Service, access: Access | None = None, page: Callable[[FastAPI], None] | None = None
+    service: Service,
+    access: Access | None = None,
+    page: Callable[[FastAPI], None] | None = None,
+    tools: Callable[[FastAPI], None] | None = None,
 ) -> FastAPI:
-    """Return the application over one service; `page` mounts a page at /. Nothing is listening yet."""
+    """Return the application over one service; `page` mounts a page at /, `tools` tools for assistants at
+    /mcp. Nothing is listening yet."""
     access = access or Access()
     app = FastAPI(
         title="jedi-diffusion",
@@ -54,6 +58,8 @@ def make_application(
     async def docs(request: Request) -> Response:
         return HTMLResponse(api_page(request.app.openapi()))
 
+    if tools is not None:
+        tools(app)
     if page is not None:
         page(app)
     else:

@@ -13,7 +13,9 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
 
 from jedi_diffusion.app.budget import Budget
 from jedi_diffusion.app.jobs import (
@@ -25,6 +27,7 @@ from jedi_diffusion.app.jobs import (
     Job,
     Preview,
     QueueFullError,
+    RefusedError,
     Runner,
     State,
     StoppedError,
@@ -32,11 +35,17 @@ from jedi_diffusion.app.jobs import (
 from jedi_diffusion.app.kept import Kept, Shelf
 from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import JeDiError, UsageError
+from jedi_diffusion.references import Reference
+from jedi_diffusion.watermark import marked
+
+if TYPE_CHECKING:
+    from jedi_diffusion.app.safety import SafetyFilter
 
 logger = logging.getLogger(__name__)
 
 MOST_FINISHED = 4096
 """Finished jobs that can still be asked for, with or without pictures."""
+HELD_BACK = "A picture is held back: a filter takes it for sexual content. Another seed may give another one."
 PREVIEW_STEPS = 3
 """Steps between two previews of a picture, for those who watch."""
 
@@ -49,13 +58,13 @@ class Place(NamedTuple):
 
 
 class Engine:
-    """Makes pictures for many clients on one or more devices.
+    """Makes pictures for many clients on one or more devices, and marks each with the watermark.
 
     runners: one a device, each with a thread of its own. capacity: pictures that may wait. max_bytes: memory
     that the references of unfinished jobs may hold. batch: pictures in one call at most. deadline: seconds
     that a job may take from its submission. keep_seconds: how long a finished job can still be asked for, and
-    keep_bytes: on disk, of the pictures of all of them. budget: what one job may cost. on_end is called with
-    each job that ends.
+    keep_bytes: on disk, of the pictures of all of them. budget: what one job may cost. safety: holds back
+    references and pictures, None for nothing. on_end is called with each job that ends.
     """
 
     def __init__(
@@ -69,13 +78,14 @@ class Engine:
         keep_bytes: int = 2**30,
         keep_seconds: float = 600.0,
         budget: Budget | None = None,
+        safety: SafetyFilter | None = None,
         on_end: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.capacity, self.max_bytes, self.batch = capacity, max_bytes, batch
         self.deadline, self.keep_bytes, self.keep_seconds = deadline, keep_bytes, keep_seconds
         self._shelf = Shelf()
         self.on_end = on_end
-        self.budget = budget or Budget()
+        self.budget, self.safety = budget or Budget(), safety
         self._changed = threading.Condition(threading.RLock())
         self._turns: OrderedDict[str, deque[Job]] = OrderedDict()
         self._unfinished: dict[str, Job] = {}
@@ -244,8 +254,10 @@ class Engine:
         )
         start = time.monotonic()
         try:
+            self._check(ask.references)
             pictures = runner.run(call, lambda step, preview: self._after_step(places, step, preview))
-            kept = [self._shelf.add(picture) for picture in pictures]
+            may_go = [not self._is_held_back(picture) for picture in pictures]
+            kept = [self._shelf.add(marked(each)) for each, may in zip(pictures, may_go, strict=True) if may]
         except StoppedError:
             return
         except JeDiError as error:
@@ -254,7 +266,20 @@ class Engine:
             logger.exception("A call of the pipeline failed.")
             self._fail(places, FaultError("The server failed to make the picture; its log says why."))
         else:
-            self._store(places, kept, time.monotonic() - start)
+            good = [place for place, may in zip(places, may_go, strict=True) if may]
+            if good:
+                self._store(good, kept, time.monotonic() - start)
+            if len(good) < len(places):
+                self._fail([place for place in places if place not in good], RefusedError(HELD_BACK))
+
+    def _check(self, references: Sequence[Image.Image | Reference]) -> None:
+        """Raise RefusedError for a reference that the filter does not let in."""
+        number = None if self.safety is None else self.safety.refused(references)
+        if number is not None:
+            raise RefusedError(f"Reference {number} is refused: a filter takes it for sexual content.")
+
+    def _is_held_back(self, picture: Image.Image) -> bool:
+        return self.safety is not None and self.safety.refuses(picture)
 
     def _after_step(self, places: list[Place], step: int, preview: Preview) -> None:
         """Note progress; raises StoppedError when nobody waits for any of the pictures. Runners call it
@@ -269,12 +294,16 @@ class Engine:
             for job, number in live:
                 job.steps[number] = step + 1
             is_watched = step % PREVIEW_STEPS == 1 and any(job.wants_previews for job, _ in live)
-        shown = preview() if is_watched else ()
+        shown = [self._rough(picture) for picture in preview()] if is_watched else ()
         with self._changed:
             for place, picture in zip(places, shown, strict=False):
                 place.job.previews[place.number] = picture
             for job in {place.job.id: place.job for place in live}.values():
                 job.tell()
+
+    def _rough(self, picture: Image.Image) -> Image.Image:
+        """Return a rough picture as it may be shown."""
+        return Image.new("RGB", picture.size, "gray") if self._is_held_back(picture) else marked(picture)
 
     def _store(self, places: list[Place], pictures: Sequence[Kept], seconds: float) -> None:
         with self._changed:

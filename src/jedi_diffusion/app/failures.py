@@ -14,7 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jedi_diffusion.app.budget import TooMuchError
 from jedi_diffusion.app.fields import FieldError, UnknownModelError
-from jedi_diffusion.app.jobs import CancelledJobError, ClosedError, DeadlineError, QueueFullError
+from jedi_diffusion.app.jobs import (
+    CancelledJobError,
+    ClosedError,
+    DeadlineError,
+    QueueFullError,
+    RefusedError,
+)
 from jedi_diffusion.app.kept import GoneError
 from jedi_diffusion.app.metrics import Metrics
 from jedi_diffusion.app.uploads import MediaTypeError, NoRoomError, TooLargeError
@@ -29,6 +35,7 @@ KINDS: list[tuple[type[JeDiError], int, str, str]] = [
     (TooLargeError, 413, INVALID, "too_large"),
     (MediaTypeError, 415, INVALID, "media_type"),
     (PictureError, 400, INVALID, "bad_picture"),
+    (RefusedError, 400, INVALID, "moderation_blocked"),
     (TooMuchError, 400, INVALID, "too_much"),
     (UsageError, 400, INVALID, "bad_request"),
     (QueueFullError, 429, "rate_limit_error", "queue_full"),

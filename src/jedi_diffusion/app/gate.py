@@ -19,11 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jedi_diffusion.app.clients import client_of
 from jedi_diffusion.app.failures import code_of, plain
 from jedi_diffusion.app.room import Room
-from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, NoRoomError
+from jedi_diffusion.app.uploads import MAX_BODY, MAX_JSON, MAX_TOOLS, NoRoomError
 
 PICTURE = re.compile(r"/v1/jobs/[\w-]+/pictures/\d+\.(png|jpeg|webp)")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
+TOOLS = "/mcp"
+"""Path of the tools for assistants."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -68,6 +70,7 @@ class Gate:
             return  # the server speaks no websockets
         headers = Headers(scope=scope)
         limit = MAX_JSON if "json" in headers.get("content-type", "").lower() else MAX_BODY
+        limit = MAX_TOOLS if scope["path"] == TOOLS else limit
         refused = self._refuse(scope, headers, limit)
         if refused is not None:
             status, message = refused

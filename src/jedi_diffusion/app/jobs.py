@@ -46,6 +46,10 @@ class FaultError(JeDiError):
     """The server failed at a job for a reason of its own."""
 
 
+class RefusedError(JeDiError):
+    """A filter of contents holds back a reference or a picture."""
+
+
 class StoppedError(Exception):
     """Thrown through a runner's call when nobody waits for its pictures any more."""
 

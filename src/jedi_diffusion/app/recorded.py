@@ -25,7 +25,18 @@ from jedi_diffusion.pictures import MAX_PARAMETERS, PNG_START, read_parameters
 
 EXACT = 2**53
 """Whole numbers below this are exact in a browser."""
-NOT_ASKED = {"model", "scheduler", "size", "reference", "out", "batch", "device", "dtype", "record_names"}
+NOT_ASKED = {
+    "model",
+    "scheduler",
+    "size",
+    "reference",
+    "out",
+    "batch",
+    "device",
+    "dtype",
+    "record_names",
+    "watermark",
+}
 """Options that stand elsewhere in the settings too, or that decide nothing that is seen."""
 
 

@@ -31,6 +31,8 @@ MAX_JSON = 2**20
 """Bytes of a request without."""
 MAX_PIXELS = 2048**2
 """Of photos that wait for a model that reads them in their own shape; larger ones are made smaller."""
+MAX_TOOLS = 32 * 2**20
+"""Bytes of a request for a tool, whose photos are base64."""
 MAX_FIELD = 64 * 2**10
 """Bytes of one field of a form; the longest prompt fits."""
 PHOTOS = ("image", "image[]")

@@ -232,7 +232,7 @@ def what_counts(parameters: dict[str, Any]) -> dict[str, Any]:
     the names of references, which pictures need not hold."""
     dropped = ("program", "versions", "references", "chosen")
     kept = {name: value for name, value in parameters.items() if name not in dropped}
-    given = without_defaults(kept.get("options", {}))
+    given = without_defaults(options.WITHOUT_WATERMARK | kept.get("options", {}))
     return kept | {"options": {name: value for name, value in given.items() if name != "batch"}}
 
 

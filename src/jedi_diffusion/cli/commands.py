@@ -16,6 +16,7 @@ COMMANDS = {
     "batch": Command("batch", "Many jobs from a file, one a line; goes on where it stopped."),
     "serve": Command("serve", "A page and an OpenAI-compatible API for one model."),
     "doctor": Command("doctor", "What is installed, where models can run; makes one picture as a test."),
+    "provenance": Command("provenance", "What pictures say of where they come from: signature, watermark."),
     "train": Command("train", "Train a model by a recipe; goes on where it stopped."),
     "recipes": Command("recipes", "The recipes that come with the package; print one to start from."),
     "synthesize": Command(

@@ -22,6 +22,8 @@ PACKAGE = "jedi-diffusion"
 EXTRAS = {
     "app": "jedi serve: the page and the API",
     "credentials": "--content-credentials: pictures that are signed by C2PA",
+    "safety": "jedi serve --safety: a filter of sexual content, with its weights",
+    "mcp": "jedi serve --mcp: tools for assistants",
     "heic": "photos in HEIC, as phones save them",
     "train": "training, adapters such as LoRA, and methods that are finetuned",
     "data": "sets from videos, and shards on S3 and on web servers",

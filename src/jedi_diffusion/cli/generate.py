@@ -43,6 +43,7 @@ from jedi_diffusion.pictures import (
 from jedi_diffusion.references import Reference, faded, open_mask_of, with_found_masks
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
+from jedi_diffusion.watermark import marked
 
 if TYPE_CHECKING:
     from jedi_diffusion.choosing import Judge, Verdict
@@ -398,6 +399,7 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
         kept = drawn(job, batch, draw)
         for number, (item, (picture, chosen)) in enumerate(zip(batch, kept, strict=True)):
             large = job.enlarge(picture)
+            large = marked(large) if given.watermark else large
             png = png_bytes(large, parameters_of(item, settings) | chosen)
             write_file(job.path(item.file), job.seal(png))
             if record is not None:

@@ -112,6 +112,8 @@ class RunOptions(Compute):
     """Replace files of earlier runs."""
     content_credentials: CertificateAndKey = None
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
+    watermark: bool = True
+    """Mark pictures, invisibly, as made by jedi-diffusion."""
 
 
 class GenerateOptions(RunOptions, Wanted):
@@ -167,6 +169,10 @@ class Recorded(BaseModel):
     references: list[RecordedReference]
     threads: int = Field(ge=1, le=4096)
     versions: dict[str, str]
+
+
+WITHOUT_WATERMARK = {"watermark": False}
+"""What records of earlier versions do not say."""
 
 
 def salted(sha256: str, salt: str) -> str:
@@ -240,7 +246,7 @@ def read_settings(path: str | Path) -> Recorded:
 def from_settings(settings: Recorded) -> GenerateOptions:
     """Return the options recorded in settings. Raises UsageError for unknown names and wrong values."""
     try:
-        return GenerateOptions.model_validate(settings.options)
+        return GenerateOptions.model_validate(WITHOUT_WATERMARK | settings.options)
     except ValidationError as error:
         raise UsageError(f"A recorded option does not fit: {fault(error)}.") from error
 

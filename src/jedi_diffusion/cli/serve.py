@@ -23,7 +23,7 @@ from jedi_diffusion.cli.parsing import parsed
 from jedi_diffusion.credentials import Seal, seal_of
 from jedi_diffusion.errors import JeDiError, UsageError
 from jedi_diffusion.files import lines_of, read_text
-from jedi_diffusion.options import Between, Compute
+from jedi_diffusion.options import Between, Compute, Fraction
 
 if TYPE_CHECKING:
     from jedi_diffusion.app.cluster import Cluster
@@ -81,6 +81,12 @@ class ServeOptions(Compute):
     """Seconds that a request may take by the server's own estimate; by default as many as --deadline."""
     content_credentials: CertificateAndKey = None
     """Sign pictures with C2PA: a certificate chain and its private key, as PEM files."""
+    mcp: bool = False
+    """Offer tools to assistants at /mcp: generate_pictures, list_models, score. Needs the extra `mcp`."""
+    safety: bool = False
+    """Refuse photos and pictures that a filter takes for sexual content. Needs the extra `safety`."""
+    safety_threshold: Fraction = 0.8
+    """Probability from which --safety refuses; less refuses more."""
     grace: Annotated[float, Between(0, 3600)] = 30.0
     """Seconds that work in hand gets when the server is stopped."""
     max_connections: Annotated[int, Between(8, 100_000)] = 512
@@ -224,11 +230,14 @@ def prepare(
     from jedi_diffusion.app.page import Page
     from jedi_diffusion.app.room import Room
     from jedi_diffusion.app.runner import measured_batch
+    from jedi_diffusion.app.safety import SafetyFilter
     from jedi_diffusion.app.server import Server
     from jedi_diffusion.app.service import Service
+    from jedi_diffusion.app.tools import Tools
     from jedi_diffusion.app.uploads import MAX_PHOTO, PhotoReader
     from jedi_diffusion.app.visitors import Visitors
 
+    safety = SafetyFilter(given.safety_threshold) if given.safety else None
     runners: Sequence[Runner]
     cluster = start_cluster(given, port, stack) if given.engine == "ray" else None
     if cluster is not None:
@@ -251,6 +260,7 @@ def prepare(
         keep_bytes=given.keep_mb * 2**20,
         keep_seconds=given.keep_seconds,
         budget=budget,
+        safety=safety,
     )
     service = Service(
         engine,
@@ -269,7 +279,7 @@ def prepare(
     examples = ToyboxExamples(card.size) if given.model == "toybox" else None
     page = Page(service, examples, visitors, given.max_shown_mb * 2**20)
     stack.callback(page.close)
-    app = make_application(service, access, page.mount)
+    app = make_application(service, access, page.mount, Tools(service).mount if given.mcp else None)
     most = min(given.max_connections, connections.most_connections() or given.max_connections)
     limits = connections.Limits(most, given.max_client_connections, given.header_seconds, given.body_seconds)
     return Server(app, engine, given.grace, limits), card
