@@ -17,6 +17,8 @@ from PIL import Image
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.pictures import fit_square
+from jedi_diffusion.vision.places import place_rows
+from jedi_toybox import world
 from jedi_toybox.encoders import BUNDLED, FIELDS, FILE, Encoders, Reading, load_encoders
 
 Rows = NDArray[np.float32]
@@ -75,6 +77,28 @@ class PromptJudge(_Judge):
 
     def texts(self, texts: Sequence[str]) -> Rows:
         return np.stack([_named(text) for text in texts])
+
+
+class SceneJudge(_Judge):
+    """The probability of the scene that a text names, (B, K) over `world.SCENES`, of any subject: photos put
+    into the toybox's scenes too. Texts that name none are not judged.
+    """
+
+    name = "toybox-scene"
+    image_column = None
+    text_column = "place"
+
+    def images(self, pictures: Sequence[Image.Image]) -> Rows:
+        readings = self.eyes.read(pictures)
+        return torch.cat([each.fields["scene"].softmax(1) for each in readings]).numpy()
+
+    def texts(self, texts: Sequence[str]) -> Rows:
+        return place_rows(texts, world.SCENES)
+
+
+def scene_judge(device: torch.device | str = "cpu") -> SceneJudge:
+    """Return the bundled scorer as a judge of scenes. Raises ModelError as `load_encoders` does."""
+    return SceneJudge(_Eyes(BUNDLED, device))
 
 
 def load_judges(

@@ -10,12 +10,9 @@ from PIL import Image
 from jedi_toybox import world
 from jedi_toybox.augmentation import vary
 from jedi_toybox.bulk import render_many
-from jedi_toybox.encoders import BUNDLED
 from jedi_toybox.score import to_picture
 
 CHUNK = 64  # pictures that are varied at once
-CLASSIFIER = BUNDLED / "places.safetensors"
-"""The bundled place classifier: lite2's features to `world.SCENES`, by `jedi evaluate places toybox`."""
 
 
 class PlacePictures(NamedTuple):

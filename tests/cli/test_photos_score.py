@@ -107,13 +107,20 @@ def test_a_classifier_of_other_features_is_refused_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_bundled_classifier_judges_places_that_it_knows(caplog) -> None:
+def test_the_bundled_scorer_judges_scenes_of_the_toybox(judged, caplog) -> None:
     from jedi_diffusion.evaluation.photo_subjects import PLACES
-    from jedi_toybox import world
+    from jedi_toybox import places, world
 
-    known = photos_score.place_classifier(None, PLACES)
-    assert known is not None
-    assert (known.encoder, known.places) == ("lite2", tuple(world.SCENES))
-    assert known.record["held_out"]["accuracy"] > 0.85
-    assert photos_score.place_classifier(None, ["on the roof"]) is None
+    encoder = lite.LiteEncoder("lite0", "cpu", side=32)
+    judge, record = photos_score.place_judge(None, PLACES, encoder)
+    assert judge is not None
+    assert record == {"bundled": judge.fingerprint}
+    scenes = [world.SCENES.index(place) for place in PLACES]
+    drawn = places.place_pictures("held_out", 1, 128)
+    rows = judge.images([drawn.pictures[scene] for scene in scenes])
+    asked = judge.texts([f"a mug {place}" for place in PLACES])
+    assert ((rows @ asked.T).diagonal() > 0.9).all()
+    assert (rows.argmax(1) == scenes).all()
+    assert not judge.texts(["a mug"]).any()
+    assert photos_score.place_judge(None, ["on the roof"], encoder) == (None, None)
     assert "does not know 'on the roof'" in caplog.text

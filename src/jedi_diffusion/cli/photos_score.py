@@ -11,7 +11,6 @@ from jedi_diffusion import devices, models
 from jedi_diffusion.cli import show_notices
 from jedi_diffusion.cli.options import Repeated
 from jedi_diffusion.cli.parsing import parsed
-from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import make_folder
 from jedi_diffusion.options import Between, Compute, SquareSampling
 from jedi_diffusion.pictures import save_png
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jedi_diffusion.evaluation.encoders import Encoder
-    from jedi_diffusion.vision.places import PlaceClassifier
+    from jedi_diffusion.vision.lite import LiteEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,8 @@ class PhotosOptions(SquareSampling, Compute):
     place: Repeated = ()
     """Where to show the subjects: "in the snow". May be given several times; three places if not given."""
     places: str | None = None
-    """What judges the place: a file of `jedi evaluate places`; the bundled one, which knows the toybox's
-    scenes, if not given."""
+    """What judges the place: a file of `jedi evaluate places`; the bundled scorer, which knows the
+    toybox's scenes, if not given."""
     called: str | None = None
     """What every subject is called in prompts, such as toy; its own class if not given."""
     seed: Annotated[int, Between(0, 2**31)] = 0
@@ -68,10 +67,8 @@ def run(arguments: list[str]) -> None:
     from jedi_diffusion.methods.joint import Joint
     from jedi_diffusion.vision.classes import ClassJudge
     from jedi_diffusion.vision.lite import LiteEncoder
-    from jedi_diffusion.vision.places import PlaceJudge
 
     places = given.place or PLACES
-    classifier = place_classifier(given.places, places)
     wanted = open_photo_subjects(given.folder, places, given.called, given.seed)
     device = devices.pick_device(given.device)
     pipe = models.load_model(given.model, device, devices.pick_dtype(given.dtype, device))
@@ -79,8 +76,9 @@ def run(arguments: list[str]) -> None:
     # Judges that are missing or do not fit show before hours of work, not after.
     encoder = LiteEncoder(ENCODER, str(device), side=size)
     judges: list[Encoder] = [encoder, ClassJudge(encoder)]
-    if classifier is not None:
-        judges.append(PlaceJudge(classifier, encoder))
+    of_place, place_record = place_judge(given.places, places, encoder)
+    if of_place is not None:
+        judges.append(of_place)
     settings = given.at(size, size).arguments()
     record = {"model": models.fingerprint(pipe), "settings": settings, "set": wanted.settings}
     out = make_folder(given.out)
@@ -94,7 +92,7 @@ def run(arguments: list[str]) -> None:
         **given.model_dump(mode="json"),
         "size": size,
         "fingerprint": record["model"],
-        "place_classifier": None if classifier is None else classifier.record,
+        "place_classifier": place_record,
         "autoencoder_psnr": psnr,
     }
     files = write_results(out, results, described)
@@ -104,19 +102,28 @@ def run(arguments: list[str]) -> None:
     print(f"Pictures:  {out / SHEET}\nReport:    {files[-1]}")
 
 
-def place_classifier(file: str | None, places: Sequence[str]) -> PlaceClassifier | None:
-    """Return what judges these places: that of the file, else the bundled one, else (where that does not know
-    them all) nothing, with a warning. Raises ModelError, and UsageError for a place that the file lacks.
-    """
-    from jedi_diffusion.vision.places import PlaceClassifier
-    from jedi_toybox.places import CLASSIFIER
+def place_judge(
+    file: str | None, places: Sequence[str], encoder: LiteEncoder
+) -> tuple[Encoder | None, dict[str, object] | None]:
+    """Return what judges these places, and its record: the classifier of the file, else the bundled scorer of
+    the toybox, else (where that does not know them all) nothing, with a warning.
 
-    classifier = PlaceClassifier.load(file or CLASSIFIER)
-    try:
+    Raises ModelError, and UsageError for a place that the file's classifier does not know.
+    """
+    from jedi_diffusion.vision.places import PlaceClassifier, PlaceJudge
+    from jedi_toybox import world
+    from jedi_toybox.judges import scene_judge
+
+    if file is not None:
+        classifier = PlaceClassifier.load(file)
         classifier.check_knows(places)
-    except UsageError as error:
-        if file is not None:
-            raise
-        logger.warning("Places are not scored. %s Train one with `jedi evaluate places`.", error)
-        return None
-    return classifier
+        return PlaceJudge(classifier, encoder), classifier.record
+    unknown = [place for place in places if place not in world.SCENES]
+    if unknown:
+        logger.warning(
+            "Places are not scored: the bundled judge does not know %r; `jedi evaluate places` trains another.",
+            unknown[0],
+        )
+        return None, None
+    judge = scene_judge(encoder.device)
+    return judge, {"bundled": judge.fingerprint}

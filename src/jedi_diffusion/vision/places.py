@@ -110,12 +110,17 @@ class PlaceJudge:
 
     def texts(self, texts: Sequence[str]) -> Rows:
         """Return (B, K): 1 at the place, 0 everywhere for a text without a known one."""
-        rows = np.zeros((len(texts), len(self.classifier.places)), np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            place = place_in(text, self.classifier.places)
-            if place is not None:
-                row[place] = 1
-        return rows
+        return place_rows(texts, self.classifier.places)
+
+
+def place_rows(texts: Sequence[str], places: Sequence[str]) -> Rows:
+    """Return (B, K): 1 at the place that a text names, 0 everywhere for a text without one of `places`."""
+    rows = np.zeros((len(texts), len(places)), np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        place = place_in(text, places)
+        if place is not None:
+            row[place] = 1
+    return rows
 
 
 def place_in(text: str, places: Sequence[str]) -> int | None:
