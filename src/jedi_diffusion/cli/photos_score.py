@@ -121,7 +121,8 @@ def place_judge(
     unknown = [place for place in places if place not in world.SCENES]
     if unknown:
         logger.warning(
-            "Places are not scored: the bundled judge does not know %r; `jedi evaluate places` trains another.",
+            "Places are not scored: the bundled scorer does not know %r. Train one that does with "
+            "`jedi evaluate places`.",
             unknown[0],
         )
         return None, None
