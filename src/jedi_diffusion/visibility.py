@@ -57,7 +57,7 @@ class Visibility:
         """
         key = (*grid, device)
         if key not in self._known:
-            places = None if self.mask is None else self._places(self.mask, grid)
+            places = self._places(grid)
             whole = places is None or len(places) == grid[0] * grid[1]
             visible = VisibleTokens(
                 None if whole or places is None else places.to(device), math.log(self.strength)
@@ -65,7 +65,30 @@ class Visibility:
             self._known[key] = None if whole and self.strength == 1 else visible
         return self._known[key]
 
-    @staticmethod
-    def _places(mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        shares = F.adaptive_avg_pool2d(mask.float()[None], grid).flatten()
+    def _places(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """Return the numbers of the tokens that are read, ascending; None for all."""
+        if self.mask is None:
+            return None
+        shares = F.adaptive_avg_pool2d(self.mask.float()[None], grid).flatten()
         return torch.nonzero(shares >= min(KEPT_SHARE, float(shares.max()))).flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnVisibility(Visibility):
+    """A random part of an image's tokens, drawn for each grid by itself: what training drops.
+
+    share: the part that is kept, above 0 to 1; at least one token is. seed: decides which. Raises UsageError.
+    """
+
+    share: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share is {self.share}, but must be above 0 and at most 1.")
+
+    def _places(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        tokens = grid[0] * grid[1]
+        kept = max(1, round(self.share * tokens))
+        return torch.randperm(tokens, generator=torch.Generator().manual_seed(self.seed))[:kept].sort().values

@@ -1,5 +1,7 @@
 """A FLUX.2 transformer over sets, against the stock transformer as diffusers' own pipelines call it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
@@ -15,9 +17,11 @@ from jedi_diffusion.backbones import family_of
 from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.sequences import image_indices
 from jedi_diffusion.errors import ModelError
+from jedi_diffusion.joint.cache import CachedTokens, ReferenceCache
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.joint.process import Flow
 from jedi_diffusion.sets import SetBatch
+from jedi_diffusion.visibility import DrawnVisibility
 from tests.helpers.small_flux2 import KLEIN_4B, TINY, flux2_batch, tiny_transformer
 
 TIME = torch.tensor(0.7)
@@ -116,6 +120,42 @@ def test_cached_equals_one_masked_pass_of_the_key_value_variant(references):
     alone = batch.select([references], (1,))
     kept = backbone(noisy[-1:], TIME, alone, "cached", cache.for_sets([0]))[0, :, :4, :6]
     torch.testing.assert_close(kept, want, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_dropped_tokens_of_references_equal_a_mask_over_the_stock_transformer():
+    batch = flux2_batch((3,), (0, 1))
+    noisy, tokens, text = noise_like(batch.latents), 24, 5
+    drawn = [DrawnVisibility(share=0.4, seed=seed) for seed in (1, 2)]
+    mask = torch.zeros(text + 3 * tokens, text + 3 * tokens)
+    for number, each in enumerate(drawn):
+        own = slice(text + (1 + number) * tokens, text + (2 + number) * tokens)
+        dropped = torch.ones(tokens, dtype=torch.bool)
+        dropped[each.at((4, 6), torch.device("cpu")).places] = False
+        mask[:, own] = mask[:, own].masked_fill(dropped, -torch.inf)
+        mask[own, own] = 0  # an image reads all of itself
+    want = published(
+        tiny_transformer(), noisy, batch, joint_attention_kwargs={"attention_mask": mask[None, None]}
+    )
+    got = coupled()(noisy, TIME, replace(batch, visibility=(*drawn, None)))
+    torch.testing.assert_close(got[-1], want, atol=1e-5, rtol=0)
+    whole = coupled()(noisy, TIME, batch)
+    assert (got[-1] - whole[-1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_dropped_tokens_of_a_cached_reference_equal_a_cache_without_them():
+    batch, backbone = flux2_batch((2,), (0,)), coupled()
+    noisy, drawn = noise_like(batch.latents), DrawnVisibility(share=0.4, seed=1)
+    places = drawn.at((4, 6), torch.device("cpu")).places
+    cache, less = backbone.fill_cache(batch.select([0], (1,))), ReferenceCache()
+    writer = less.writer((1,))
+    for layer in backbone.attention_layers:
+        (whole,) = cache.sets_of_layer(layer)
+        writer.store_set(layer, 0, CachedTokens(whole.keys[:, places], whole.values[:, places]))
+    want = backbone(noisy[1:], TIME, batch.select([1], (1,)), "cached", less.for_sets([0]))
+    got = backbone(noisy, TIME, replace(batch, visibility=(drawn, None)), "cached")
+    torch.testing.assert_close(got[1:], want, atol=1e-5, rtol=0)
 
 
 RAGGED = {

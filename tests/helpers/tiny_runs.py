@@ -13,16 +13,35 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import JointRun, start_processes
 from jedi_diffusion.train.runner import TrainingRun
 from tests.helpers.plain_source import PlainSource, image_set
+from tests.helpers.small_klein import save_klein
+from tests.helpers.small_mmdit import SD35_MEDIUM
 from tests.helpers.small_pipelines import sd_parts, sdxl_parts
+from tests.helpers.small_published import flux_parts, sd3_parts
 from tests.helpers.small_recipes import TINY_UNET
 
 COLORS = ((220, 40, 40), (40, 200, 60), (50, 60, 220), (230, 200, 40), (200, 60, 200))
 
 
 def save_base(folder: Path, kind: str = "sd") -> Path:
-    """SD 1.4's or SDXL's parts with narrow layers, plain or as an inpainting model with nine channels."""
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    """A family's parts with narrow layers: SD 1.4 (sd), also as an inpainting model with nine channels
+    (inpaint), SDXL, FLUX.2 [klein] base, FLUX.1 [dev], SD3.5 medium.
+    """
+    from diffusers import (
+        FluxPipeline,
+        StableDiffusion3Pipeline,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+    )
 
+    if kind == "klein":
+        save_klein(folder, is_distilled=False)
+        return folder
+    if kind == "flux":
+        FluxPipeline(**flux_parts(guidance_embeds=True)).save_pretrained(folder)
+        return folder
+    if kind == "sd35":
+        StableDiffusion3Pipeline(**sd3_parts(**SD35_MEDIUM)).save_pretrained(folder)
+        return folder
     if kind == "sdxl":
         StableDiffusionXLPipeline(
             **sdxl_parts(), force_zeros_for_empty_prompt=True, add_watermarker=False

@@ -15,11 +15,13 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint import selective
 from jedi_diffusion.joint.attention import SetReads, coupled_attention
 from jedi_diffusion.joint.cache import visible_tokens
+from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.joint.positions import distance_bias
+from jedi_diffusion.joint.process import Diffusion, Flow
 from jedi_diffusion.joint.record import AttentionRecord, attention_weights
 from jedi_diffusion.joint.selective import selective_attention
 from jedi_diffusion.sets import REFERENCE_TIMESTEP, SetBatch
-from jedi_diffusion.visibility import KEPT_SHARE, Visibility, VisibleTokens
+from jedi_diffusion.visibility import KEPT_SHARE, DrawnVisibility, Visibility, VisibleTokens
 from tests.helpers.small_mmdit import SD35_MEDIUM, mmdit_batch, tiny_sd3
 from tests.helpers.small_models import (
     near_sd14_unet,
@@ -67,6 +69,8 @@ def key_bias(how: Visibility | None, grid: tuple[int, int]) -> Tensor:
     if how is None:
         return torch.zeros(tokens)
     inside = torch.ones(tokens, dtype=torch.bool) if how.mask is None else kept(how.mask, grid)
+    if isinstance(how, DrawnVisibility) and (drawn := how.at(grid, torch.device("cpu"))) is not None:
+        inside = torch.isin(torch.arange(tokens), drawn.places)
     return torch.where(inside, math.log(how.strength), -math.inf)
 
 
@@ -173,6 +177,41 @@ def test_masks_and_strengths_equal_dense_attention(make, coupling):
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     plain = backbone(noisy, time, replace(batch, visibility=None), coupling)
     assert (plain - got).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@family
+@coupling
+def test_the_loss_where_tokens_are_dropped_equals_that_of_dense_attention(make, coupling):
+    backbone = make()
+    batch, time = ragged(backbone)
+    loss = JointLoss(Flow() if time.is_floating_point() else Diffusion(torch.linspace(0.99, 0.01, 1000)))
+    dropped = seen(batch, {row: DrawnVisibility(share=0.3, seed=row) for row in REFERENCES})
+
+    def dense(noisy, times, given, coupling):
+        return dense_twin(backbone, noisy, times, given, coupling)
+
+    draw = loss.draw(batch, torch.Generator().manual_seed(2), coupling)
+    measured, want, whole = (
+        loss.errors(denoiser, given, draw, coupling)
+        for denoiser, given in ((backbone, dropped), (dense, dropped), (backbone, batch))
+    )
+    torch.testing.assert_close(measured, want, atol=1e-4, rtol=1e-4)
+    assert (measured - whole).abs().max() > 1e-3
+
+
+def test_drawn_tokens_are_a_share_of_every_grid_and_others_for_other_seeds():
+    found = {
+        (grid, seed): DrawnVisibility(share=0.25, seed=seed).at(grid, torch.device("cpu")).places.tolist()
+        for grid in ((8, 8), (4, 6), (1, 2))
+        for seed in (1, 2)
+    }
+    assert [len(found[grid, 1]) for grid in ((8, 8), (4, 6), (1, 2))] == [16, 6, 1]
+    assert found[(8, 8), 1] != found[(8, 8), 2]
+    assert all(each == sorted(set(each)) for each in found.values())
+    assert DrawnVisibility(share=1.0).at((4, 4), torch.device("cpu")) is None
+    with pytest.raises(UsageError, match="share is 0"):
+        DrawnVisibility(share=0.0)
 
 
 @torch.no_grad()

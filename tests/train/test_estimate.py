@@ -9,13 +9,16 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jedi_diffusion.backbones.flux2 import Flux2Backbone
 from jedi_diffusion.backbones.unet import UNetBackbone, make_joint
 from jedi_diffusion.cli import main
 from jedi_diffusion.networks.autoencoder import PatchAutoencoder
 from jedi_diffusion.recipes import CONFIGS
+from jedi_diffusion.sets import SetBatch
 from jedi_diffusion.train.estimate import (
     Estimate,
     count_forward,
+    count_kept,
     count_work,
     estimate,
     mean_pairs,
@@ -24,6 +27,8 @@ from jedi_diffusion.train.estimate import (
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
 from jedi_diffusion.train.plan import plan_set
 from jedi_toybox import FOLDER
+from tests.helpers.small_flux2 import flux2_batch, tiny_transformer
+from tests.helpers.small_klein import klein_parts, save_klein
 from tests.helpers.small_models import SD14_CONFIG, SDXL_CONFIG, random_batch, tiny_unet
 from tests.helpers.small_pipelines import make_autoencoder
 from tests.helpers.tiny_runs import recipe, save_base
@@ -59,6 +64,55 @@ def test_a_set_costs_what_its_coupling_asks_for(cached: bool) -> None:
         assert counter.get_total_flops() == pytest.approx(alone.needed(flags, cached), rel=1e-3)
     assert work.needed([False], cached) > 3 * alone.needed([False], cached)
     assert work.needed([False], cached, encoded=True) == 3 * alone.needed([False], cached)
+
+
+def test_references_without_captions_cost_less_where_captions_are_tokens(tmp_path: Path) -> None:
+    """Against a count of a real forward of FLUX.2, in which such a reference reads the target's caption."""
+    save_klein(tmp_path / "base", is_distilled=False)
+    given = JointRecipe.model_validate(recipe(tmp_path / "base", tmp_path, data__resolution=64))
+    transformer = tiny_transformer()
+    Flux2Backbone.couple(transformer)
+    backbone = Flux2Backbone(transformer)
+    work = count_work(given, transformer, klein_parts()["vae"])
+    alone = replace(work, passes=1, encoding=0)
+    for captioned in (False, True):
+        batch = flux2_batch((2,), (0,), extents=[(4, 4)] * 2, text_tokens=512)
+        told = batch.conditioned({"captioned": torch.tensor([captioned, True])})
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            backbone(told.latents, 0.5, told)
+        found = alone.needed([True, False], cached=False, silent=int(not captioned))
+        assert counter.get_total_flops() == pytest.approx(found, rel=1e-3)
+
+
+def saved_bytes(unet, size: int) -> int:
+    """What a forward of four pictures with memory saves for its backward."""
+    backbone, saved = UNetBackbone(unet), {}
+    weights = {each.data_ptr() for each in unet.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    noisy = torch.zeros(4, 4, size, size)
+    conditions = backbone.example_conditions(4, backbone.text_tokens)
+    batch = SetBatch(noisy, torch.ones(4, 1, 1, 1), conditions, (4,))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda each: each):
+        kept = backbone(noisy, torch.full((4,), 0.5), batch)
+    assert kept.requires_grad
+    return sum(each.untyped_storage().nbytes() for each in saved.values())
+
+
+def test_what_a_forward_keeps_is_counted_as_autograd_keeps_it() -> None:
+    unet, vae = make_joint(tiny_unet()).train(), make_autoencoder()
+    raw = recipe(Path("nowhere"), Path("nowhere"), data__resolution=64)
+    size = 64 // UNetBackbone(unet).stride(vae)
+    whole = saved_bytes(unet, size)
+    assert count_kept(JointRecipe.model_validate(raw), unet, vae, 4) == pytest.approx(whole, rel=1e-3)
+    unet.enable_gradient_checkpointing()
+    raw["training"]["gradient_checkpointing"] = True
+    counted = count_kept(JointRecipe.model_validate(raw), unet, vae, 4)
+    assert saved_bytes(unet, size) < counted < whole
 
 
 def test_pairs_are_those_of_drawn_sets() -> None:
@@ -133,10 +187,11 @@ def test_our_own_autoencoder_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_summary_says_hours() -> None:
-    text = Estimate(860_000_000, 860_000_000, 512, 1e15, 20 * 860e6, 36_000).describe()
+    text = Estimate(860_000_000, 860_000_000, 512, 1e15, 20 * 860e6, 2**31, 8, 36_000).describe()
     assert "860.0M parameters" in text
-    assert "16.02 GiB" in text
+    assert "18.02 GiB, of which 16.02 for weights and optimizer, about 2.00 for what a forward of 8" in text
     assert "All 36000 steps: 100 device hours at 100 TFLOP/s" in text
+    assert "4.2 days on one" in text
 
 
 def test_a_dry_run_prints_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

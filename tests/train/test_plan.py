@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
@@ -49,6 +50,29 @@ def test_conditions_come_in_the_asked_shares() -> None:
 
 def _silent_target(reference: bool, silent: bool) -> bool:
     return silent and not reference
+
+
+def test_a_share_of_the_tokens_of_references_is_drawn_for_every_set_and_changes_nothing_else() -> None:
+    plain = [plan_set(Conditions(), 0, place, 0, 3) for place in range(300)]
+    whole = [plan_set(Conditions(reference_tokens=(1.0, 1.0)), 0, place, 0, 3) for place in range(300)]
+    some = [plan_set(Conditions(reference_tokens=(0.25, 0.75)), 0, place, 0, 3) for place in range(300)]
+    assert whole == plain
+    assert not any(any(each.visibility) for each in plain)
+    shares = [each.kept for each in some]
+    assert min(shares) == pytest.approx(0.25, abs=0.01)
+    assert max(shares) == pytest.approx(0.75, abs=0.01)
+    for one, other in zip(plain, some, strict=True):
+        assert (one.is_reference, one.silent, one.noise_seed) == (
+            other.is_reference,
+            other.silent,
+            other.noise_seed,
+        )
+        assert [each is not None for each in other.visibility] == list(other.is_reference)
+        drawn = [each for each in other.visibility if each is not None]
+        assert all(each.share == other.kept for each in drawn)
+        assert len({each.seed for each in drawn}) == len(drawn)
+    with pytest.raises(ValidationError, match="from the smaller share to the larger"):
+        Conditions(reference_tokens=(0.5, 0.25))
 
 
 def test_every_set_keeps_a_target() -> None:

@@ -41,7 +41,9 @@ class Pictures:
 
 class Latents(Pictures):
     def latents(self, item: int, size: int, generator: np.random.Generator) -> EncodedSet:
-        return EncodedSet(*(torch.full(shape, float(item)) for shape in ((1, 4, 2, 2), (1, 7, 3), (7, 3))))
+        return EncodedSet(
+            *(torch.full(shape, float(item)) for shape in ((1, 4, 2, 2), (1, 7, 3), (7, 3), (1,)))
+        )
 
     def check(self, encoders: str, base: str, resolution: int) -> None:
         pass

@@ -32,17 +32,24 @@ def test_the_papers_recipe_is_the_papers() -> None:
 
 def stand_ins(path: Path, folder: Path) -> list[str]:
     """The command that trains a recipe for two steps on a tiny base and a few pictures, all in `folder`."""
-    kind = next((kind for kind in ("inpaint", "sdxl") if kind in path.stem), "sd")
+    kind = next((kind for kind in ("inpaint", "sdxl", "klein", "flux", "sd35") if kind in path.stem), "sd")
     base, subjects = save_base(folder / "base", kind), save_subjects(folder / "photos", pictures=4)
-    source = json.dumps([{"kind": "folders", "place": str(subjects)}])
+    given = read_yaml(path)["data"]["sources"]
+    source = {"kind": "folders", "place": str(subjects)}
+    if any("encoded" in each for each in given):
+        sets, name = str(folder / "sets"), given[0]["encoded"]
+        assert main(["data", "pack", str(subjects), "--out", sets, "--size", "32"]) == 0
+        store = ["--name", name, "--resolution", "32", "--store", "bfloat16"]
+        assert main(["data", "encode", sets, "--base", str(base), *store]) == 0
+        source = {"kind": "sets", "place": sets, "encoded": name}
     words = ["train", str(path), "--out", str(folder / "run")]
-    changes = [f"base={base}", f"data.sources={source}", "data.resolution=32", "data.workers=0"]
+    changes = [f"base={base}", f"data.sources={json.dumps([source])}", "data.resolution=32", "data.workers=0"]
     changes += ["training.steps=2", "training.batch=2", "training.micro_batch=4", "records={log_every: 1}"]
     return words + [word for change in changes for word in ("--set", change)]
 
 
 def check_run(path: Path, folder: Path) -> None:
-    assert (folder / "run" / ("lora" if "lora" in path.stem else "model")).is_dir()
+    assert (folder / "run" / ("lora" if "lora" in read_yaml(path) else "model")).is_dir()
     rows = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
 
@@ -82,6 +89,25 @@ def test_the_toybox_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         words += ["--set", change]
     assert main(words) == 0
     assert (tmp_path / "model" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "gigabytes", "days"),
+    [
+        ("klein4b_lora", (3875.5, 48.2), (8, 22), 0.63),
+        pytest.param("klein4b_cached", (3875.5, 96.3), (8, 22), 3.6, marks=pytest.mark.slow),
+        pytest.param("flux_dev_lora", (11901.4, 130.7), (24, 44), 3.3, marks=pytest.mark.slow),
+        pytest.param("sd35_medium", (2243.2, 2243.2), (41, 60), 34, marks=pytest.mark.slow),
+    ],
+)
+def test_published_bases_are_counted_without_their_weights(name, millions, gigabytes, days, capsys) -> None:
+    """Parameters of the transformers as they are published; the gigabytes are those of one process."""
+    assert main(["train", name, "--out", "nowhere", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "Network: {:.1f}M parameters, {:.1f}M of them trained".format(*millions) in said
+    memory = float(re.search(r"Memory of a process: ([\d.]+) GiB", said)[1])
+    assert gigabytes[0] < memory < gigabytes[1]
+    assert float(re.search(r"peak: ([\d.]+) days on one", said)[1]) == pytest.approx(days, rel=0.02)
 
 
 @pytest.mark.parametrize(

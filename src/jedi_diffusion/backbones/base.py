@@ -45,6 +45,8 @@ class Backbone(nn.Module, ABC):
     coupled_layers: names of the attention layers in which images of a set read each other; None for all.
     lora_loader: diffusers' mixin that reads the family's formats of adapters.
     most_text_tokens: what calls may ask captions to be cut at; None where their number is fixed.
+    one_pass: whether `predict` runs the network once whatever the batch holds, as FSDP has to count on.
+    tells_captioned: whether `encode_text` adds `captioned` (B,), which is false for empty captions.
     """
 
     lora_targets: ClassVar[str]
@@ -56,6 +58,8 @@ class Backbone(nn.Module, ABC):
     size_multiple: ClassVar[int] = 1
     cache_untrained: ClassVar[bool] = False
     most_text_tokens: ClassVar[int | None] = None
+    one_pass: ClassVar[bool] = True
+    tells_captioned: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -102,6 +102,7 @@ class FluxBackbone(SequenceBackbone):
     clean_references = True
     size_multiple = PATCH
     most_text_tokens = TEXT_TOKENS
+    tells_captioned = True
     lora_loader = FluxLoraLoaderMixin
 
     @classmethod

@@ -136,6 +136,7 @@ class Flux2Backbone(SequenceBackbone):
     lora_loader = Flux2LoraLoaderMixin
     text_tokens = TEXT_TOKENS
     most_text_tokens = TEXT_TOKENS
+    tells_captioned = True
 
     processors: ClassVar = {
         Flux2Attention: CoupledDoubleProcessor,
@@ -174,14 +175,14 @@ class Flux2Backbone(SequenceBackbone):
         """Return `text` (B, K, D), and `captioned` (B,), false for empty captions.
 
         A caption is what a user says to Qwen3, or to Mistral 3 after a published instruction; each distinct
-        one runs once. The model reads what pads it too. What exceeds K tokens, 512 if the reader does not
-        say, is dropped, with a warning.
+        one runs once. The model reads what pads it too. What exceeds K tokens, if the reader does not say 512
+        or the tokenizer's length, is dropped, with a warning.
         """
         (tokenizer,), (encoder,) = reader.tokenizers, reader.encoders
         distinct = read_by(0, distinct_captions(captions))
         layers = TEXT_LAYERS.get(encoder.config.model_type, QWEN_LAYERS)
         said = [_as_chat(tokenizer, caption, layers is QWEN_LAYERS) for caption in distinct]
-        most = reader.most_tokens or TEXT_TOKENS
+        most = reader.most_tokens or min(TEXT_TOKENS, tokenizer.model_max_length)
         padded = {"padding": "max_length", "truncation": True, "max_length": most}
         with TOKENIZING:
             lengths = [len(numbers) for numbers in tokenizer(said, add_special_tokens=False).input_ids]
@@ -295,8 +296,14 @@ def _fitted(image: Image.Image) -> torch.Tensor:
 def _statistics(vae: Autoencoder, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of an autoencoder's patches of latents, (1, C, 1, 1) float32.
 
-    device: that of the latents; the autoencoder may wait elsewhere until it is called.
+    device: that of the latents; the autoencoder may wait elsewhere until it is called. An autoencoder of
+    another family, without statistics of patches, has one mean and deviation for all channels.
     """
+    if not hasattr(vae, "bn"):
+        shift = setting(vae.config, "shift_factor", float, 0.0)
+        scale = setting(vae.config, "scaling_factor", float)
+        mean, deviation = torch.tensor([shift, 1 / scale], device=device).view(2, 1, 1, 1, 1)
+        return mean, deviation
     norm = cast(AutoencoderKLFlux2, vae).bn
     given = (cast(torch.Tensor, each) for each in (norm.running_mean, norm.running_var))
     mean, variance = (each.to(device, torch.float32) for each in given)

@@ -283,8 +283,8 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
     none has one without it. `index` (I,), see `image_indices`, which it replaces. `extent`: see `SetBatch`.
     """
     references = _references(batch)
-    nothing = torch.zeros(len(references), dtype=torch.bool)
-    captioned = batch.conditions.get("captioned", nothing).tolist()
+    told = batch.conditions.get("captioned")
+    captioned: list[bool] = [False] * len(references) if told is None else told.tolist()
     given = batch.conditions.get("index")
     sizes = reads.set_sizes or batch.set_sizes
     cached = reads.cache.tokens() if isinstance(reads.cache, CacheView) else [0] * len(sizes)
@@ -404,6 +404,7 @@ class SequenceBackbone(Backbone):
     plain: ClassVar[tuple[type[object], ...]]
     embedded_guidance: float
     cache_untrained = True
+    one_pass = False
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()

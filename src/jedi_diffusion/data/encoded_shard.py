@@ -72,12 +72,13 @@ class EncodedSet:
     """N pictures of a set as a model is trained on them, in the stored type.
 
     latents (N, C, H, W); text (N, K, D) and pooled (N, F) or None; null_text (K, D) and null_pooled (F) are
-    the empty caption's.
+    the empty caption's; captioned (N,) bool, false where the caption is that one.
     """
 
     latents: Tensor
     text: Tensor
     null_text: Tensor
+    captioned: Tensor
     pooled: Tensor | None = None
     null_pooled: Tensor | None = None
 
@@ -133,6 +134,7 @@ class EncodedShard:
             latents=self._rows("latents", pictures),
             text=self._rows("text", captions),
             null_text=self._null["text"],
+            captioned=torch.tensor(captions) != 0,
             pooled=self._rows("pooled", captions) if "pooled" in self._arrays else None,
             null_pooled=self._null.get("pooled"),
         )

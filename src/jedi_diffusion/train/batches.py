@@ -119,6 +119,7 @@ class Encoder:
         factor = self.pipeline.vae_scale_factor
         height, width = (factor * side for side in latents.shape[2:])
         sizes = self.pipeline.backbone.size_conditions(len(latents), height, width, latents.device)
+        visibility = tuple(seen for each in sets for seen in each.visibility)
         flags = torch.tensor([flag for each in sets for flag in each.is_reference], device=latents.device)
         batch = SetBatch(
             latents=latents,
@@ -126,6 +127,7 @@ class Encoder:
             conditions=concatenate_rows([text for _, text in parts]) | sizes,
             set_sizes=tuple(map(len, sets)),
             blank=self._blank(latents),
+            visibility=visibility if any(visibility) else None,
         )
         return MicroBatch(batch, self._noise(batch, sets, coupling), coupling, tuple(sets))
 
@@ -152,6 +154,8 @@ class Encoder:
         if given.pooled is not None and given.null_pooled is not None:
             pooled = torch.where(silent[:, None], given.null_pooled, given.pooled)
             text["pooled_text"] = pooled.to(device, dtype)
+        if self.pipeline.backbone.tells_captioned:
+            text["captioned"] = (given.captioned & ~silent).to(device)
         return given.latents.to(device, torch.float32), text
 
     def _blank(self, latents: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ from torch import nn
 from jedi_diffusion.errors import ModelError, UsageError
 from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.joint_run import open_pipeline, result_name, save_result
-from jedi_diffusion.train.network import UNET, prepare_modules
+from jedi_diffusion.train.network import checkpoint_prefix, prepare_modules
 from jedi_diffusion.train.runner import TrainingRun
 from jedi_diffusion.trainer.state import checkpoints, read_state, step_of
 
@@ -22,7 +22,7 @@ def export_joint(recipe: JointRecipe, folder: Path, step: int | None, base: str 
     chosen = _checkpoint(folder / "state", step)
     pipeline = open_pipeline(recipe, base)
     prepare_modules(recipe, pipeline, "cpu")
-    spent = _load_average(chosen, pipeline.network, UNET)
+    spent = _load_average(chosen, pipeline.network, checkpoint_prefix(pipeline))
     taken = step_of(chosen)
     return save_result(recipe, pipeline, folder / f"{result_name(recipe)}-{taken:08d}", taken, spent)
 

@@ -62,7 +62,9 @@ def _settings(module: Any) -> dict[str, Any]:
 
 def _reading(tokenizer: Any) -> dict[str, Any]:
     """Return what a tokenizer makes numbers of captions by."""
+    template = {"template": tokenizer.chat_template} if tokenizer.chat_template else {}
     return {
+        **template,
         "model": json.loads(tokenizer.backend_tokenizer.to_str())["model"],
         "length": tokenizer.model_max_length,
         "pad": tokenizer.pad_token_id,

@@ -6,8 +6,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from jedi_diffusion.data.recipe import Source
 from jedi_diffusion.train.config import Fraction, Section
+from jedi_diffusion.trainer.settings import OptimizerName
 from jedi_toybox.collection import ToyboxSection
 
+Kept = Annotated[float, Field(gt=0, le=1)]
 AnySource = Annotated[Source | ToyboxSection, Field(discriminator="kind")]
 
 
@@ -23,12 +25,24 @@ class DataSection(Section):
 class Conditions(Section):
     """What the model is shown, drawn for every set: probabilities per picture (`reference`, `no_caption` of a
     reference), per set (`no_text`: all its captions empty), and per step (`cached`: the coupling).
+    `reference_tokens`: bounds of the share of a reference's tokens that the other pictures read, drawn for
+    every set.
     """
 
     reference: Fraction = 0.5
     no_caption: Fraction = 0.0
     no_text: Fraction = 0.1
     cached: Fraction = 0.0
+    reference_tokens: tuple[Kept, Kept] = (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> "Conditions":
+        low, high = self.reference_tokens
+        if low > high:
+            raise ValueError(
+                f"reference_tokens goes from the smaller share to the larger, not {low} to {high}"
+            )
+        return self
 
 
 class Optimization(Section):
@@ -43,6 +57,7 @@ class Optimization(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: NonNegativeInt = Field(1000, description="steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
+    optimizer: OptimizerName = Field("adamw", description="adamw8bit: moments in 8 bits, by bitsandbytes")
     clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     reference_weight: float = Field(1.0, ge=0, description="weight of reference pictures in eq. 2")
@@ -50,12 +65,17 @@ class Optimization(Section):
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     gradient_checkpointing: bool = False
     channels_last: bool = False
+    attention: Literal["fused", "plain"] = Field(
+        "fused", description="plain: two matrix products, faster than torch's CPU kernel for short sequences"
+    )
     sharded: bool = Field(False, description="split weights and optimizer over the processes (FSDP2)")
 
     @model_validator(mode="after")
     def _sharding_fits(self) -> "Optimization":
         if self.sharded and self.channels_last:
             raise ValueError("sharded splits weights by rows, which channels_last does not keep together")
+        if self.sharded and self.optimizer == "adamw8bit":
+            raise ValueError("sharded training splits AdamW's moments, which adamw8bit keeps in tables")
         if self.sharded and self.precision == "float16":
             raise ValueError("sharded training runs in bfloat16 or float32, not in float16")
         return self
@@ -95,11 +115,15 @@ class JointRecipe(Section):
         "training.micro_batch",
         "training.gradient_checkpointing",
         "training.channels_last",
+        "training.attention",
         "training.sharded",
         "records",
     )
     """Keys and sections that change speed, memory and records, and results by rounding only."""
-    fixed_keys: ClassVar[tuple[str, ...]] = ("base", "fresh_unet", "seed", "data", "lora")
+    fixed_keys: ClassVar[tuple[str, ...]] = (
+        *("base", "fresh_unet", "seed", "data", "lora"),
+        "training.optimizer",
+    )
     """What a run that has begun cannot go on with another value of."""
 
     name: str

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from jedi_diffusion.data.mixture import Mixture
+from jedi_diffusion.errors import UsageError
 from jedi_diffusion.joint.loss import JointLoss
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.pipeline import JeDiPipeline
@@ -18,6 +19,7 @@ from jedi_diffusion.train.joint_recipe import JointRecipe
 from jedi_diffusion.train.network import JointStep, prepare_modules
 from jedi_diffusion.train.plan import StepPlan, micro_batches, plan_step
 from jedi_diffusion.train.sharding import shard, whole_network
+from jedi_diffusion.train.stage import plain_attention
 from jedi_diffusion.train.tally import Tally, peak
 from jedi_diffusion.trainer.loop import Part, Row, Task
 from jedi_diffusion.trainer.processes import Accelerated
@@ -42,6 +44,11 @@ class MixtureTask(Task):
         )
         self.encode = Encoder(pipeline, loss)
         self.sharded = training.sharded and processes.count > 1
+        if self.sharded and not pipeline.backbone.one_pass:
+            raise UsageError(
+                f"training.sharded does not go with a {type(pipeline.network).__name__}: the processes would "
+                "run it a different number of times. Train adapters (lora), or leave sharded out."
+            )
         prepare_modules(recipe, pipeline, processes.device, self.sharded, mixture.encoded)
         if self.sharded:
             shard(pipeline.network, processes.accelerator, getattr(torch, training.precision))
@@ -53,9 +60,13 @@ class MixtureTask(Task):
         self._next: int | None = None
         self._kept: list[tuple[MicroBatch, Tensor]] = []
 
-    def surroundings(self, step: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def surroundings(self, step: int) -> Iterator[None]:
         rank = self.processes.accelerator.process_index
-        return seeded(keyed_number(self.recipe.seed, "dropout", step, rank) >> 1, self.processes.device)
+        seed = keyed_number(self.recipe.seed, "dropout", step, rank) >> 1
+        attention = plain_attention() if self.recipe.training.attention == "plain" else nullcontext()
+        with attention, seeded(seed, self.processes.device):
+            yield
 
     def parts(self, step: int) -> list[Part]:
         return self.parts_of(step, self._read(step))
@@ -70,7 +81,10 @@ class MixtureTask(Task):
         scale = processes.count / plan.weight(self.reference_weight)
         encoded = self.mixture.encoded_sources
         self.tally.count(
-            sum(self.work.needed(each.is_reference, plan.cached, encoded[each.source]) for each in plan.sets)
+            sum(
+                self.work.needed(each.is_reference, plan.cached, encoded[each.source], each.silent_references)
+                for each in plan.sets
+            )
         )
 
         def part(group: tuple[int, ...]) -> Part:
@@ -132,6 +146,7 @@ def joint_settings(recipe: JointRecipe, data: int) -> Settings:
         schedule=Schedule(training.learning_rate, training.warmup, training.schedule),
         steps=training.steps,
         weight_decay=training.weight_decay,
+        optimizer=training.optimizer,
         clip=training.clip,
         ema=training.ema,
         rate_key="training.learning_rate",

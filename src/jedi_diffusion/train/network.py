@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
@@ -23,8 +24,10 @@ from jedi_diffusion.train.config import main_coupling
 from jedi_diffusion.train.frozen import freeze
 from jedi_diffusion.train.joint_recipe import JointRecipe, LoraSection
 
-UNET = "denoiser.unet."
-"""What the names of a JointStep's parameters, and so those of a checkpoint, begin with."""
+
+def checkpoint_prefix(pipeline: JeDiPipeline) -> str:
+    """Return what the names of a JointStep's parameters, and so those of a checkpoint, begin with."""
+    return f"denoiser.{pipeline.network_name}."
 
 
 class JointStep(nn.Module):
@@ -100,7 +103,9 @@ def add_lora(network: Any, section: LoraSection, seed: int) -> None:
 def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None:
     """Write the network's adapters as safetensors that `pipeline.load_lora_weights(folder)` reads.
 
-    Beside peft's settings the file holds the AdapterRecord, which that call follows.
+    So do diffusers' pipelines of the family, and ComfyUI, which knows these names but not peft's settings: a
+    scale other than 1 is multiplied into the weights. Beside those settings the file holds the AdapterRecord,
+    which our call follows.
     """
     name, adapter = pipeline.network_name, pipeline.network.peft_config["default"]
     record = AdapterRecord(
@@ -109,13 +114,17 @@ def save_lora(pipeline: JeDiPipeline, recipe: JointRecipe, folder: Path) -> None
         distance_slope=pipeline.backbone.distance_slope,
         prediction_type=prediction_of(pipeline.scheduler),
     )
+    weights = get_peft_model_state_dict(pipeline.network)
+    for layer, module in pipeline.network.named_modules():
+        if isinstance(module, LoraLayer) and module.scaling["default"] != 1:
+            weights[f"{layer}.lora_B.weight"] = module.scaling["default"] * weights[f"{layer}.lora_B.weight"]
+    settings = adapter.to_dict() | {"lora_alpha": adapter.r}
     JeDiPipeline.write_lora_layers(
-        state_dict=JeDiPipeline.pack_weights(get_peft_model_state_dict(pipeline.network), name),
+        state_dict=JeDiPipeline.pack_weights(weights, name),
         save_directory=str(folder),
         is_main_process=True,
         weight_name="pytorch_lora_weights.safetensors",
         save_function=None,  # type: ignore[arg-type]  # diffusers' own
         safe_serialization=True,
-        lora_adapter_metadata={f"{name}.{key}": value for key, value in adapter.to_dict().items()}
-        | record.metadata(),
+        lora_adapter_metadata={f"{name}.{key}": value for key, value in settings.items()} | record.metadata(),
     )

@@ -14,12 +14,14 @@ import torch
 from jedi_diffusion.data.mixture import Mixture, places
 from jedi_diffusion.randomness import keyed_number
 from jedi_diffusion.train.joint_recipe import Conditions, JointRecipe
+from jedi_diffusion.visibility import DrawnVisibility, Visibility
 
 
 @dataclass(frozen=True)
 class SetPlan:
     """The conditions of the set at a place: for each of its N pictures whether it is a reference, and whether
-    its caption is left empty. `noise_seed` decides timestep and noise.
+    its caption is left empty. `noise_seed` decides timestep and noise. The other pictures read the share
+    `kept` of each reference's tokens, which `token_seed` and its number in the set decide.
     """
 
     place: int
@@ -27,9 +29,26 @@ class SetPlan:
     is_reference: tuple[bool, ...]
     silent: tuple[bool, ...]
     noise_seed: int
+    kept: float = 1.0
+    token_seed: int = 0
 
     def __len__(self) -> int:
         return len(self.is_reference)
+
+    @property
+    def silent_references(self) -> int:
+        """How many references have no caption."""
+        return sum(each and silent for each, silent in zip(self.is_reference, self.silent, strict=True))
+
+    @property
+    def visibility(self) -> tuple[Visibility | None, ...]:
+        """What of each picture the others read; None for all."""
+        return tuple(
+            DrawnVisibility(share=self.kept, seed=self.token_seed + number)
+            if is_reference and self.kept < 1
+            else None
+            for number, is_reference in enumerate(self.is_reference)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,12 +90,17 @@ def plan_set(conditions: Conditions, seed: int, place: int, source: int, size: i
     if reference.all():
         reference[spared] = False
     silent = no_text | (no_caption & reference)
+    low, high = conditions.reference_tokens
+    drawn = torch.rand((), generator=_generator(seed, "reference tokens", place)).item()
+    kept = low + drawn * (high - low)
     return SetPlan(
         place=place,
         source=source,
         is_reference=tuple(reference.tolist()),
         silent=tuple(silent.tolist()),
         noise_seed=keyed_number(seed, "noise", place) >> 1,
+        kept=kept,
+        token_seed=keyed_number(seed, "kept tokens", place) >> 2 if kept < 1 else 0,
     )
 
 

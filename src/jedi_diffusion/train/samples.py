@@ -14,7 +14,7 @@ from jedi_diffusion.pipeline import JeDiPipeline
 from jedi_diffusion.sets import ImageSet
 
 STEPS = 25
-GUIDANCE = 3.0
+"""At most; a model that takes fewer by itself gets its own."""
 
 
 def reconstruction_sheet(
@@ -33,10 +33,13 @@ def sample_sheet(
     pipeline: JeDiPipeline, sets: Sequence[ImageSet], resolution: int, path: Path | None
 ) -> None:
     """One row a held-out set: its first picture as the reference, the true second one, both couplings'
-    pictures. Without a path they are made and not written: a sharded model runs on all processes.
+    pictures, by the model's own guidance, and without captions of references where it was published so.
+    Without a path they are made and not written: a sharded model runs on all processes.
     """
     rows: list[list[tuple[Image.Image, str] | None]] = []
+    own, private = pipeline.own_sampling, pipeline.backbone.tells_captioned
     for number, image_set in enumerate(sets):
+        name = None if private else image_set.info.get("name", image_set.captions[0])
         reference, truth = (fit_square(picture, resolution) for picture in image_set.pictures[:2])
         row: list[tuple[Image.Image, str] | None] = [
             (reference, "reference"),
@@ -46,9 +49,9 @@ def sample_sheet(
             made: Any = pipeline(
                 prompt=[image_set.captions[1]],
                 references=[reference],
-                reference_prompts=image_set.info.get("name", image_set.captions[0]),
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
+                reference_prompts=name,
+                num_inference_steps=min(STEPS, own.steps),
+                guidance_scale=own.guidance,
                 coupling=coupling,
                 height=resolution,
                 width=resolution,

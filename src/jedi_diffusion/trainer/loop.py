@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jedi_diffusion.errors import ModelError, RecipeError
 from jedi_diffusion.files import write_file
 from jedi_diffusion.trainer.interrupts import stop_requests
+from jedi_diffusion.trainer.optimizers import make_optimizer, restored_state, stored_state
 from jedi_diffusion.trainer.processes import Processes
 from jedi_diffusion.trainer.settings import Every, Settings
 from jedi_diffusion.trainer.sharded import local, split_like, whole
@@ -84,13 +85,7 @@ class Trainer:
         self.average = {name: each.detach().clone() for name, each in kept.items()}
         stored = task.network.state_dict().keys()
         self.buffers = {name: each for name, each in task.network.named_buffers() if name in stored}
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            [*self.parameters.values()],
-            lr=settings.schedule.peak,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=settings.fused or None,  # False would mean a kernel for each weight
-        )
+        self.optimizer = make_optimizer(self.parameters.values(), settings)
         self.step, self.spent, self.skipping = 0, 0.0, Skipping(settings.patience)
         self._skipped = 0
         self._restore()
@@ -288,7 +283,7 @@ class Trainer:
             yield f"weights/{name}", parameter
             if name in self.average:
                 yield f"average/{name}", self.average[name]
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in stored_state(self.optimizer, parameter).items():
                 yield f"optimizer/{key}/{name}", value
         for name, buffer in self.buffers.items():
             yield f"buffers/{name}", buffer
@@ -317,16 +312,28 @@ class Trainer:
             if name in self.average:
                 self.average[name] = split_like(tensors[f"average/{name}"], parameter)
             if f"optimizer/step/{name}" in tensors:  # else it has had no gradient yet
-                step = tensors[f"optimizer/step/{name}"]
-                moments = ("exp_avg", "exp_avg_sq")
-                self.optimizer.state[parameter] = {
-                    "step": step.to(self.processes.device) if self.settings.fused else step
-                } | {key: split_like(tensors[f"optimizer/{key}/{name}"], parameter) for key in moments}
+                self.optimizer.state[parameter] = self._moments(name, parameter, tensors)
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffers/{name}"])
         if facts.get("scaler") is not None and self.processes.scaler is not None:
             self.processes.scaler.load_state_dict(facts["scaler"])
         self.step, self.spent = facts["step"], facts["spent"]
+
+    def _moments(self, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return what the optimizer knew of a parameter at a checkpoint."""
+        if self.settings.optimizer == "adamw8bit":
+            ending = f"/{name}"
+            stored = {
+                key.removeprefix("optimizer/").removesuffix(ending): value
+                for key, value in tensors.items()
+                if key.startswith("optimizer/") and key.endswith(ending)
+            }
+            return restored_state(self.optimizer, stored, self.processes.device)
+        step = tensors[f"optimizer/step/{name}"]
+        moments = ("exp_avg", "exp_avg_sq")
+        return {"step": step.to(self.processes.device) if self.settings.fused else step} | {
+            key: split_like(tensors[f"optimizer/{key}/{name}"], parameter) for key in moments
+        }
 
 
 def forget_rows(log: Path, step: int) -> None:

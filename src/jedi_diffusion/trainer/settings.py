@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+OptimizerName = Literal["adamw", "adamw8bit"]
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -60,6 +62,7 @@ class Settings:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     fused: bool = True
+    optimizer: OptimizerName = "adamw"
     clip: float = math.inf
     ema: float | None = None
     patience: int = 25
