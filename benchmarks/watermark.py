@@ -12,6 +12,7 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def main() -> None:
     given = parser.parse_args()
     sources = {"renders": lambda count: renders(count, given.size)}
     if given.photos is not None:
-        sources["photos"] = lambda count: photos(given.photos)
+        sources["photos"] = lambda count: islice(photos(given.photos), count)
     results = {name: stood(list(source(given.marked))) for name, source in sources.items()}
     rows = [[name, *(shown(each[name]) for each in results.values())] for name in ("carry it", *CHANGES)]
     print(plain(["found (median agreement; PSNR)", *results], rows))
