@@ -54,13 +54,13 @@ class Options:
 
     out: str
     """Folder for both."""
-    subjects: int = 1600
+    subjects: int = 1536
     """Sets."""
     pictures: int = 4
     """Pictures of each."""
     resolution: int = 128
     """Side of a picture in pixels."""
-    alike: float = 0.7
+    alike: float = 0.8
     """Share of the sets whose pictures one camera shows."""
     seed: int = 31
     """Other subjects and weights."""
