@@ -12,7 +12,6 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +86,10 @@ def renders(count: int, size: int) -> Iterator[Image.Image]:
         yield Image.fromarray(world.render([spec], size).pictures[0].permute(1, 2, 0).numpy())
 
 
-def photos(folder: Path) -> Iterator[Image.Image]:
-    """Yield the pictures below a folder."""
+def photos(folder: Path, count: int) -> Iterator[Image.Image]:
+    """Yield pictures below a folder, `count` of them at most, spread over all subjects."""
     files = [each for each in sorted(folder.rglob("*")) if each.suffix.lower() in ENDINGS]
-    return (open_picture(file) for file in files)
+    return (open_picture(file) for file in files[:: max(1, len(files) // count)][:count])
 
 
 def decibels(first: Image.Image, second: Image.Image) -> float:
@@ -138,7 +137,7 @@ def main() -> None:
     given = parser.parse_args()
     sources = {"renders": lambda count: renders(count, given.size)}
     if given.photos is not None:
-        sources["photos"] = lambda count: islice(photos(given.photos), count)
+        sources["photos"] = lambda count: photos(given.photos, count)
     results = {name: stood(list(source(given.marked))) for name, source in sources.items()}
     rows = [[name, *(shown(each[name]) for each in results.values())] for name in ("carry it", *CHANGES)]
     print(plain(["found (median agreement; PSNR)", *results], rows))
