@@ -10,6 +10,7 @@
 #   ROUND_MINUTES=60  training time of a round      THREADS=1  of the training
 #   PHOTOS            a folder of photographed subjects to score on too
 #   VIEWS=2           views of each model in the showroom
+#   SEED=1000         of the first round's sets; give another where FOLDER is new and the bundled model had that one
 #   DEVICE=cpu|cuda   where to train                SUBJECTS   sets drawn for a round; the recipe's if not given
 set -euo pipefail
 
@@ -69,7 +70,7 @@ for ((round = 0; ; round++)); do
   if [[ ! -e $name/done ]]; then
     within_budget "$jedi" train showroom --init "$previous" --stage sets --out "$name" \
       --device "${DEVICE:-cpu}" --minutes "${ROUND_MINUTES:-60}" \
-      --set "seed=$((1000 + round))" --set save_minutes=5 --set sample_minutes=60 \
+      --set "seed=$((${SEED:-1000} + round))" --set save_minutes=5 --set sample_minutes=60 \
       --set "showroom.packages=$folder/packages" --set "showroom.folder=$folder/showroom" \
       ${SUBJECTS:+--set "stages.1.subjects=$SUBJECTS"} >>"$folder/train.log" 2>&1 || stop $?
     touch "$name/done"
