@@ -13,7 +13,7 @@ PIP_FLAGS ?=
 # Test workers share the machine: one thread each, or they fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo train-bundled test test-slow test-ray mutation lint format clean
+.PHONY: demo docs train-bundled test test-slow test-ray mutation lint format clean
 
 demo: $(READY)
 	$(BIN)/jedi demo --out $(OUT) --overwrite
@@ -27,6 +27,11 @@ test-slow: $(READY)
 # One process: each of these tests starts a Ray of its own.
 test-ray: $(VENV)/.ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
+
+# The documentation as a site, in site/; a link that leads nowhere is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The site begins at site/index.html"
 
 # One process: each mutant is a fork. Goes on where it was stopped; `mutmut results` lists what no test noticed.
 mutation: $(READY)
@@ -49,6 +54,10 @@ $(VENV)/.ray: $(READY)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[synthesis-ray,serve-ray]'
 	touch $@
 
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt mkdocs-material
+	touch $@
+
 # The stamp is written last, so an interrupted installation is done again, and newer pins refresh it.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 found: set PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -58,4 +67,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out mutants .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) out site mutants .pytest_cache .mypy_cache .ruff_cache

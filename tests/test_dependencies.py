@@ -21,6 +21,7 @@ INDIRECT = {
     "aiohttp": "fsspec reads http:// by it",
     "flask": "moto's server of S3 runs on it",
     "flask-cors": "moto's server of S3 runs on it",
+    "ipykernel": "nbclient runs notebooks in it",
     "python-multipart": "fastapi reads uploads by it",
     "s3fs": "fsspec reads s3:// by it",
     "types-pyyaml": "mypy reads it",

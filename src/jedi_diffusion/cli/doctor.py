@@ -26,6 +26,7 @@ EXTRAS = {
     "mcp": "jedi serve --mcp: tools for assistants",
     "heic": "photos in HEIC, as phones save them",
     "train": "training, adapters such as LoRA, and methods that are finetuned",
+    "train-8bit": "training with the optimizer's moments in 8 bits, on a GPU",
     "data": "sets from videos, and shards on S3 and on web servers",
     "evaluation": "the paper's tables: statistics, and subjects cut from plain backgrounds",
     "synthesis": "jedi synthesize: prompts from an endpoint, subjects cut from plain backgrounds",

@@ -30,7 +30,7 @@ def make_optimizer(parameters: Iterable[Tensor], settings: Settings) -> torch.op
     except ImportError as error:
         raise UsageError(
             "training.optimizer adamw8bit needs bitsandbytes, which is not installed: pip install "
-            "bitsandbytes."
+            "'jedi-diffusion[train-8bit]'."
         ) from error
     made: torch.optim.Optimizer = AdamW8bit([*parameters], **given)
     return made
