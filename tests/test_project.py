@@ -39,7 +39,7 @@ CHAIN = (
     *("diffusion", "model", "toybox"),
     # the worlds beside it, and what is done with a pipeline
     *("data", "jedi_toybox", "jedi_showroom", "models"),
-    *("train", "synthesis", "evaluation", "choosing", "methods", "app", "cli", "__main__"),
+    *("train", "synthesis", "evaluation", "choosing", "library", "methods", "app", "cli", "__main__"),
 )
 LEVELS = {name: level for level, name in enumerate(CHAIN)}
 """A part imports only from those before it: no two are of one level."""

@@ -6,6 +6,7 @@ being a copy of a reference. Letters: N pictures; R references; D features.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from jedi_diffusion.vision.detection import Mask
+    from jedi_diffusion.vision.lite import LiteName
 
 JudgeName = Literal["toybox", "lite2"]
 MAX_DRAWS = 64
@@ -117,6 +119,7 @@ class ToyboxEyes:
         from jedi_toybox.judges import load_judges
 
         self._prompts, self._who = load_judges()
+        self.fingerprint = self._who.fingerprint
 
     def identities(self, pictures: Sequence[Image.Image]) -> Rows:
         return self._who.images(pictures)
@@ -135,17 +138,20 @@ class ToyboxEyes:
 
 
 class LiteEyes:
-    """EfficientNet-Lite2 on the subject alone, cut out on white; of prompts it knows some class words.
+    """EfficientNet-Lite on the subject alone, cut out on white; of prompts it knows some class words.
 
     Raises UsageError where the extra `imagenet` is missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: LiteName = "lite2") -> None:
         from jedi_diffusion.vision.classes import ClassJudge
         from jedi_diffusion.vision.lite import LiteEncoder
+        from jedi_diffusion.vision.subject_mask import WEIGHTS
 
-        self._encoder = LiteEncoder("lite2")
+        self._encoder = LiteEncoder(name)
         self._classes = ClassJudge(self._encoder)
+        masks = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+        self.fingerprint = f"{self._encoder.fingerprint} {masks}"
 
     def identities(self, pictures: Sequence[Image.Image]) -> Rows:
         from jedi_diffusion.vision.subject_mask import subject_masks

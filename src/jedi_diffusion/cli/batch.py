@@ -108,7 +108,7 @@ def read_lines(given: BatchOptions) -> list[Line]:
             if line.given.out in names:
                 raise UsageError("Another line has the same name.")
             names.add(line.given.out)
-        except UsageError as error:
+        except JeDiError as error:  # of the line itself, or of the library that it names
             line.given, line.error = None, str(error)
     return lines
 
@@ -132,6 +132,8 @@ def read_line(text: str, number: int, given: BatchOptions) -> GenerateOptions:
         "mask": tuple(path and str(beside / path) for path in job.mask),
     }
     line = line.model_copy(update=files)
+    if line.library is not None:
+        line = options.with_library(line.model_copy(update={"library": str(beside / line.library)}))
     options.check(line)
     return line
 

@@ -34,6 +34,9 @@ COMMANDS = {
     "data check": Command("data_check", "Read every set once and say what is broken."),
     "data encode": Command("data_encode", "Latents and text embeddings beside shards, for faster training."),
     "data show": Command("data_show", "Sets with their captions on a contact sheet."),
+    "library add": Command("library_add", "Embed a folder of photos, so that prompts find references."),
+    "library search": Command("library_search", "Photos of a library for a prompt, or like another photo."),
+    "library show": Command("library_show", "The subjects of a library, and the files that it refused."),
     "evaluate": Command("evaluate", "Compare methods by a recipe: pictures, scores, one page; resumable."),
     "evaluate score": Command(
         "evaluate_score", "Score any program's pictures, on DreamBench or own subjects."

@@ -127,7 +127,7 @@ class Run:
 
 def run(arguments: list[str]) -> None:
     """Check all that can be checked, then load the model, then make the pictures. Raises JeDiError."""
-    given = options.parse(arguments)
+    given = options.with_library(options.parse(arguments))
     options.check(given)
     show_notices()
     models.check_model_name(given.model, given.lora)
@@ -154,6 +154,8 @@ def run(arguments: list[str]) -> None:
         made = f"{job.made} of {len(job.items)} pictures are in {job.folder}"
         raise KeyboardInterrupt(f"Interrupted: {made}; repeat with --from {job.path(SETTINGS)}.") from None
     save_png(job.path(SHEET), sheet(job))
+    for photo in job.references if given.library else ():
+        print(f"Reference:     {photo.path}")
     for item in job.items:
         print(job.path(item.file))
         if job.options.attention_map is not None:

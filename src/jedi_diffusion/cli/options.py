@@ -43,6 +43,8 @@ def _files(value: object) -> object:
 
 OF_REFERENCES = {"--mask": "", "--strength": "1.0"}
 """Options that belong to the --reference before them, and what they are where they are not given."""
+OF_LIBRARY = {"library", "library_subject", "library_photos"}
+"""Options that choose references, which are then recorded themselves."""
 Repeated = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_listed)]]
 Masks = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_files)]]
 Strengths = tyro.conf.UseAppendAction[Annotated[tuple[Strength, ...], BeforeValidator(_listed)]]
@@ -63,6 +65,12 @@ class Subject(Settings):
     """What to show, in words: "a robot on the beach"."""
     reference_prompt: Repeated = ()
     """What a reference shows, in words: one for all, or one for each in order."""
+    library: str | None = None
+    """A library (`jedi library add`) whose photos of the subject that the prompts name are the references."""
+    library_subject: str | None = None
+    """The name of the subject in the library, in place of the one in the prompts."""
+    library_photos: Annotated[int, Between(1, MAX_REFERENCES)] = 4
+    """How many photos of a library are taken at most."""
 
 
 class Wanted(SquareSampling, Subject):
@@ -226,6 +234,23 @@ def parse(arguments: list[str]) -> GenerateOptions:
     return parsed(GenerateOptions, arguments, "jedi generate", base)
 
 
+def with_library(options: GenerateOptions) -> GenerateOptions:
+    """Return the options with references from the library that they name, if they do. Raises JeDiError."""
+    if options.library is None:
+        return options
+    from jedi_diffusion.library import Library
+
+    if options.reference:
+        raise UsageError("Both --library and --reference are given: take the references from one of them.")
+    library = Library(options.library)
+    prompts = " ".join(options.prompt)
+    found = library.choose(prompts, options.library_subject, options.library_photos)
+    chosen: dict[str, Any] = {"reference": tuple(each.path for each in found)}
+    if not options.reference_prompt:
+        chosen["reference_prompt"] = tuple(each.caption or each.subject for each in found)
+    return options.model_copy(update=chosen)
+
+
 def read_settings(path: str | Path) -> Recorded:
     """Return the settings that a run has written. Raises UsageError that names the file."""
     beside = Path(path).with_name("settings.json")
@@ -253,7 +278,8 @@ def from_settings(settings: Recorded) -> GenerateOptions:
 
 def to_record(options: GenerateOptions) -> dict[str, Any]:
     """Return everything that `from_settings` needs to repeat a run from any folder: paths are absolute."""
-    record = options.model_dump(mode="json", exclude={"from_", "overwrite", "content_credentials", "dry_run"})
+    left_out = {"from_", "overwrite", "content_credentials", "dry_run", *OF_LIBRARY}
+    record = options.model_dump(mode="json", exclude=left_out)
     if options.model != "toybox" and Path(options.model).exists():
         record["model"] = str(Path(options.model).resolve())
     if options.lora:
