@@ -429,6 +429,12 @@ class JeDiPipeline(RecordedAdapters):
             raise UsageError("A denoiser of one's own reads references at every step: use coupling 'joint'.")
         if denoiser is not None and request.coupled_layers is not None:
             raise UsageError("A denoiser of one's own says which layers couple: leave coupled_layers out.")
+        apart = any(each is not None and each.subject is not None for each in request.visibility)
+        if apart and attention_record is not None:
+            raise UsageError(
+                "Where pictures look cannot be recorded where references have subjects or regions: leave "
+                "these or attention_record out."
+            )
         if denoiser is not None and any(request.visibility):
             raise UsageError("A denoiser of one's own reads whole references: leave masks and strengths out.")
         self._num_timesteps = len(request.scheduler.timesteps)

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from jedi_diffusion.inputs import Picture
     from jedi_diffusion.options import Masking
-    from jedi_diffusion.visibility import Visibility
+    from jedi_diffusion.visibility import Box, Visibility
 
 
 logger = logging.getLogger(__name__)
 
+MARGIN = 0.05
+"""Of a region's sides, that subjects which are placed in it keep free."""
 FADED = 0.8
 """How white sheets and the page show what masks leave out."""
 
@@ -34,12 +36,17 @@ class Reference:
     caption: what it shows, in words. mask: a picture of the same size, white on what is read and black beside
     it, or one whose ground is transparent; an array or a tensor (H, W) of bool, 8 bits, or 0 to 1; None: all
     of the picture is read. strength: how much it counts, above 0: with 2 as if it were given twice.
+    subject: which one it shows, from 0, where one picture is to show several; references of different ones
+    do not read each other. region: the part of new pictures that reads it, (left, top, right, bottom) in
+    shares of width and height; None: all of them.
     """
 
     picture: Picture
     caption: str = ""
     mask: Picture | None = None
     strength: float = 1.0
+    subject: int = 0
+    region: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ def read_pictures(
             if seen is not None and seen.mask is not None:
                 mask = seen.mask.to(pixels[number])
                 pixels[number] = pixels[number] * mask + 1 - mask
-                visibility[number] = None if seen.strength == 1 else replace(seen, mask=None)
+                seen = replace(seen, mask=None)
+                visibility[number] = None if seen.is_whole else seen
     return pixels, visibility
 
 
@@ -135,6 +143,7 @@ def visibility_of(
     from jedi_diffusion.visibility import Visibility
 
     made: list[Visibility | None] = []
+    are_apart = any(each.subject or each.region is not None for each in references)
     for number, reference in enumerate(references, start=1):
         mask = None
         if reference.mask is not None:
@@ -147,10 +156,11 @@ def visibility_of(
                 )
             mask = None if bool((mask == 1).all()) else mask
         try:
-            visibility = Visibility(mask, reference.strength)
+            subject = reference.subject if are_apart else None
+            visibility = Visibility(mask, reference.strength, reference.region, subject)
         except UsageError as error:
             raise UsageError(f"Of reference {number} the {error}") from error
-        made.append(None if mask is None and reference.strength == 1 else visibility)
+        made.append(None if visibility.is_whole else visibility)
     return made
 
 
@@ -201,6 +211,30 @@ def faded(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
         return picture
     white = Image.blend(picture, Image.new("RGB", picture.size, WHITE), FADED)
     return Image.composite(picture, white, mask)
+
+
+def placed(picture: Image.Image, mask: Image.Image, region: Box) -> tuple[Image.Image, Image.Image]:
+    """Return a picture of the same size in which the subject stands in a region, on white, and its mask (L).
+
+    The subject, what the mask (L) shows, is scaled so that it just fits, and stands on the middle of the
+    region's lower edge, with a margin of MARGIN of the region's sides. An empty mask changes nothing.
+    """
+    box = mask.getbbox()
+    if box is None:
+        return picture, mask
+    width, height = picture.size
+    left, right = region[0] * width, region[2] * width
+    top, bottom = region[1] * height, region[3] * height
+    inner = (right - left) * (1 - 2 * MARGIN), (bottom - top) * (1 - 2 * MARGIN)
+    scale = min(inner[0] / (box[2] - box[0]), inner[1] / (box[3] - box[1]))
+    size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
+    subject = picture.crop(box).resize(size, Image.Resampling.LANCZOS)
+    shape = mask.crop(box).resize(size, Image.Resampling.BILINEAR)
+    corner = round((left + right - size[0]) / 2), round(bottom - (bottom - top) * MARGIN - size[1])
+    made, where = Image.new("RGB", picture.size, WHITE), Image.new("L", picture.size)
+    made.paste(subject, corner, shape)
+    where.paste(shape, corner)
+    return made, where
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

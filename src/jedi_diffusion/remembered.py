@@ -92,7 +92,8 @@ def _key(
     digest.update(repr((sampling.coupled_layers, sampling.auto_mask, sampling.masking)).encode())
     for each in pictures:
         reference = each if isinstance(each, Reference) else Reference(each)
-        digest.update(repr((reference.caption, reference.strength)).encode())
+        how = (reference.caption, reference.strength, reference.subject, reference.region)
+        digest.update(repr(how).encode())
         for picture in (reference.picture, reference.mask):
             values = np.asarray(b"" if picture is None else picture)
             digest.update(f"{getattr(picture, 'mode', '')} {values.dtype} {values.shape}".encode())

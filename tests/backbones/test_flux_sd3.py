@@ -194,6 +194,42 @@ def test_flux_masks_and_strengths_equal_one_masked_pass_of_the_stock_transformer
         torch.testing.assert_close(kept, want, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("coupling", ["joint", "cached"])
+def test_flux_regions_and_subjects_equal_one_masked_pass_of_the_stock_transformer(coupling):
+    """Two subjects, of whom the left and the lower right part of the target read one each, text neither."""
+    batch = mmdit_batch((3,), (0, 1), [(4, 6), (6, 4), (6, 8)])
+    same = batch.conditions["pooled_text"][:1].expand(3, -1)
+    left, right = (0.0, 0.0, 0.5, 1.0), (0.4, 0.3, 1.0, 1.0)
+    apart = (Visibility(strength=0.5, box=left, subject=0), Visibility(box=right, subject=1), None)
+    batch = replace(batch.conditioned({"pooled_text": same}), visibility=apart)
+    noisy = noise_like(batch.latents)
+    images = cut(torch.cat([noisy[2:], batch.latents[:2]]), [(6, 8), (4, 6), (6, 4)])
+    text, target, first, second = torch.arange(29).split([5, 12, 6, 6])
+    inside_left = torch.tensor([1, 1, 0, 0] * 3, dtype=torch.bool)
+    inside_right = torch.tensor([0] * 4 + [0, 0, 1, 1] * 2, dtype=torch.bool)
+    bias = torch.zeros(29, 29)
+    bias[:, first] = math.log(0.5)
+    for own, box in ((first, inside_left), (second, inside_right)):
+        bias[text[:, None], own] = -math.inf
+        bias[target[~box][:, None], own] = -math.inf
+        bias[own[:, None], target[~box]] = -math.inf
+        bias[own[:, None], own] = 0
+    bias[first[:, None], second] = bias[second[:, None], first] = -math.inf
+    if coupling == "cached":
+        bias[torch.cat([first, second])[:, None], torch.cat([text, target])] = -math.inf
+    ids = [positions(image, index) for index, image in enumerate(images)]
+    time = torch.tensor(0.0)
+    want = stock_flux(tiny_flux(), images, ids, batch.text[-1:], same[:1], time=time, mask=bias)[0]
+    backbone = flux()
+    got = backbone(noisy, time, batch, coupling)[-1]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    if coupling == "cached":
+        cache = backbone.fill_cache(batch.select([0, 1], (2,)))
+        kept = backbone(noisy[2:], time, batch.select([2], (1,)), "cached", cache.for_sets([0]))[0]
+        torch.testing.assert_close(kept, want, atol=1e-5, rtol=0)
+
+
 def with_mask(mask, module, arguments, options):
     """A hook before a layer that gives it an attention mask."""
     return arguments, options | {"attention_mask": mask}
@@ -358,8 +394,6 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
         kind, batch = type(backbone), mmdit_batch((1,))
         with pytest.raises(ModelError, match="distance_slope must be 0"):
             kind.couple(backbone.network, 1.0)
-        with pytest.raises(UsageError, match="cannot be recorded"):
-            backbone(batch.latents, TIME, batch, attention_record=object())
         bare = replace(batch, conditions={"text": batch.text})
         with pytest.raises(UsageError, match="needs `pooled_text`"):
             backbone(batch.latents, TIME, bare)

@@ -74,6 +74,28 @@ def key_bias(how: Visibility | None, grid: tuple[int, int]) -> Tensor:
     return torch.where(inside, math.log(how.strength), -math.inf)
 
 
+def in_box(box: tuple[float, float, float, float], grid: tuple[int, int]) -> Tensor:
+    """(L,) bool by counting points of a fine raster in each token."""
+    fine = 64
+    rows, columns = ((torch.arange(side * fine) + 0.5) / (side * fine) for side in grid)
+    left, top, right, bottom = box
+    covered = ((rows > top) & (rows < bottom))[:, None] & ((columns > left) & (columns < right))
+    means = covered.float().reshape(grid[0], fine, grid[1], fine).mean(dim=(1, 3)).flatten()
+    return means >= min(KEPT_SHARE, means.max().item())
+
+
+def apart(own: Visibility | None, other: Visibility | None, grid: tuple[int, int]) -> Tensor:
+    """(L, L) of queries and keys: what keeps regions and subjects apart."""
+    made = torch.zeros(grid[0] * grid[1], grid[0] * grid[1])
+    if own is not None and other is not None and own.subject != other.subject:
+        made[:] = -math.inf
+    if own is None and other is not None and other.box is not None:
+        made[~in_box(other.box, grid)] = -math.inf
+    if own is not None and own.box is not None and other is None:
+        made[:, ~in_box(own.box, grid)] = -math.inf
+    return made
+
+
 @dataclass(frozen=True)
 class DenseReads(SetReads):
     """Every image of the batch against every other in one softmax, with minus infinity where nothing is read.
@@ -99,14 +121,24 @@ class DenseReads(SetReads):
                 if reader == other:
                     bias[reader, other] = near
                 elif coupled and sets[reader] == sets[other] and (given is None or given[other]):
-                    how = None if self.visibility is None else self.visibility[other]
-                    bias[reader, other] = near + key_bias(how, grid)
+                    own, how = (
+                        None if self.visibility is None else self.visibility[row] for row in (reader, other)
+                    )
+                    bias[reader, other] = near + key_bias(how, grid) + apart(own, how, grid)
         made = []
         for reader in range(images):
             added = bias[reader].transpose(0, 1).transpose(1, 2).flatten(2)  # (heads, L, I * L)
             keys, values = key.flatten(0, 1), value.flatten(0, 1)
-            added = added[:, :1].expand(-1, query.shape[1], -1) if private is not None else added
             if private is not None:
+                text = torch.zeros(1, query.shape[1] - length, images, length)
+                for other in range(images):  # text reads what its image reads, but nothing that has a box
+                    row = bias[reader, other, :, :1].expand(-1, text.shape[1], -1).clone()
+                    how = None if self.visibility is None else self.visibility[other]
+                    own = None if self.visibility is None else self.visibility[reader]
+                    if own is None and how is not None and how.box is not None:
+                        row[:] = -math.inf
+                    text[:, :, other] = row
+                added = torch.cat([added, text.flatten(2)], dim=1)
                 keys, values = torch.cat([keys, private[0][reader]]), torch.cat([values, private[1][reader]])
                 added = torch.cat([added, torch.zeros(*added.shape[:2], private[0].shape[1])], dim=-1)
             scores = torch.einsum("lhd,thd->hlt", query[reader], keys) / math.sqrt(width) + added
@@ -177,6 +209,38 @@ def test_masks_and_strengths_equal_dense_attention(make, coupling):
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     plain = backbone(noisy, time, replace(batch, visibility=None), coupling)
     assert (plain - got).abs().max() > 1e-3
+
+
+APART = {
+    0: Visibility(square(0, 9, 3, 16), box=(0, 0, 0.5, 1), subject=0),
+    2: Visibility(strength=0.3, box=(0.3, 0.2, 1, 1), subject=1),
+    5: Visibility(strength=2.5, box=(0.51, 0, 1, 0.4), subject=1),
+    6: Visibility(box=(0, 0, 0.01, 0.01), subject=0),
+    8: Visibility(subject=3),
+    9: Visibility(square(2, 5, 1, 4), box=(0, 0, 1, 1), subject=0),
+}
+"""Subjects and the parts of targets that read them: overlapping, none, all, and smaller than any token."""
+
+
+@torch.no_grad()
+@family
+@coupling
+def test_regions_and_subjects_equal_dense_attention(make, coupling):
+    backbone = make()
+    batch, time = ragged(backbone)
+    noisy = noise_like(batch.latents)
+    batch = seen(batch, APART)
+    want = dense_twin(backbone, noisy, time, batch, coupling)
+    got = backbone(noisy, time, batch, coupling)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    everywhere = {row: replace(each, box=None, subject=None) for row, each in APART.items()}
+    assert (backbone(noisy, time, seen(batch, everywhere), coupling) - got).abs().max() > 1e-3
+    if coupling == "cached":
+        cache = backbone.fill_cache(batch.select(list(REFERENCES), (2, 2, 2)))
+        order = [7, 1, 4]
+        view = cache.for_sets([1, 0, 1])
+        beside = backbone(noisy[order], time, batch.select(order, (1, 1, 1)), "cached", view)
+        torch.testing.assert_close(beside, want[order], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -411,7 +475,8 @@ def test_a_subject_smaller_than_any_token_keeps_those_that_it_covers_most():
 
 def test_a_mask_that_covers_everything_is_none():
     assert Visibility(torch.ones(4, 4)).at((2, 2), torch.device("cpu")) is None
-    assert Visibility(torch.ones(4, 4), 2.0).at((2, 2), torch.device("cpu")) == (None, math.log(2))
+    made = Visibility(torch.ones(4, 4), 2.0).at((2, 2), torch.device("cpu"))
+    assert made == VisibleTokens(None, math.log(2))
 
 
 @pytest.mark.parametrize("strength", [0, -1, math.nan, math.inf])

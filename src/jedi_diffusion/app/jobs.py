@@ -117,7 +117,7 @@ def _pictures(reference: Image.Image | Reference) -> list[Image.Image]:
 def _digest(reference: Image.Image | Reference) -> str:
     made = hashlib.sha256(b"".join(each.tobytes() for each in _pictures(reference)))
     if isinstance(reference, Reference):
-        made.update(str(reference.strength).encode())
+        made.update(repr((reference.strength, reference.subject, reference.region)).encode())
     return made.hexdigest()
 
 

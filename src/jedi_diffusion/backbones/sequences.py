@@ -25,11 +25,11 @@ from torch import nn
 from jedi_diffusion.backbones.base import Backbone
 from jedi_diffusion.errors import ModelError
 from jedi_diffusion.joint.attention import SetReads
-from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, visible_tokens
+from jedi_diffusion.joint.cache import CachedTokens, CacheView, CacheWriter, Span, visible_tokens
 from jedi_diffusion.joint.record import AttentionWriter, cached_images, seen_image
 from jedi_diffusion.options import Coupling
 from jedi_diffusion.sets import SetBatch
-from jedi_diffusion.visibility import Visibility, VisibleTokens
+from jedi_diffusion.visibility import Box, Visibility, VisibleTokens, inside
 
 
 class ImageTokens(NamedTuple):
@@ -109,9 +109,14 @@ class SequenceLayout:
         for part, place in enumerate(owners):
             captions = (number[place],) if place in number else tuple(of_targets)
             alone = every is None or self.images[place].visibility is not None
-            images = (place,) if every is None else every
+            images = (place,) if every is None else tuple(n for n in every if self._reads(place, n))
             groups.setdefault((captions, images, place if alone else None), []).append(part)
         return [_Reader(tuple(parts), *read) for read, parts in groups.items()]
+
+    def _reads(self, place: int, other: int) -> bool:
+        """Return whether an image reads another one: not one of another subject."""
+        own, read = (self.images[number].visibility for number in (place, other))
+        return own is None or read is None or own.subject == read.subject
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the images of a batch (I, C, H, W) as tokens (G, T without captions, C), row by row."""
@@ -241,7 +246,8 @@ class SequenceLayout:
         values = torch.stack([each.values.flatten(0, 1) for each in read])
         biases = [keys.new_zeros(keys.shape[1]) if each.bias is None else each.bias for each in read]
         has_bias = any(each.bias is not None for each in read)
-        return CachedTokens(keys, values, bias=torch.stack(biases) if has_bias else None)
+        spans = read[0].spans  # `lay_out` puts sets together whose spans are the same
+        return CachedTokens(keys, values, bias=torch.stack(biases) if has_bias else None, spans=spans)
 
     def _seen_by(
         self,
@@ -251,19 +257,48 @@ class SequenceLayout:
         visible: Sequence[VisibleTokens | None],
         cached: CachedTokens | None,
     ) -> CachedTokens:
-        """Return what a reader reads: (G, T, H, D), and the bias (G, 1, 1, T) of scores, if there is one."""
+        """Return what a reader reads: (G, T, H, D), and the bias of scores, if there is one: (G, 1, 1, T), or
+        with boxes (G, 1, queries, T).
+        """
         first = len(self.captioned)
+        own_box = None if reader.whole is None else _box(visible[reader.whole])
         read = [CachedTokens(keys[caption], values[caption]) for caption in reader.captions]
         read += [] if cached is None else [cached]
         for image in reader.images:
             own, seen = CachedTokens(keys[first + image], values[first + image]), visible[image]
+            if seen is None and own_box is not None:
+                size = (self.images[image].height, self.images[image].width)
+                places = torch.nonzero(inside(own_box, size, own.keys.device)).flatten()
+                seen = VisibleTokens(places, 0.0)
             read.append(own if seen is None or image == reader.whole else _part(own, seen))
         made = (torch.cat([each.keys for each in read], 1), torch.cat([each.values for each in read], 1))
-        if all(each.bias is None for each in read):
+        if all(each.bias is None and not each.spans for each in read):
             return CachedTokens(*made)
         zeros = [each.keys.new_zeros(each.keys.shape[:2]) for each in read]
         biases = [zero if each.bias is None else each.bias for zero, each in zip(zeros, read, strict=True)]
-        return CachedTokens(*made, bias=torch.cat(biases, dim=1)[:, None, None])
+        bias = torch.cat(biases, dim=1)[:, None, None]
+        is_target = reader.whole is None or visible[reader.whole] is None
+        if is_target and any(each.spans for each in read):
+            bias = bias + self._hidden(reader, read).to(bias)
+        return CachedTokens(*made, bias=bias)
+
+    def _hidden(self, reader: _Reader, read: Sequence[CachedTokens]) -> torch.Tensor:
+        """Return (queries, T): minus infinity where a query lies outside of the box of a key, or is text."""
+        device, first = read[0].keys.device, len(self.captioned)
+        spans = [span for each in read for span in each.spans or ((each.keys.shape[1], None),)]
+        columns = []
+        for count, box in spans:
+            rows = []
+            for part in reader.parts:
+                if box is None or part < first:
+                    rows.append(torch.full((self._lengths[part],), box is None, device=device))
+                else:
+                    image = self.images[part - first]
+                    rows.append(inside(box, (image.height, image.width), device))
+            column = torch.zeros(sum(map(len, rows)), device=device)
+            hidden = column.masked_fill(~torch.cat(rows), float("-inf"))
+            columns.append(hidden[:, None].expand(-1, count))
+        return torch.cat(columns, dim=1)
 
     def _pairs(self, rows: Sequence[int]) -> list[tuple[int, ImageTokens]]:
         return list(zip(rows, self.images, strict=True))
@@ -273,7 +308,13 @@ def _part(own: CachedTokens, seen: VisibleTokens) -> CachedTokens:
     """Return what others read of an image (G, L, H, D)."""
     if seen.places is not None:
         own = CachedTokens(own.keys[:, seen.places], own.values[:, seen.places])
+    if seen.box is not None:
+        own = own._replace(spans=((own.keys.shape[1], seen.box),))
     return own._replace(bias=own.keys.new_full(own.keys.shape[:2], seen.bias)) if seen.bias else own
+
+
+def _box(seen: VisibleTokens | None) -> Box | None:
+    return None if seen is None else seen.box
 
 
 def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
@@ -287,9 +328,13 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
     captioned: list[bool] = [False] * len(references) if told is None else told.tolist()
     given = batch.conditions.get("index")
     sizes = reads.set_sizes or batch.set_sizes
-    cached = reads.cache.tokens() if isinstance(reads.cache, CacheView) else [0] * len(sizes)
+    cached: list[tuple[int, tuple[Span, ...]]] | None = None
+    if isinstance(reads.cache, CacheView):
+        cached = list(zip(reads.cache.tokens(), reads.cache.spans(), strict=True))
     extents = batch.extents
-    groups: dict[tuple[tuple[ImageTokens, ...], int], list[tuple[int, tuple[int, ...]]]] = {}
+    groups: dict[
+        tuple[tuple[ImageTokens, ...], tuple[int, tuple[Span, ...]] | None], list[tuple[int, tuple[int, ...]]]
+    ] = {}
     for number, (start, size) in enumerate(zip(accumulate(sizes, initial=0), sizes, strict=False)):
         own = range(start, start + size)
         indices = image_indices([references[row] for row in own])
@@ -306,7 +351,8 @@ def lay_out(batch: SetBatch, reads: SetReads) -> list[SequenceLayout]:
             )
             for row in rows
         )
-        groups.setdefault((images, cached[number]), []).append((number, tuple(rows)))
+        beside = None if cached is None else cached[number]
+        groups.setdefault((images, beside), []).append((number, tuple(rows)))
     return [
         SequenceLayout(
             sets=tuple(number for number, _ in members),

@@ -40,7 +40,7 @@ from jedi_diffusion.pictures import (
     read_parameters,
     save_png,
 )
-from jedi_diffusion.references import Reference, faded, open_mask_of, with_found_masks
+from jedi_diffusion.references import Reference, faded, open_mask_of, placed, with_found_masks
 from jedi_diffusion.remembered import ReferenceMemory
 from jedi_diffusion.vision.enlarge import Enlarger, enlarger_of, unchanged
 from jedi_diffusion.watermark import marked
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from jedi_diffusion.choosing import Judge, Verdict
     from jedi_diffusion.joint.record import AttentionRecord
     from jedi_diffusion.pipeline import JeDiPipeline
+    from jedi_diffusion.visibility import Box
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Item:
 class Photo:
     """A given photo, decoded, and the SHA-256 of its file; its mask in 8 bits of gray, and its strength.
 
-    found: the mask of its subject, where it was to be found.
+    found: the mask of its subject, where it was to be found. subject, region: as a `Reference` has them.
     """
 
     path: str
@@ -90,11 +91,14 @@ class Photo:
     mask: Mask | None = None
     strength: float = 1.0
     found: Image.Image | None = None
+    subject: int = 0
+    region: Box | None = None
 
     def label(self) -> str:
         """Return what it is called on a contact sheet."""
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
-        return f"reference{', masked' if self.mask or self.found else ''}{strength}"
+        subject = "" if self.region is None else f", subject {self.subject}"
+        return f"reference{', masked' if self.mask or self.found else ''}{strength}{subject}"
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,14 @@ def read_references(given: Wanted) -> list[Photo]:
     Raises PictureError that names the file.
     """
     count = len(given.reference)
-    rows = zip(given.reference, given.mask or [""] * count, given.strength or [1.0] * count, strict=True)
+    masks, strengths = given.mask or [""] * count, given.strength or [1.0] * count
+    subjects, regions = given.subject or [0] * count, [options.region_of(each) for each in given.region]
     photos = []
-    for path, mask, strength in rows:
+    for path, mask, strength, subject in zip(given.reference, masks, strengths, subjects, strict=True):
         picture, data = open_picture(path), bytes_of(path)
         drawn = read_mask(mask, path, picture, data) if mask else None
-        photos.append(Photo(path, picture, hashlib.sha256(data).hexdigest(), drawn, strength))
+        digest, region = hashlib.sha256(data).hexdigest(), regions[subject] if regions else None
+        photos.append(Photo(path, picture, digest, drawn, strength, subject=subject, region=region))
     return with_found_subjects(photos) if given.auto_mask else photos
 
 
@@ -388,7 +394,7 @@ def make(job: Run, pipe: JeDiPipeline, settings: dict[str, Any], bar: tqdm) -> N
     pairs = fitted_references(job, pipe)
     shown = [picture for picture, _ in pairs]
     references = [
-        Reference(picture, mask=mask, strength=photo.strength)
+        Reference(picture, mask=mask, strength=photo.strength, subject=photo.subject, region=photo.region)
         for (picture, mask), photo in zip(pairs, job.references, strict=True)
     ]
     for batch in batches(job):
@@ -494,6 +500,8 @@ def fitted(photo: Photo, given: GenerateOptions, is_square: bool) -> tuple[Image
         picture = fit_square(picture, size, fit)
         if mask is not None:  # what pads is white, and no part of the subject
             mask = ImageOps.invert(fit_square(ImageOps.invert(mask), size, fit)).convert("L")
+    if mask is not None and photo.region is not None and given.place_subjects:
+        picture, mask = placed(picture, mask, photo.region)
     if mask is None or np.asarray(mask).any():
         return picture, mask
     if photo.mask is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -18,6 +18,7 @@ from jedi_diffusion.errors import UsageError
 from jedi_diffusion.files import read_text
 from jedi_diffusion.options import (
     MAX_PICTURES,
+    MAX_REFERENCES,
     Between,
     Compute,
     GuidanceMode,
@@ -31,6 +32,9 @@ from jedi_diffusion.options import (
     fault,
 )
 
+if TYPE_CHECKING:
+    from jedi_diffusion.visibility import Box
+
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str | int | float) else value
@@ -41,13 +45,16 @@ def _files(value: object) -> object:
     return ["" if each is None else each for each in listed] if isinstance(listed, list | tuple) else listed
 
 
-OF_REFERENCES = {"--mask": "", "--strength": "1.0"}
+OF_REFERENCES = {"--mask": "", "--strength": "1.0", "--subject": "0"}
 """Options that belong to the --reference before them, and what they are where they are not given."""
 OF_LIBRARY = {"library", "library_subject", "library_photos"}
 """Options that choose references, which are then recorded themselves."""
 Repeated = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_listed)]]
 Masks = tyro.conf.UseAppendAction[Annotated[tuple[str, ...], BeforeValidator(_files)]]
 Strengths = tyro.conf.UseAppendAction[Annotated[tuple[Strength, ...], BeforeValidator(_listed)]]
+Subjects = tyro.conf.UseAppendAction[
+    Annotated[tuple[Annotated[int, Between(0, MAX_REFERENCES - 1)], ...], BeforeValidator(_listed)]
+]
 CertificateAndKey = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="CERT KEY")]
 
 
@@ -61,6 +68,12 @@ class Subject(Settings):
     with a transparent ground."""
     strength: Strengths = ()
     """How much the --reference before it counts: 2 as if it were given twice; 1 if not given."""
+    subject: Subjects = ()
+    """Which subject the --reference before it shows, from 0, where one picture is to show several; 0 if not
+    given."""
+    region: Repeated = ()
+    """Where the pictures show a subject: left,top,right,bottom in shares of their sides, 0,0,0.5,1; the first
+    is subject 0's, the next subject 1's ... Only there are the subject's references read."""
     prompt: Repeated = ()
     """What to show, in words: "a robot on the beach"."""
     reference_prompt: Repeated = ()
@@ -97,6 +110,8 @@ class Wanted(SquareSampling, Subject):
     """All pictures share one set: same subject throughout, also from prompts alone."""
     enlarge: Literal[4] | None = None
     """4: pictures with sides four times as long, by Real-ESRGAN. Needs the extra `enlarge`."""
+    place_subjects: bool = False
+    """Move the subject of each masked reference into its --region, on white, before it is read."""
     fit: Literal["crop", "pad"] = "crop"
     """How photos become square: their centre, or all of them on white."""
     seed: Seed = 0
@@ -228,8 +243,8 @@ def parse(arguments: list[str]) -> GenerateOptions:
         return given
     base = from_settings(read_settings(given.from_))
     # tyro appends to defaults; a list given beside --from is meant to take the place of the recorded one.
-    lists = [name for name in ("reference", "prompt", "reference_prompt") if getattr(given, name)]
-    lists += ["mask", "strength"] if given.reference else []
+    lists = [name for name in ("reference", "prompt", "reference_prompt", "region") if getattr(given, name)]
+    lists += [name.removeprefix("--") for name in OF_REFERENCES] if given.reference else []
     base = base.model_copy(update=dict.fromkeys(lists, ()))
     return parsed(GenerateOptions, arguments, "jedi generate", base)
 
@@ -288,6 +303,8 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
         del record["lora"]
     if options.enlarge is None:  # so that records of pictures that are not enlarged are what they always were
         del record["enlarge"]
+    if not options.place_subjects:
+        del record["place_subjects"]
     if options.choose_best == 1:  # nor of those that are not chosen
         del record["choose_best"], record["judge"]
     if options.out:
@@ -297,6 +314,8 @@ def to_record(options: GenerateOptions) -> dict[str, Any]:
     for name, usual in (
         ("mask", ""),
         ("strength", 1),
+        ("subject", 0),
+        ("region", None),
     ):  # records of whole references are what they always were
         if all(each == usual for each in record[name]):
             del record[name]
@@ -338,12 +357,49 @@ def check(options: GenerateOptions) -> None:
             )
     if options.joint_targets and options.coupling == "cached":
         raise UsageError("--joint-targets needs --coupling joint: cached targets never see each other.")
-    for name, own in (("masks", options.mask), ("strengths", options.strength)):
+    of_each = {"masks": options.mask, "strengths": options.strength, "subjects": options.subject}
+    for name, own in of_each.items():
         if len(own) not in (0, references):
             raise UsageError(
                 f"{len(own)} {name} for {references} references: give none, or one each, in order."
             )
+    check_regions(options)
     if captions not in (0, 1, references):
         raise UsageError(
             f"{captions} reference prompts for {references} references: give none, one for all, or one each."
         )
+
+
+def check_regions(options: GenerateOptions) -> None:
+    """Raise UsageError for regions that are none, are missing, or of subjects that no reference shows."""
+    regions = [region_of(text) for text in options.region]
+    shown = set(options.subject or [0])
+    if options.place_subjects and not regions:
+        raise UsageError(
+            "--place-subjects moves subjects into their regions: give --region, or leave it out."
+        )
+    for number in range(len(regions)):
+        if number not in shown:
+            raise UsageError(
+                f"--region {options.region[number]} is that of subject {number}, which no reference shows: "
+                f"say --subject {number} after its --reference."
+            )
+    if regions and max(shown) >= len(regions):
+        raise UsageError(
+            f"Subject {max(shown)} has no region: there are {len(regions)} for subjects 0 to {max(shown)}. "
+            "Give one --region for each, in order, or none."
+        )
+    if options.attention_map is not None and (regions or shown != {0}):
+        raise UsageError("--attention-map shows pictures of one subject: leave --subject and --region out.")
+
+
+def region_of(text: str) -> Box:
+    """Return a region as it is typed. Raises UsageError."""
+    from jedi_diffusion.visibility import check_box
+
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError as error:
+        raise UsageError(f"The region {text!r} is not left,top,right,bottom, such as 0,0,0.5,1.") from error
+    check_box((left, top, right, bottom))
+    return left, top, right, bottom

@@ -79,8 +79,11 @@ class SetReads:
             return coupled_attention(
                 query, key, value, sizes, references, self.is_reference, bias, backend, private
             )
+        boxes = [each.box for each in visible or () if each is not None and each.box is not None]
+        has_box = bool(boxes) or any(read is not None and read.spans for read in references or ())
+        grid = self._tokens(key) if has_box else None
         return selective_attention(
-            query, key, value, sizes, visible, references, self.is_reference, bias, backend, private
+            query, key, value, sizes, visible, references, self.is_reference, bias, backend, private, grid
         )
 
     def _visible(self, key: torch.Tensor) -> list[VisibleTokens | None] | None:

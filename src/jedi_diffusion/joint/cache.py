@@ -16,10 +16,13 @@ from typing import NamedTuple
 import torch
 
 from jedi_diffusion.errors import UsageError
-from jedi_diffusion.visibility import VisibleTokens
+from jedi_diffusion.visibility import Box, VisibleTokens
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values."""
+
+Span = tuple[int, Box | None]
+"""A number of tokens, and the part of a target that reads them."""
 
 
 class CachedTokens(NamedTuple):
@@ -28,7 +31,8 @@ class CachedTokens(NamedTuple):
     The second form is that of references which may differ in size, or are not read whole: `places` (tokens,)
     are then the numbers of those read among all `total` tokens of the set, ascending; None for all. bias
     (tokens,) is added to their scores, None for nothing. sizes: grids (h, w) of the references' tokens, where
-    these may differ.
+    these may differ. spans: how many tokens in a row which part of a target reads, None for all of it; empty
+    where that is so for all.
     """
 
     keys: torch.Tensor
@@ -37,18 +41,20 @@ class CachedTokens(NamedTuple):
     bias: torch.Tensor | None = None
     total: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 def visible_tokens(
     keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], visible: Sequence[VisibleTokens | None]
 ) -> CachedTokens:
     """Return what others read of images, keys and values (L, H, D) of each, as (1, tokens, H, D)."""
-    strengths, places, start = [], [], 0
+    strengths, places, spans, start = [], [], list[Span](), 0
     for own, seen in zip(keys, visible, strict=True):
         given = None if seen is None else seen.places
         read = torch.arange(len(own), device=own.device) if given is None else given
         places.append(read + start)
         strengths.append(own.new_full((len(read),), 0.0 if seen is None else seen.bias))
+        spans.append((len(read), None if seen is None else seen.box))
         start += len(own)
     kept = torch.cat(places)
     has_bias = any(seen is not None and seen.bias for seen in visible)
@@ -58,6 +64,7 @@ def visible_tokens(
         kept,
         torch.cat(strengths) if has_bias else None,
         start,
+        spans=tuple(spans) if any(box for _, box in spans) else (),
     )
 
 
@@ -138,6 +145,11 @@ class ReferenceCache:
         layer = next(iter(self._layers.values()), {})
         return layer[number].keys[..., 0, 0].numel() if number in layer else 0
 
+    def spans(self, number: int) -> tuple[Span, ...]:
+        """Return the spans of reference set `number` at its first layer."""
+        layer = next(iter(self._layers.values()), {})
+        return layer[number].spans if number in layer else ()
+
 
 class CacheWriter:
     """Takes the keys and values of one pass.
@@ -187,6 +199,10 @@ class CacheView:
     def tokens(self) -> list[int]:
         """Return how many cached tokens each target set reads."""
         return [0 if number is None else self._cache.tokens(number) for number in self.index]
+
+    def spans(self) -> list[tuple[Span, ...]]:
+        """Return the spans of what each target set reads."""
+        return [() if number is None else self._cache.spans(number) for number in self.index]
 
     def read(self, layer: str, like: torch.Tensor, one_size: bool = True) -> list[CachedTokens | None]:
         """Return what each target set reads, or None; it must fit `like` (I, L, H, D).
