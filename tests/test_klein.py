@@ -263,7 +263,17 @@ def test_a_flow_is_sampled_by_its_own_scheduler_alone(folders):
 def test_generate_reads_such_a_folder(folders, tmp_path, capsys):
     photo().save(tmp_path / "dog.png")
     arguments = ["--model", str(folders["kv"][0]), "--reference", str(tmp_path / "dog.png")]
-    arguments += ["--prompt", PROMPT, "--size", "64", "--out", str(tmp_path / "out"), "--seed", "3"]
+    arguments += [
+        "--prompt",
+        PROMPT,
+        "--size",
+        "64",
+        "--out",
+        str(tmp_path / "out"),
+        "--seed",
+        "3",
+        "--no-watermark",
+    ]
     assert cli.main(["generate", *arguments]) == 0, capsys.readouterr().err
     (picture,) = (tmp_path / "out").glob("*_3.png")
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())["options"]

@@ -16,6 +16,7 @@ from jedi_diffusion.calls import Call
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.options import SizedSampling
 from jedi_diffusion.references import OwnShape
+from jedi_diffusion.watermark import marked
 from tests.app.test_masked_uploads import edit, mask, photo
 from tests.helpers.fake_runners import CARD
 from tests.helpers.small_klein import save_klein
@@ -49,7 +50,7 @@ def test_the_api_makes_what_the_pipeline_makes_of_whole_photos(serve, tmp_path) 
             assert answer.status_code == 200, answer.text
             data = base64.b64decode(answer.json()["data"][0]["b64_json"])
             (want,) = PipelineRunner(pipe).run(Call(["a robot"], [0], references, (), how), lambda *_: None)
-            assert Image.open(io.BytesIO(data)).tobytes() == want.tobytes()
+            assert Image.open(io.BytesIO(data)).tobytes() == marked(want).tobytes()
 
 
 def test_the_api_refuses_a_shape_that_is_not_read_and_bounds_pixels(serve) -> None:

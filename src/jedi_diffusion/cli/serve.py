@@ -37,8 +37,9 @@ SHORTEST_TOKEN = 16
 ROOT_PATH = re.compile(r"(/[\w.~-]+)+")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ABOUT = {
-    "toybox": "The bundled model knows toybox subjects, small figures and things of a drawn 3D world, and "
-    "the words for them. It has seen no photo: of yours, what stands out keeps its shape and colours.",
+    "toybox": "The bundled model knows the figures and things of a drawn 3D world, rendered furniture and 3D "
+    "emoji, and the words for them. It was trained on no photo of a thing: of yours, what stands out keeps "
+    "its shape and colours.",
 }
 
 
