@@ -75,7 +75,7 @@ def test_subjects_are_folders_and_words_find_them(tmp_path, photos) -> None:
     with pytest.raises(UsageError, match="has no photo of 'cat'"):
         library.choose("rex", "cat")
     assert words_of("My dog's ball, at THE lake") == ["dog", "s", "ball", "lake"]
-    assert subject_of(Path("/a/b/IMG_1.png"), Path("/a/b")) == "b"
+    assert subject_of(Path("/a/b/IMG_1.png")) == "b"
 
 
 def test_photos_are_chosen_alike_their_subject_and_unlike_each_other(tmp_path, photos) -> None:

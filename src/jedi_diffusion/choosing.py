@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from jedi_diffusion.copies import COPY_DISTANCE, shifted_distance, thumbnail
+from jedi_diffusion.copies import COPY_DISTANCE, thumbnail
 from jedi_diffusion.errors import UsageError
 from jedi_diffusion.evaluation.masking import cut_out
+from jedi_diffusion.evaluation.metrics import copy_distances
 from jedi_diffusion.vision.features import Rows
 
 if TYPE_CHECKING:
@@ -92,24 +93,21 @@ class Judge:
     def __init__(self, eyes: Eyes, identity: Scale, prompt: Scale, references: Sequence[Image.Image]) -> None:
         self._eyes, self._identity, self._prompt = eyes, identity, prompt
         self._references = eyes.identities(references)
-        self._thumbnails = [thumbnail(each)[None].astype(np.float32) / 255 for each in references]
+        self._thumbnails = np.stack([thumbnail(each) for each in references])
 
     def verdicts(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdict of each picture on its prompt."""
         likeness = (self._eyes.identities(pictures) @ self._references.T).mean(1)
         agreements = self._eyes.agreements(pictures, prompts)
+        distances = copy_distances(np.stack([thumbnail(each) for each in pictures]), self._thumbnails)
         return [
             Verdict(
                 self._identity(float(cosine)),
                 None if agreement is None else self._prompt(agreement),
-                self._distance(picture),
+                float(distance),
             )
-            for picture, cosine, agreement in zip(pictures, likeness, agreements, strict=True)
+            for distance, cosine, agreement in zip(distances, likeness, agreements, strict=True)
         ]
-
-    def _distance(self, picture: Image.Image) -> float:
-        own = thumbnail(picture)[None].astype(np.float32) / 255
-        return min(float(shifted_distance(own, each)[0]) for each in self._thumbnails)
 
 
 class ToyboxEyes:

@@ -160,8 +160,7 @@ class Library:
 
     def _add(self, folder: Path, encoder: Encoder) -> Iterator[Added]:
         done, waiting = Added(), list[tuple[Path, Image.Image]]()
-        root = folder.resolve()
-        for path in photos_below(root):
+        for path in photos_below(folder.resolve()):
             if self._is_known(path):
                 done.kept += 1
                 continue
@@ -171,10 +170,10 @@ class Library:
                 self._refuse(path, str(error))
                 done.refused += 1
             if len(waiting) == BATCH:
-                done.new += self._embed(waiting, root, encoder)
+                done.new += self._embed(waiting, encoder)
                 waiting = []
                 yield done
-        done.new += self._embed(waiting, root, encoder)
+        done.new += self._embed(waiting, encoder)
         yield done
 
     def _is_known(self, path: Path) -> bool:
@@ -190,7 +189,7 @@ class Library:
             rows.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?)", row)
             rows.execute("DELETE FROM photos WHERE path = ?", row[:1])
 
-    def _embed(self, waiting: Sequence[tuple[Path, Image.Image]], root: Path, encoder: Encoder) -> int:
+    def _embed(self, waiting: Sequence[tuple[Path, Image.Image]], encoder: Encoder) -> int:
         """Write vectors first, then the rows that count them. Returns how many photos there are."""
         if not waiting:
             return 0
@@ -199,7 +198,7 @@ class Library:
             first = int(rows.execute("SELECT coalesce(max(place) + 1, 0) FROM photos").fetchone()[0])
             self._write(vectors, first)
             for place, (path, _) in enumerate(waiting, start=first):
-                row = (place, str(path), *_stamp(path), subject_of(path, root), caption_of(path))
+                row = (place, str(path), *_stamp(path), subject_of(path), caption_of(path))
                 rows.execute("DELETE FROM photos WHERE path = ?", (str(path),))
                 rows.execute("DELETE FROM refused WHERE path = ?", (str(path),))
                 rows.execute("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -344,10 +343,9 @@ def photos_below(folder: Path) -> Iterator[Path]:
         yield from photos_below(each)
 
 
-def subject_of(path: Path, root: Path) -> str:
-    """Return what a photo shows by the name of its folder, or of the folder that was added."""
-    folder = path.parent if path.parent != root else root
-    return " ".join(re.findall(r"\w+", plain_name(folder.name).replace("_", " ").lower()))
+def subject_of(path: Path) -> str:
+    """Return what a photo shows, by the name of its folder."""
+    return " ".join(re.findall(r"\w+", plain_name(path.parent.name).replace("_", " ").lower()))
 
 
 def caption_of(path: Path) -> str:

@@ -438,7 +438,7 @@ def cut_out(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
 
 def drawn(
     job: Run, items: Sequence[Item], sample: Callable[[list[Item]], list[Image.Image]]
-) -> list[tuple[Image.Image, dict[str, Any]]]:
+) -> list[tuple[Image.Image, dict[str, object]]]:
     """Return a picture for each item, and with --choose-best what its file says of the choice."""
     if job.judge is None:
         return [(picture, {}) for picture in sample(list(items))]
@@ -447,14 +447,14 @@ def drawn(
     starts = range(0, len(draws), given.batch)
     pictures = [each for start in starts for each in sample(draws[start : start + given.batch])]
     verdicts = job.judge.verdicts(pictures, [each.prompt for each in draws])
-    kept = []
+    kept: list[tuple[Image.Image, dict[str, object]]] = []
     for start in range(0, len(draws), count):
         best = max(range(start, start + count), key=lambda number: verdicts[number].rank)
         kept.append((pictures[best], {"chosen": choice(draws[start : start + count], verdicts, start, best)}))
     return kept
 
 
-def choice(draws: Sequence[Item], verdicts: Sequence[Verdict], start: int, best: int) -> dict[str, Any]:
+def choice(draws: Sequence[Item], verdicts: Sequence[Verdict], start: int, best: int) -> dict[str, object]:
     """Return which of the draws, from number `start` on, was kept, and the scores of all."""
     scored = zip(draws, verdicts[start : start + len(draws)], strict=True)
     return {

@@ -260,7 +260,7 @@ def with_library(options: GenerateOptions) -> GenerateOptions:
     library = Library(options.library)
     prompts = " ".join(options.prompt)
     found = library.choose(prompts, options.library_subject, options.library_photos)
-    chosen: dict[str, Any] = {"reference": tuple(each.path for each in found)}
+    chosen: dict[str, object] = {"reference": tuple(each.path for each in found)}
     if not options.reference_prompt:
         chosen["reference_prompt"] = tuple(each.caption or each.subject for each in found)
     return options.model_copy(update=chosen)
